@@ -1,0 +1,71 @@
+//! Alerts: what the rules say and the routes carry.
+
+use std::{collections::BTreeMap, fmt};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{Moment, Severity};
+
+/// The name of a rule, stable between versions: `vacuum-starves-host`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RuleId(pub String);
+
+impl From<&str> for RuleId {
+    fn from(id: &str) -> Self {
+        Self(id.to_owned())
+    }
+}
+
+impl fmt::Display for RuleId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// The deduplication key of one episode of one condition: the same in every repetition, retry and resolve of the episode, also
+/// after a restart of the guard, and another one for the next episode.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct AlertKey(pub String);
+
+impl fmt::Display for AlertKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Whether the condition holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum AlertState {
+    /// It holds.
+    Firing,
+    /// It no longer holds.
+    Resolved,
+}
+
+/// One alert: a condition that began or ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Alert {
+    /// See [`AlertKey`].
+    pub key: AlertKey,
+    /// Which rule speaks.
+    pub rule: RuleId,
+    /// How bad it is.
+    pub severity: Severity,
+    /// Whether it holds.
+    pub state: AlertState,
+    /// When the condition began: the first reading that showed it, not the moment of the decision.
+    pub since: Moment,
+    /// When the rule decided.
+    pub decided: Moment,
+    /// One line for a phone's lock screen: what is wrong, with whom, how much.
+    pub summary: String,
+    /// What was seen, in a few lines, each a fact with its unit.
+    pub details: Vec<String>,
+    /// The first things to do, in order.
+    pub next_steps: Vec<String>,
+    /// What machines route and group by: `cluster`, `database`, `table`, `pid`, ...
+    pub labels: BTreeMap<String, String>,
+}

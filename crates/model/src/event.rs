@@ -1,0 +1,401 @@
+//! Events: everything that is worth remembering, as one enum. Incidents, post-mortems and status are views of these.
+//!
+//! Texts in events are redacted before they get here: query texts without literals, no secrets.
+
+use std::{fmt, time::Duration};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    Alert, AlertKey, Cores, DatabaseName, Mode, Moment, Oid, PgVersion, Pid, ProcessId, ServiceName, Share, TableName,
+    reading::{Health, VacuumKind},
+};
+
+/// The number of an event in its journal: increasing, never reused. Printed as people cite it: `E17`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct EventId(pub i64);
+
+impl fmt::Display for EventId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "E{}", self.0)
+    }
+}
+
+/// One event of the journal.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Event {
+    /// Its number.
+    pub id: EventId,
+    /// When it happened (not: when it was written).
+    pub at: Moment,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// Why PostgreSQL does not serve us.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DownReason {
+    /// Nobody listens at its address.
+    NotListening,
+    /// It says that it is starting up or in crash recovery: progress, not failure.
+    Recovering,
+    /// It says that it is shutting down.
+    ShuttingDown,
+    /// It has no connection left for us.
+    OutOfConnections,
+    /// It refuses our name or password, or our database is not there.
+    Refused,
+    /// It took the connection or the query and did not answer in time.
+    NoAnswer,
+    /// The connection broke.
+    ConnectionLost,
+    /// Its version is too old to be observed.
+    UnsupportedVersion,
+}
+
+/// The way in which a setting reaches a vacuum that is already running.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Lever {
+    /// The include file on a tmpfs and SIGHUP to chosen workers only (16+).
+    WorkerSignal,
+    /// The include file and SIGHUP to the launcher, which rebalances the workers (13 to 15).
+    LauncherSignal,
+    /// The include file and a full reload: where we may not signal.
+    FullReload,
+    /// ALTER SYSTEM and a full reload: where the include file is not read.
+    AlterSystem,
+}
+
+/// Why a throttle was let go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReleaseReason {
+    /// The pressure is over.
+    PressureOver,
+    /// It did not help: the pressure has another cause.
+    NotHelping,
+    /// The throttled workers have finished.
+    WorkersGone,
+    /// It was held as long as the settings allow.
+    TimeBound,
+    /// A small table that is written to all the time waits for a slot.
+    HotTableWaiting,
+    /// Vacuum is needed against wraparound.
+    WraparoundNear,
+    /// Readings stopped coming.
+    ReadingsLost,
+    /// The guard stops, or was told to no longer act.
+    GuardStopping,
+    /// A throttle of a guard that died was found and undone.
+    LeftBehind,
+}
+
+/// Where vacuum is held: the cost limit and delay that the throttled workers get.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CostSetting {
+    /// `autovacuum_vacuum_cost_limit`, in cost units.
+    pub limit: u32,
+    /// `autovacuum_vacuum_cost_delay`, in milliseconds.
+    pub delay_ms: f64,
+}
+
+impl fmt::Display for CostSetting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "limit {} delay {} ms", self.limit, self.delay_ms)
+    }
+}
+
+/// Answers of a service over some time, as its load or its health checks saw them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct ServiceWindow {
+    /// Length of the window.
+    pub window: Duration,
+    /// Answered well.
+    pub succeeded: u64,
+    /// Failed or not answered in time.
+    pub failed: u64,
+    /// The slowest answer.
+    pub slowest: Duration,
+}
+
+/// What happened.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum EventKind {
+    /// A guard began.
+    GuardStarted {
+        /// Its version.
+        version: String,
+        /// Its pid.
+        pid: Pid,
+        /// `/proc/sys/kernel/random/boot_id`: tells one boot of the host from the next.
+        boot_id: String,
+        /// The cluster's name in the configuration.
+        cluster: String,
+        /// How far it may go.
+        mode: Mode,
+        /// What is missing and what that costs.
+        limitations: Vec<String>,
+    },
+    /// A guard stopped in an orderly way.
+    GuardStopped {
+        /// Why: a signal's name, or an error.
+        reason: String,
+    },
+    /// The guard was silent, though the host ran: it was killed, starved or suspended.
+    GuardWasSilent {
+        /// How long.
+        silence: Duration,
+        /// Why, as far as it can be told.
+        cause: String,
+    },
+    /// The wall clock was stepped.
+    ClockStepped {
+        /// By how many milliseconds; negative backwards.
+        by_ms: i64,
+    },
+    /// The host booted since the event before.
+    HostRebooted {
+        /// The new boot.
+        boot_id: String,
+    },
+
+    /// PostgreSQL serves us.
+    ServerUp {
+        /// Its version.
+        version: PgVersion,
+        /// When it started, by its own clock.
+        started: Timestamp,
+        /// Whether it is a standby or in recovery.
+        in_recovery: bool,
+    },
+    /// PostgreSQL does not serve us.
+    ServerDown {
+        /// Why.
+        reason: DownReason,
+        /// Its own words.
+        detail: String,
+    },
+
+    /// A vacuum was first seen.
+    VacuumSeen {
+        /// The worker.
+        process: ProcessId,
+        /// What it does.
+        kind: VacuumKind,
+        /// Its database.
+        database: DatabaseName,
+        /// Its table.
+        table: Option<TableName>,
+        /// The table's OID.
+        relation: Option<Oid>,
+    },
+    /// A vacuum that was seen is gone from the activity view.
+    VacuumGone {
+        /// The worker.
+        process: ProcessId,
+        /// Its database.
+        database: DatabaseName,
+        /// Its table.
+        table: Option<TableName>,
+        /// How long we saw it.
+        seen_for: Duration,
+        /// CPU time that it used while we saw it.
+        cpu_time: Duration,
+    },
+
+    /// A condition began or ended and the alert was handed to delivery.
+    Alerted {
+        /// The alert, whole.
+        alert: Alert,
+    },
+    /// A route took an alert.
+    AlertDelivered {
+        /// Its key.
+        key: AlertKey,
+        /// Whether it was the firing or the resolve.
+        state: crate::AlertState,
+        /// The route's name.
+        route: String,
+        /// Which attempt it was, from 1.
+        attempt: u32,
+        /// From the decision to the route's acknowledgement.
+        latency: Duration,
+    },
+    /// A route did not take an alert; it will be tried again unless `gave_up`.
+    AlertFailed {
+        /// Its key.
+        key: AlertKey,
+        /// The route's name.
+        route: String,
+        /// Which attempt it was, from 1.
+        attempt: u32,
+        /// Why, without secrets.
+        error: String,
+        /// Whether the bound on attempts is reached.
+        gave_up: bool,
+    },
+
+    /// What the governor would do if it were allowed to (observe, advise).
+    ThrottleProposed {
+        /// The workers.
+        workers: Vec<ProcessId>,
+        /// Their tables, in the same order.
+        tables: Vec<Option<TableName>>,
+        /// Where they would be held.
+        setting: CostSetting,
+        /// Why.
+        reason: String,
+        /// The command that a person would run.
+        command: String,
+    },
+    /// The governor began to hold workers.
+    ThrottleEngaged {
+        /// The workers.
+        workers: Vec<ProcessId>,
+        /// Their tables, in the same order.
+        tables: Vec<Option<TableName>>,
+        /// By which lever.
+        lever: Lever,
+        /// Where they are held.
+        setting: CostSetting,
+        /// Why.
+        reason: String,
+    },
+    /// The governor holds them elsewhere now.
+    ThrottleAdjusted {
+        /// The workers that are held now.
+        workers: Vec<ProcessId>,
+        /// Where.
+        setting: CostSetting,
+        /// Why.
+        reason: String,
+    },
+    /// What the throttle did, measured on the workers.
+    ThrottleVerified {
+        /// The workers' CPU together before.
+        cpu_before: Cores,
+        /// And under the throttle.
+        cpu_after: Cores,
+        /// The pressure before: busy share of the database's CPUs.
+        busy_before: Share,
+        /// And under the throttle.
+        busy_after: Share,
+        /// Whether the workers obeyed.
+        obeyed: bool,
+    },
+    /// The governor let go.
+    ThrottleReleased {
+        /// Why.
+        reason: ReleaseReason,
+        /// How long it was held.
+        held: Duration,
+        /// In words, with the figures that decided.
+        detail: String,
+    },
+    /// The governor wanted to act and could not.
+    LeverUnavailable {
+        /// Which lever; none where no lever fits.
+        lever: Option<Lever>,
+        /// Why, and what would make it available.
+        reason: String,
+    },
+    /// The resting setting was put in place or taken back: the one that lets running workers be governed (13 to 15).
+    RestingSettingChanged {
+        /// What it was.
+        from: CostSetting,
+        /// What it is.
+        to: CostSetting,
+        /// Why.
+        reason: String,
+    },
+
+    /// A service's health changed.
+    ServiceChanged {
+        /// Which.
+        service: ServiceName,
+        /// How it is now.
+        health: Health,
+        /// What was wrong, or how long it was.
+        detail: String,
+        /// What people lose while it is down, as declared.
+        impact: Vec<String>,
+    },
+    /// Answers of a service, summed up while something was wrong with it.
+    ServiceMeasured {
+        /// Which.
+        service: ServiceName,
+        /// Its answers.
+        answers: ServiceWindow,
+    },
+
+    /// The journal could not be written; alerts went out without it.
+    RecordingFailed {
+        /// The store's words.
+        error: String,
+        /// How many events and readings were not recorded.
+        lost: u64,
+    },
+    /// A person said something.
+    Noted {
+        /// Who.
+        author: String,
+        /// What.
+        text: String,
+    },
+}
+
+impl EventKind {
+    /// The kind's name, as in the journal's table of events.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::GuardStarted { .. } => "guard_started",
+            Self::GuardStopped { .. } => "guard_stopped",
+            Self::GuardWasSilent { .. } => "guard_was_silent",
+            Self::ClockStepped { .. } => "clock_stepped",
+            Self::HostRebooted { .. } => "host_rebooted",
+            Self::ServerUp { .. } => "server_up",
+            Self::ServerDown { .. } => "server_down",
+            Self::VacuumSeen { .. } => "vacuum_seen",
+            Self::VacuumGone { .. } => "vacuum_gone",
+            Self::Alerted { .. } => "alerted",
+            Self::AlertDelivered { .. } => "alert_delivered",
+            Self::AlertFailed { .. } => "alert_failed",
+            Self::ThrottleProposed { .. } => "throttle_proposed",
+            Self::ThrottleEngaged { .. } => "throttle_engaged",
+            Self::ThrottleAdjusted { .. } => "throttle_adjusted",
+            Self::ThrottleVerified { .. } => "throttle_verified",
+            Self::ThrottleReleased { .. } => "throttle_released",
+            Self::LeverUnavailable { .. } => "lever_unavailable",
+            Self::RestingSettingChanged { .. } => "resting_setting_changed",
+            Self::ServiceChanged { .. } => "service_changed",
+            Self::ServiceMeasured { .. } => "service_measured",
+            Self::RecordingFailed { .. } => "recording_failed",
+            Self::Noted { .. } => "noted",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_kinds_name_is_its_tag() {
+        let kinds = [
+            EventKind::GuardStopped { reason: "SIGTERM".into() },
+            EventKind::ClockStepped { by_ms: -5 },
+            EventKind::LeverUnavailable { lever: None, reason: "no".into() },
+        ];
+        for kind in kinds {
+            let json = serde_json::to_value(&kind).unwrap();
+            assert_eq!(json["event"], kind.name());
+            assert_eq!(serde_json::from_value::<EventKind>(json).unwrap(), kind);
+        }
+    }
+}

@@ -1,0 +1,2 @@
+//! Developer chores; see `cargo xtask --help`.
+fn main() {}
