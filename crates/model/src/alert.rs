@@ -23,6 +23,32 @@ impl fmt::Display for RuleId {
     }
 }
 
+/// The names of rules that others than the alerting crate must know: a post-mortem reads them back from the journal.
+pub mod rule {
+    /// A vacuum takes the CPU that others wait for.
+    pub const VACUUM_STARVES_HOST: &str = "vacuum-starves-host";
+    /// The CPUs that the database may use are busy and tasks wait for them.
+    pub const CPU_SATURATED: &str = "cpu-saturated";
+    /// The host, or the guard's control group, runs out of memory.
+    pub const MEMORY_LOW: &str = "memory-low";
+    /// PostgreSQL does not serve us.
+    pub const POSTGRES_DOWN: &str = "postgres-down";
+    /// Few connections are left, or their number grows fast.
+    pub const CONNECTIONS_NEAR_LIMIT: &str = "connections-near-limit";
+}
+
+/// The names of an alert's labels that others than the alerting crate must know. See [`Alert::labels`].
+pub mod label {
+    /// The cluster's name in the configuration.
+    pub const CLUSTER: &str = "cluster";
+    /// The database.
+    pub const DATABASE: &str = "database";
+    /// The table, schema-qualified.
+    pub const TABLE: &str = "table";
+    /// The process in question, such as the vacuum's worker.
+    pub const PID: &str = "pid";
+}
+
 /// The deduplication key of one episode of one condition: the same in every repetition, retry and resolve of the episode, also
 /// after a restart of the guard, and another one for the next episode.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

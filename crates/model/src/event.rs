@@ -2,7 +2,7 @@
 //!
 //! Texts in events are redacted before they get here: query texts without literals, no secrets.
 
-use std::{fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -182,6 +182,14 @@ pub enum EventKind {
         detail: String,
     },
 
+    /// The settings that decide how fast maintenance runs: when first seen, and each time one of them changed.
+    SettingsSeen {
+        /// What an autovacuum worker that starts now runs with.
+        resting: CostSetting,
+        /// Others that matter to maintenance (`autovacuum_max_workers`, ...), as SHOW prints them.
+        others: BTreeMap<String, String>,
+    },
+
     /// A vacuum was first seen.
     VacuumSeen {
         /// The worker.
@@ -315,6 +323,15 @@ pub enum EventKind {
         reason: String,
     },
 
+    /// A service as the configuration declares it: recorded when a guard begins and when the declaration changed.
+    ServiceDeclared {
+        /// Which.
+        service: ServiceName,
+        /// What it needs: services, or a PostgreSQL by its name.
+        depends_on: Vec<ServiceName>,
+        /// What people lose while it is down.
+        impact: Vec<String>,
+    },
     /// A service's health changed.
     ServiceChanged {
         /// Which.
@@ -361,6 +378,7 @@ impl EventKind {
             Self::HostRebooted { .. } => "host_rebooted",
             Self::ServerUp { .. } => "server_up",
             Self::ServerDown { .. } => "server_down",
+            Self::SettingsSeen { .. } => "settings_seen",
             Self::VacuumSeen { .. } => "vacuum_seen",
             Self::VacuumGone { .. } => "vacuum_gone",
             Self::Alerted { .. } => "alerted",
@@ -373,6 +391,7 @@ impl EventKind {
             Self::ThrottleReleased { .. } => "throttle_released",
             Self::LeverUnavailable { .. } => "lever_unavailable",
             Self::RestingSettingChanged { .. } => "resting_setting_changed",
+            Self::ServiceDeclared { .. } => "service_declared",
             Self::ServiceChanged { .. } => "service_changed",
             Self::ServiceMeasured { .. } => "service_measured",
             Self::RecordingFailed { .. } => "recording_failed",
@@ -391,6 +410,8 @@ mod tests {
             EventKind::GuardStopped { reason: "SIGTERM".into() },
             EventKind::ClockStepped { by_ms: -5 },
             EventKind::LeverUnavailable { lever: None, reason: "no".into() },
+            EventKind::SettingsSeen { resting: CostSetting { limit: 200, delay_ms: 2.0 }, others: BTreeMap::new() },
+            EventKind::ServiceDeclared { service: "bot".into(), depends_on: vec!["site".into()], impact: vec![] },
         ];
         for kind in kinds {
             let json = serde_json::to_value(&kind).unwrap();
