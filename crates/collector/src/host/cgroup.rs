@@ -1,0 +1,247 @@
+//! Limits of the control group that we run in: cgroups(7), the kernel's Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/.
+//!
+//! A limit of any group on the way up binds too, so the tightest counts. Where the groups are is looked up at the start and from
+//! time to time (a process can be moved); the limits themselves are read with each sample.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use model::{ByteSize, Cores, reading::CgroupLimits};
+use procfs::{
+    FromRead, ProcessCGroups,
+    process::{MountInfo, MountInfos},
+};
+
+use super::parse::number;
+
+/// No hierarchy that we have heard of is deeper; the walk up stops there.
+const MAX_DEPTH: usize = 32;
+/// cgroup v1 says "no limit" with the largest multiple of a page; nothing real comes near 2^60 bytes.
+const V1_UNLIMITED_BYTES: u64 = 1 << 60;
+
+/// The directories to read, from our own group up to the root of what we can see.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Cgroups {
+    /// Version 2: CPU and memory.
+    unified: Vec<PathBuf>,
+    /// Version 1: CPU.
+    cpu: Vec<PathBuf>,
+    /// Version 1: memory.
+    memory: Vec<PathBuf>,
+}
+
+impl Cgroups {
+    /// Finds our groups. Version 1, 2 and the two mixed ("hybrid") are all in use; no groups at all is no error.
+    pub fn find(proc_root: &Path, sys_root: &Path) -> Self {
+        let groups = ProcessCGroups::from_file(proc_root.join("self/cgroup"));
+        let mounts = MountInfos::from_file(proc_root.join("self/mountinfo"));
+        let (Ok(groups), Ok(mounts)) = (groups, mounts) else { return Self::default() };
+        let mut found = Self::default();
+        for group in groups.0 {
+            if group.controllers.is_empty() || group.controllers.iter().all(String::is_empty) {
+                if let Some(mount) = mounts.0.iter().find(|mount| mount.fs_type == "cgroup2") {
+                    found.unified = way_up(mount, &group.pathname, sys_root);
+                }
+                continue;
+            }
+            for controller in &group.controllers {
+                let target = match controller.as_str() {
+                    "cpu" => &mut found.cpu,
+                    "memory" => &mut found.memory,
+                    _ => continue,
+                };
+                let mount = mounts
+                    .0
+                    .iter()
+                    .find(|mount| mount.fs_type == "cgroup" && mount.super_options.contains_key(controller.as_str()));
+                if let Some(mount) = mount {
+                    *target = way_up(mount, &group.pathname, sys_root);
+                }
+            }
+        }
+        found
+    }
+
+    /// The limits now.
+    pub fn limits(&self) -> CgroupLimits {
+        let mut limits = CgroupLimits::default();
+        for directory in &self.unified {
+            tighten_cpu(&mut limits, cpu_max(directory));
+            let max = read_number(&directory.join("memory.max"));
+            tighten_memory(&mut limits, max, || read_number(&directory.join("memory.current")));
+        }
+        for directory in &self.cpu {
+            tighten_cpu(&mut limits, cfs_quota(directory));
+        }
+        for directory in &self.memory {
+            let max = read_number(&directory.join("memory.limit_in_bytes")).filter(|max| *max < V1_UNLIMITED_BYTES);
+            tighten_memory(&mut limits, max, || read_number(&directory.join("memory.usage_in_bytes")));
+        }
+        limits
+    }
+}
+
+/// From the group up to the mount's root. A mount can show only a part of the hierarchy (its `root`), and inside a container the
+/// group's path can lie outside that part: then the mount's root is all that we can see of it.
+fn way_up(mount: &MountInfo, group: &str, sys_root: &Path) -> Vec<PathBuf> {
+    let base = match mount.mount_point.strip_prefix("/sys") {
+        Ok(below) => sys_root.join(below),
+        Err(_) => mount.mount_point.clone(),
+    };
+    let below_root = if mount.root == "/" { Some(group) } else { group.strip_prefix(mount.root.as_str()) };
+    let below_root = below_root.unwrap_or("").trim_start_matches('/');
+    let mut directories = Vec::new();
+    let mut below = Path::new(below_root);
+    while directories.len() < MAX_DEPTH {
+        let is_plain = below.components().all(|part| matches!(part, std::path::Component::Normal(_)));
+        let directory = base.join(below);
+        if is_plain && directory.is_dir() {
+            directories.push(directory);
+        }
+        match below.parent() {
+            Some(parent) => below = parent,
+            None => break,
+        }
+    }
+    directories
+}
+
+fn tighten_cpu(limits: &mut CgroupLimits, cores: Option<f64>) {
+    if let Some(cores) = cores {
+        limits.cpu = Some(Cores(limits.cpu.map_or(cores, |tightest| tightest.0.min(cores))));
+    }
+}
+
+/// The use that counts is that of the group whose limit it is.
+fn tighten_memory(limits: &mut CgroupLimits, max: Option<u64>, used: impl FnOnce() -> Option<u64>) {
+    if let Some(max) = max
+        && limits.memory.is_none_or(|tightest| max < tightest.0)
+    {
+        limits.memory = Some(ByteSize(max));
+        limits.memory_used = used().map(ByteSize);
+    }
+}
+
+/// `cpu.max`: `max 100000` or `50000 100000`, quota and period in microseconds.
+fn cpu_max(directory: &Path) -> Option<f64> {
+    let text = fs::read_to_string(directory.join("cpu.max")).ok()?;
+    let (quota, period) = text.trim().split_once(' ')?;
+    cores(number(quota.as_bytes())?, number(period.as_bytes())?)
+}
+
+/// `cpu.cfs_quota_us` (-1: none) by `cpu.cfs_period_us`.
+fn cfs_quota(directory: &Path) -> Option<f64> {
+    cores(read_number(&directory.join("cpu.cfs_quota_us"))?, read_number(&directory.join("cpu.cfs_period_us"))?)
+}
+
+fn cores(quota_us: u64, period_us: u64) -> Option<f64> {
+    (quota_us > 0 && period_us > 0).then(|| quota_us as f64 / period_us as f64)
+}
+
+/// A number; `None` for `max`, -1, and where the file is not there.
+fn read_number(path: &Path) -> Option<u64> {
+    number(&fs::read(path).ok()?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A recorded tree: `(path below the root, content)`.
+    fn tree(files: &[(&str, &str)]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for (path, content) in files {
+            let path = dir.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, content).unwrap();
+        }
+        dir
+    }
+
+    fn limits(files: &[(&str, &str)]) -> CgroupLimits {
+        let dir = tree(files);
+        Cgroups::find(&dir.path().join("proc"), &dir.path().join("sys")).limits()
+    }
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn version_2_takes_the_tightest_on_the_way_up() {
+        let limits = limits(&[
+            ("proc/self/cgroup", "0::/system.slice/oxpecker.service\n"),
+            ("proc/self/mountinfo", "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"),
+            ("sys/fs/cgroup/cgroup.controllers", "cpu memory\n"),
+            ("sys/fs/cgroup/system.slice/cpu.max", "150000 100000\n"),
+            ("sys/fs/cgroup/system.slice/memory.max", "1048576\n"),
+            ("sys/fs/cgroup/system.slice/memory.current", "524288\n"),
+            ("sys/fs/cgroup/system.slice/oxpecker.service/cpu.max", "max 100000\n"),
+            ("sys/fs/cgroup/system.slice/oxpecker.service/memory.max", "2097152\n"),
+            ("sys/fs/cgroup/system.slice/oxpecker.service/memory.current", "7\n"),
+        ]);
+        assert_eq!(
+            limits,
+            CgroupLimits { cpu: Some(Cores(1.5)), memory: Some(ByteSize(MIB)), memory_used: Some(ByteSize(MIB / 2)) }
+        );
+    }
+
+    #[test]
+    fn version_1_and_the_mixed_form() {
+        let limits = limits(&[
+            ("proc/self/cgroup", "4:memory:/docker/abc\n1:cpu,cpuacct:/docker/abc\n0::/\n"),
+            (
+                "proc/self/mountinfo",
+                "32 31 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct\n\
+                 35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n\
+                 41 31 0:38 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw\n",
+            ),
+            ("sys/fs/cgroup/unified/cgroup.procs", ""),
+            ("sys/fs/cgroup/cpu,cpuacct/docker/abc/cpu.cfs_quota_us", "50000\n"),
+            ("sys/fs/cgroup/cpu,cpuacct/docker/abc/cpu.cfs_period_us", "100000\n"),
+            ("sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "-1\n"),
+            ("sys/fs/cgroup/memory/docker/abc/memory.limit_in_bytes", "3145728\n"),
+            ("sys/fs/cgroup/memory/docker/abc/memory.usage_in_bytes", "1048576\n"),
+            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
+        ]);
+        assert_eq!(
+            limits,
+            CgroupLimits { cpu: Some(Cores(0.5)), memory: Some(ByteSize(3 * MIB)), memory_used: Some(ByteSize(MIB)) }
+        );
+    }
+
+    #[test]
+    fn a_container_sees_its_mounts_root() {
+        let limits = limits(&[
+            ("proc/self/cgroup", "4:memory:/docker/abc/inner\n"),
+            ("proc/self/mountinfo", "35 31 0:32 /docker/abc /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"),
+            ("sys/fs/cgroup/memory/memory.limit_in_bytes", "4096\n"),
+            ("sys/fs/cgroup/memory/inner/memory.limit_in_bytes", "9223372036854771712\n"),
+        ]);
+        assert_eq!((limits.memory, limits.memory_used), (Some(ByteSize(4096)), None));
+    }
+
+    #[test]
+    fn a_path_that_climbs_out_is_not_followed() {
+        let limits = limits(&[
+            ("proc/self/cgroup", "4:memory:/../../secret\n"),
+            ("proc/self/mountinfo", "35 31 0:32 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory\n"),
+            ("sys/fs/cgroup/memory/cgroup.procs", ""),
+            ("sys/fs/secret/memory.limit_in_bytes", "1\n"),
+        ]);
+        assert_eq!(limits, CgroupLimits::default());
+    }
+
+    #[test]
+    fn no_groups_no_limits() {
+        assert_eq!(limits(&[]), CgroupLimits::default());
+        assert_eq!(limits(&[("proc/self/cgroup", "nonsense"), ("proc/self/mountinfo", "")]), CgroupLimits::default());
+    }
+
+    #[test]
+    fn this_hosts_groups_can_be_read() {
+        let limits = Cgroups::find(Path::new("/proc"), Path::new("/sys")).limits();
+        assert!(limits.cpu.is_none_or(|cores| cores.0 > 0.0));
+        assert!(limits.memory.is_none_or(|bytes| bytes.0 > 0));
+    }
+}
