@@ -358,6 +358,13 @@ pub enum EventKind {
         /// How many events and readings were not recorded.
         lost: u64,
     },
+    /// Events younger than a week were deleted, because nothing else was left to keep the journal within its size.
+    HistoryCut {
+        /// How many.
+        events: u64,
+        /// The declared bound.
+        max_size: crate::ByteSize,
+    },
     /// A person said something.
     Noted {
         /// Who.
@@ -395,6 +402,7 @@ impl EventKind {
             Self::ServiceChanged { .. } => "service_changed",
             Self::ServiceMeasured { .. } => "service_measured",
             Self::RecordingFailed { .. } => "recording_failed",
+            Self::HistoryCut { .. } => "history_cut",
             Self::Noted { .. } => "noted",
         }
     }
