@@ -1,0 +1,525 @@
+//! The post-mortem, under the headings of the outage's published one.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use model::{Event, EventId, EventKind};
+use serde::Serialize;
+
+use crate::{
+    Cites, Diagnosis, Fact, Incident, IncidentId, Placed, SCHEMA_VERSION, ServiceImpact, Statement, Verdict,
+    describe::describe,
+    diagnose, lessons, markdown,
+    timeline::{ConditionKind, edges},
+    words::{self, count, list, quote},
+};
+
+/// Facts of one kind that a section lists; the rest are counted in one sentence.
+const MAX_LISTED_FACTS: usize = 30;
+
+/// A section's heading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Heading {
+    /// What happened, in a few sentences.
+    Summary,
+    /// What came before.
+    Leadup,
+    /// What people lost.
+    Impact,
+    /// How people came to know.
+    Detection,
+    /// What was done.
+    Response,
+    /// How things came back.
+    Recovery,
+    /// From what was felt to what started it.
+    FiveWhys,
+    /// What the events prove to be the cause: a condition, never a person.
+    RootCause,
+    /// What went well and what did not.
+    Lessons,
+    /// What to do now.
+    Tasks,
+}
+
+impl Heading {
+    /// As printed.
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Summary => "Summary",
+            Self::Leadup => "Leadup",
+            Self::Impact => "Impact",
+            Self::Detection => "Detection",
+            Self::Response => "Response",
+            Self::Recovery => "Recovery",
+            Self::FiveWhys => "Five whys",
+            Self::RootCause => "Blameless root cause",
+            Self::Lessons => "Lessons learned",
+            Self::Tasks => "Follow-up tasks",
+        }
+    }
+}
+
+/// Statements that belong together.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Part {
+    /// A heading of its own.
+    pub label: Option<String>,
+    /// What it says.
+    pub statements: Vec<Statement>,
+}
+
+/// One section.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Section {
+    /// Its heading.
+    pub heading: Heading,
+    /// What it says.
+    pub parts: Vec<Part>,
+}
+
+/// An event that the report cites.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct CitedEvent {
+    /// The event.
+    pub event: Event,
+    /// The time since the incident's start, as people say it, with its sign.
+    pub offset: String,
+    /// What it says, in one line.
+    pub text: String,
+}
+
+/// A post-mortem.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Report {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// The incident.
+    pub incident: IncidentId,
+    /// Its title.
+    pub title: Fact,
+    /// The whys as data.
+    pub diagnosis: Diagnosis,
+    /// The text.
+    pub sections: Vec<Section>,
+    /// Every event that the text cites, in order of time.
+    pub cited: Vec<CitedEvent>,
+}
+
+impl Report {
+    /// As Markdown: one statement a line, facts with their citations, everything else marked.
+    pub fn to_markdown(&self) -> String {
+        markdown::render(self)
+    }
+}
+
+/// The post-mortem of an incident.
+pub fn report(incident: &Incident) -> Report {
+    let diagnosis = diagnose::diagnose(incident);
+    let sections = vec![
+        section(Heading::Summary, summary(incident, &diagnosis)),
+        section(Heading::Leadup, leadup(incident)),
+        section(Heading::Impact, impact(incident)),
+        section(Heading::Detection, detection(incident)),
+        section(Heading::Response, response(incident)),
+        section(Heading::Recovery, recovery(incident)),
+        Section { heading: Heading::FiveWhys, parts: whys(&diagnosis) },
+        section(Heading::RootCause, root_cause(&diagnosis)),
+        Section {
+            heading: Heading::Lessons,
+            parts: vec![
+                part("What went well", lessons::went_well(incident), "anything that went well"),
+                part("What went wrong", lessons::went_wrong(incident), "a fault of detection, delivery or response"),
+            ],
+        },
+        section(Heading::Tasks, or_else(lessons::tasks(incident, &diagnosis), "a reason for a task")),
+    ];
+    let title = incident.title.clone();
+    let cited = cited(incident, &title, &sections);
+    Report { schema_version: SCHEMA_VERSION, incident: incident.id, title, diagnosis, sections, cited }
+}
+
+fn section(heading: Heading, statements: Vec<Statement>) -> Section {
+    Section { heading, parts: vec![Part { label: None, statements }] }
+}
+
+fn part(label: &str, statements: Vec<Statement>, else_what: &str) -> Part {
+    Part { label: Some(label.to_owned()), statements: or_else(statements, else_what) }
+}
+
+fn or_else(statements: Vec<Statement>, what: &str) -> Vec<Statement> {
+    if statements.is_empty() { vec![Statement::not_recorded(what)] } else { statements }
+}
+
+fn cited(incident: &Incident, title: &Fact, sections: &[Section]) -> Vec<CitedEvent> {
+    let statements = sections.iter().flat_map(|s| &s.parts).flat_map(|p| &p.statements);
+    let mut ids: BTreeSet<EventId> = statements.flat_map(Statement::shown).collect();
+    ids.extend(title.cites().shown());
+    let of = |p: &Placed| {
+        let offset = if p.stamp < incident.start {
+            format!("-{}", words::duration(incident.start.since(p.stamp).duration))
+        } else {
+            format!("+{}", words::duration(p.stamp.since(incident.start).duration))
+        };
+        CitedEvent { event: p.event.clone(), offset, text: describe(p.kind()) }
+    };
+    incident.evidence.iter().filter(|p| ids.contains(&p.id())).map(of).collect()
+}
+
+fn summary(incident: &Incident, diagnosis: &Diagnosis) -> Vec<Statement> {
+    let mut out: Vec<Statement> = Vec::new();
+    let of = incident.cluster.as_deref().map(|c| format!(" on cluster {}", quote(c))).unwrap_or_default();
+    out.push(Fact::new(format!("{}{of}", incident.title.text()), incident.title.cites().clone()).into());
+    if let Some(cites) = edges(&incident.conditions) {
+        let text = match incident.end {
+            Some(end) => format!("It began at {} and was over at {end}, after {}", incident.start, incident.lasted),
+            None => format!(
+                "It began at {} and was not over at {}, {} later, where the journal's events of it end",
+                incident.start, incident.known_until, incident.lasted
+            ),
+        };
+        let newest = incident.evidence.last().filter(|_| incident.is_open()).map(Placed::id);
+        out.push(Fact::new(text, cites.and(newest)).into());
+    }
+    out.extend(harm_in_short(incident));
+    out.extend(response_in_short(incident));
+    out.push(match diagnosis.cause() {
+        Some(cause) => {
+            Fact::new(format!("As far as the events prove a cause: {}", lower(cause.text())), cause.cites().clone()).into()
+        }
+        None => unproven(diagnosis),
+    });
+    for event in &incident.evidence {
+        if matches!(event.kind(), EventKind::ClockStepped { .. }) {
+            out.push(Fact::of(describe(event.kind()), event.id()).into());
+            out.push(Statement::note(
+                "Times of day before and after the step do not compare; durations here are by the boot clock and are not touched by it",
+                [event.id()],
+            ));
+        }
+    }
+    out.extend(incident.gaps.iter().map(|g| Statement::Fact(g.fact.clone())));
+    if !incident.gaps.is_empty() {
+        out.push(Statement::note(
+            "What happened while the journal has nothing is not known; a duration that spans it is an upper bound",
+            [],
+        ));
+    }
+    out
+}
+
+fn harm_in_short(incident: &Incident) -> Vec<Statement> {
+    let harmed: Vec<&ServiceImpact> = incident.services.iter().filter(|s| s.harmed()).collect();
+    let mut out: Vec<Statement> = Vec::new();
+    if let Some(cites) = edges(incident.conditions.iter().filter(|c| matches!(c.kind, ConditionKind::ServerDown))) {
+        out.push(Fact::new(format!("PostgreSQL did not serve for {}", incident.server.downtime), cites).into());
+    }
+    let short = harmed.iter().map(|s| match (s.outages.is_empty(), s.answers.failed) {
+        (false, 0) => format!("{} was unhealthy for {}", quote(s.name()), s.downtime),
+        (false, failed) => {
+            format!("{} was unhealthy for {} and failed {}", quote(s.name()), s.downtime, count(failed, "answer"))
+        }
+        (true, failed) => format!("{} failed {}", quote(s.name()), count(failed, "answer")),
+    });
+    let events = harmed.iter().flat_map(|s| {
+        let measured = s.measured_by.iter().copied().filter(|_| s.answers.failed > 0);
+        s.outages.iter().flat_map(|o| o.events()).chain(measured)
+    });
+    match Cites::of(events) {
+        Some(cites) => out.push(Fact::new(format!("Services that failed people: {}", list(short)), cites).into()),
+        None => out.push(Statement::not_recorded("a service that was unhealthy, or an answer that failed")),
+    }
+    out
+}
+
+fn response_in_short(incident: &Incident) -> Vec<Statement> {
+    let engaged = incident.throttles.iter().filter_map(|t| t.engaged.map(|(_, id)| (t, id)));
+    let engaged: Vec<_> = engaged.collect();
+    if let Some((first, _)) = engaged.first()
+        && let Some(cites) = Cites::of(engaged.iter().map(|(t, id)| [Some(*id), t.released.as_ref().map(|r| r.event)]).flat_map(|e| e.into_iter().flatten()))
+    {
+        let held: std::time::Duration = engaged.iter().filter_map(|(t, _)| t.released.as_ref()).map(|r| r.held).fold(
+            std::time::Duration::ZERO,
+            std::time::Duration::saturating_add,
+        );
+        let times = if engaged.len() == 1 { String::new() } else { format!(", {} in all", count(engaged.len() as u64, "time")) };
+        let released = engaged.iter().all(|(t, _)| t.released.is_some());
+        let until = if released { format!("; held for {}", words::duration(held)) } else { String::new() };
+        let text = format!("Oxpecker held {}{times}{until}", words::workers(&first.workers, &first.tables));
+        return vec![Fact::new(text, cites).into()];
+    }
+    match Cites::of(lessons::proposals(incident).into_iter().map(|(id, _)| id)) {
+        Some(cites) => vec![Fact::new("Oxpecker proposed to hold vacuum and did not act", cites).into()],
+        None => vec![Statement::not_recorded("an act of oxpecker on PostgreSQL")],
+    }
+}
+
+fn unproven(diagnosis: &Diagnosis) -> Statement {
+    match diagnosis.break_at().map(|link| &link.verdict) {
+        Some(verdict @ Verdict::NotEstablished { .. }) => verdict.into(),
+        _ => Statement::not_recorded("a cause"),
+    }
+}
+
+fn leadup(incident: &Incident) -> Vec<Statement> {
+    let before = incident.evidence.iter().filter(|p| p.stamp < incident.start);
+    let telling = before.filter(|p| {
+        !matches!(p.kind(), EventKind::ServiceMeasured { .. } | EventKind::AlertDelivered { .. } | EventKind::ServiceDeclared { .. })
+    });
+    or_else(dated(incident, telling.collect()), "anything in the minutes before")
+}
+
+/// Events with their times, one a sentence; the oldest are counted where there are too many.
+fn dated(incident: &Incident, events: Vec<&Placed>) -> Vec<Statement> {
+    let left_out = events.len().saturating_sub(MAX_LISTED_FACTS);
+    let (old, shown) = events.split_at(left_out);
+    let mut out: Vec<Statement> = Vec::new();
+    if let Some(cites) = Cites::of(old.iter().map(|p| p.id())) {
+        out.push(Fact::new(format!("{} came before these", count(old.len() as u64, "event")), cites).into());
+    }
+    let day = |p: &Placed| p.stamp.at.wall.strftime("%Y-%m-%d").to_string();
+    let start_day = incident.start.at.wall.strftime("%Y-%m-%d").to_string();
+    out.extend(shown.iter().map(|p| {
+        let format = if day(p) == start_day { "%H:%M:%S UTC" } else { "%Y-%m-%d %H:%M:%S UTC" };
+        let text = format!("{}: {}", p.stamp.at.wall.strftime(format), describe(p.kind()));
+        Statement::Fact(Fact::of(text, p.id()))
+    }));
+    out
+}
+
+fn impact(incident: &Incident) -> Vec<Statement> {
+    let mut out: Vec<Statement> = Vec::new();
+    for outage in &incident.server.outages {
+        if let Some(cites) = Cites::of(outage.events()) {
+            let text = match outage.until {
+                Some(until) => format!("PostgreSQL did not serve from {} to {until}, {}", outage.from, outage.lasted),
+                None => format!("PostgreSQL did not serve from {} on, {} as far as is known", outage.from, outage.lasted),
+            };
+            out.push(Fact::new(text, cites).into());
+        }
+    }
+    for service in &incident.services {
+        out.extend(service_impact(service));
+    }
+    if !incident.services.iter().any(ServiceImpact::harmed) {
+        out.push(Statement::not_recorded("a service that was unhealthy, or an answer that failed"));
+    }
+    bounded(out)
+}
+
+fn service_impact(service: &ServiceImpact) -> Vec<Statement> {
+    let name = quote(service.name());
+    let mut out: Vec<Statement> = Vec::new();
+    if let Some(cites) = Cites::of(service.outages.iter().flat_map(|o| o.events())) {
+        let times = match service.outages.len() {
+            1 => "once".to_owned(),
+            n => format!("{n} times"),
+        };
+        let still = if service.outages.iter().any(|o| o.until.is_none()) { ", and still is as far as is known" } else { "" };
+        out.push(Fact::new(format!("{name} was unhealthy {times}, for {} in all{still}", service.downtime), cites).into());
+    }
+    if let Some(cites) = Cites::of(service.measured_by.iter().copied()) {
+        let text = format!(
+            "{name} failed {} of {}, measured over {}; the slowest took {}",
+            service.answers.failed,
+            count(service.answers.failed.saturating_add(service.answers.succeeded), "answer"),
+            words::duration(service.answers.window),
+            words::duration(service.answers.slowest)
+        );
+        out.push(Fact::new(text, cites).into());
+    }
+    if service.harmed()
+        && let Some(cites) = Cites::of(service.impact_by.iter().copied())
+    {
+        let lost = list(service.impact.iter().map(|i| quote(i)));
+        out.push(Fact::new(format!("While {name} is down people are declared to lose {lost}"), cites).into());
+    }
+    out
+}
+
+fn detection(incident: &Incident) -> Vec<Statement> {
+    let mut out: Vec<Statement> = Vec::new();
+    let found = &incident.detection;
+    match &found.first {
+        Some(first) => {
+            let text = format!(
+                "The first alert was decided at {}, {} after its condition began at {}: {}",
+                first.decided,
+                first.time_to_detect,
+                first.since,
+                quote(&first.summary)
+            );
+            out.push(Fact::of(text, first.event).into());
+            if first.since > incident.start
+                && let Some(earliest) = incident.conditions.iter().min_by_key(|c| c.since)
+            {
+                let late = first.decided.since(incident.start);
+                let cites = Cites::one(earliest.opened_by).and([first.event]);
+                out.push(Fact::new(format!("That was {late} after the first sign of the incident"), cites).into());
+            }
+        }
+        None => out.push(Statement::not_recorded("an alert: nobody was told by oxpecker")),
+    }
+    match &found.delivered {
+        Some(delivered) => {
+            let text = format!(
+                "Route {} took the first delivered alert at {}, at attempt {}, {} after the decision and {} after its condition began",
+                quote(&delivered.route),
+                delivered.at,
+                delivered.attempt,
+                words::duration(delivered.latency),
+                delivered.time_to_deliver
+            );
+            out.push(Fact::new(text, Cites::one(delivered.event).and([delivered.alert])).into());
+        }
+        None if found.first.is_some() => out.push(Statement::not_recorded("a route that took an alert")),
+        None => {}
+    }
+    for alert in &found.undelivered {
+        if let Some(event) = alert.gave_up {
+            let text = format!("Delivery of {} gave up after {}", quote(&alert.key.0), count(alert.failures.len() as u64, "failed attempt"));
+            out.push(Fact::new(text, Cites::one(event).and(alert.failures.iter().copied())).into());
+        }
+    }
+    let others: Vec<&Placed> = incident
+        .conditions
+        .iter()
+        .filter(|c| matches!(c.kind, ConditionKind::Alert { .. }))
+        .filter(|c| found.first.as_ref().is_some_and(|f| f.event != c.opened_by))
+        .filter_map(|c| incident.evidence.iter().find(|p| p.id() == c.opened_by))
+        .collect();
+    out.extend(dated(incident, others));
+    bounded(out)
+}
+
+/// What a sentence of the response is about; a run of the same is one sentence.
+fn response_group(kind: &EventKind) -> Option<&'static str> {
+    match kind {
+        EventKind::ThrottleProposed { .. } => Some("proposal"),
+        EventKind::ThrottleEngaged { .. } => Some("beginning of a throttle"),
+        EventKind::ThrottleAdjusted { .. } => Some("adjustment of the throttle"),
+        EventKind::ThrottleVerified { .. } => Some("measurement of the throttle"),
+        EventKind::ThrottleReleased { .. } => Some("release"),
+        EventKind::LeverUnavailable { .. } => Some("missing lever"),
+        EventKind::RestingSettingChanged { .. } => Some("change of the resting setting"),
+        EventKind::Noted { .. } => Some("note"),
+        EventKind::GuardStarted { .. } => Some("start of a guard"),
+        EventKind::GuardStopped { .. } => Some("stop of a guard"),
+        _ => None,
+    }
+}
+
+fn response(incident: &Incident) -> Vec<Statement> {
+    let mut out: Vec<Statement> = Vec::new();
+    let mode = incident.evidence.iter().rev().find_map(|p| match p.kind() {
+        EventKind::GuardStarted { mode, .. } if p.stamp <= incident.start => Some((*mode, p.id())),
+        _ => None,
+    });
+    if let Some((mode, id)) = mode {
+        out.push(Fact::of(format!("The guard ran in mode {mode} when the incident began"), id).into());
+    }
+    let acts = incident.evidence.iter().filter(|p| {
+        // The leadup shows what changed before; a throttle from before belongs here all the same.
+        let standing = matches!(p.kind(), EventKind::RestingSettingChanged { .. } | EventKind::GuardStarted { .. } | EventKind::Noted { .. });
+        p.stamp >= incident.start || !standing
+    });
+    let acts: Vec<(&Placed, &'static str)> = acts.filter_map(|p| response_group(p.kind()).map(|g| (p, g))).collect();
+    if acts.is_empty() {
+        out.push(Statement::not_recorded("an act of oxpecker on PostgreSQL, or a note by a person"));
+        return out;
+    }
+    for run in acts.chunk_by(|(_, a), (_, b)| a == b && !["note", "missing lever"].contains(a)) {
+        let Some(((first, group), more)) = run.split_first() else { continue };
+        out.extend(dated(incident, vec![first]));
+        if let (Some((last, _)), Some(cites)) = (more.last(), Cites::of(more.iter().map(|(p, _)| p.id()))) {
+            let text = match more.len() {
+                1 => format!("Then: {}", describe(last.kind())),
+                n => format!("Then {} in all up to {}, the last: {}", count(n as u64, &format!("further {group}")), last.stamp, describe(last.kind())),
+            };
+            out.push(Fact::new(text, cites).into());
+        }
+    }
+    bounded(out)
+}
+
+/// At most [`MAX_LISTED_FACTS`] statements; the facts left out are counted and cited.
+fn bounded(mut statements: Vec<Statement>) -> Vec<Statement> {
+    if statements.len() <= MAX_LISTED_FACTS {
+        return statements;
+    }
+    let rest = statements.split_off(MAX_LISTED_FACTS);
+    if let Some(cites) = Cites::of(rest.iter().flat_map(Statement::shown)) {
+        statements.push(Fact::new(format!("{} more are left out here", count(rest.len() as u64, "sentence")), cites).into());
+    }
+    statements
+}
+
+fn recovery(incident: &Incident) -> Vec<Statement> {
+    let mut ends: Vec<_> = incident.conditions.iter().filter_map(|c| Some((c.ended?, c.ended_by?, c))).collect();
+    ends.sort_by_key(|(at, id, _)| (*at, *id));
+    let mut out: Vec<Statement> = Vec::new();
+    for (at, event, condition) in ends {
+        let after = at.since(incident.start);
+        let what = match &condition.kind {
+            ConditionKind::Alert { alert } if condition.end_unseen => {
+                format!("the alert {} had ended unseen before its next episode", quote(&alert.rule.0))
+            }
+            ConditionKind::Alert { alert } => format!("the alert {} was resolved", quote(&alert.rule.0)),
+            ConditionKind::ServerDown => "PostgreSQL served again".to_owned(),
+            ConditionKind::ServiceUnhealthy { service } => format!("{} was healthy again", quote(service.as_str())),
+        };
+        out.push(Fact::of(format!("{after} after the start ({at}), {what}"), event).into());
+    }
+    for vacuum in &incident.vacuums {
+        if let (Some((at, id)), Some(EventKind::VacuumGone { .. })) =
+            (vacuum.gone, vacuum.gone.and_then(|(_, id)| incident.evidence.iter().find(|p| p.id() == id)).map(Placed::kind))
+            && at >= incident.start
+            && let Some(event) = incident.evidence.iter().find(|p| p.id() == id)
+        {
+            out.push(Fact::of(format!("{} after the start: {}", at.since(incident.start), describe(event.kind())), id).into());
+        }
+    }
+    let mut still: BTreeMap<String, EventId> = BTreeMap::new();
+    for condition in incident.conditions.iter().filter(|c| c.ended.is_none()) {
+        let what = match &condition.kind {
+            ConditionKind::Alert { alert } => format!("the end of the alert {} ({})", quote(&alert.rule.0), quote(&alert.summary)),
+            ConditionKind::ServerDown => "PostgreSQL serving again".to_owned(),
+            ConditionKind::ServiceUnhealthy { service } => format!("{} being healthy again", quote(service.as_str())),
+        };
+        still.entry(what).or_insert(condition.opened_by);
+    }
+    let mut out = bounded(out);
+    out.extend(still.into_keys().take(MAX_LISTED_FACTS).map(Statement::not_recorded));
+    out
+}
+
+fn whys(diagnosis: &Diagnosis) -> Vec<Part> {
+    let part = |(n, link): (usize, &crate::Link)| {
+        let mut statements: Vec<Statement> = vec![(&link.verdict).into()];
+        statements.extend(link.seen.iter().cloned());
+        Part { label: Some(format!("{}. {}", n + 1, link.question)), statements }
+    };
+    diagnosis.links.iter().enumerate().map(part).collect()
+}
+
+fn root_cause(diagnosis: &Diagnosis) -> Vec<Statement> {
+    let mut out: Vec<Statement> = Vec::new();
+    if let Some(cause) = diagnosis.cause() {
+        out.push(Fact::new(cause.text(), cause.cites().clone()).into());
+    }
+    if diagnosis.break_at().is_some() {
+        out.push(unproven(diagnosis));
+    }
+    or_else(out, "a cause")
+}
+
+/// With a small letter at its beginning, unless the first word is a name.
+fn lower(text: &str) -> String {
+    let first = text.split_whitespace().next().unwrap_or_default();
+    let plain = ["It", "Its", "The", "They", "As", "A", "Vacuum"].contains(&first);
+    let mut chars = text.chars();
+    match chars.next() {
+        Some(c) if plain => c.to_lowercase().chain(chars).collect(),
+        _ => text.to_owned(),
+    }
+}

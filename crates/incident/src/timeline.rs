@@ -1,0 +1,513 @@
+//! Which events belong together: from a journal to its incidents.
+//!
+//! An incident is opened by the first of these *conditions* on a cluster: an alert of at least warning that fires, PostgreSQL that
+//! does not serve, a service that is unhealthy. Conditions that overlap, or follow each other within
+//! [`IncidentRules::quiet_gap`], are one incident. It starts with the earliest sign of any of them (an alert's `since`) and ends when
+//! the last of them ended. What else happened meanwhile, shortly before, or later to the same alerts, workers and throttles is its
+//! evidence.
+
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    fmt,
+    str::FromStr,
+    time::Duration,
+};
+
+use model::{
+    Alert, AlertKey, AlertState, Event, EventId, EventKind, ProcessId, ServiceName, Severity, alert::label,
+    reading::Health,
+};
+use serde::Serialize;
+
+use crate::{
+    Cites, Detection, Engagement, Fact, Gap, Placed, SCHEMA_VERSION, ServerImpact, ServiceImpact, Span, Stamp, VacuumFacts,
+    detection, gaps, impact, response, sequence, title,
+};
+
+/// How many events without a place of their own are remembered as a possible leadup of the next incident.
+const MAX_LEADUP_EVENTS: usize = 200;
+
+/// When conditions are one incident.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IncidentRules {
+    /// The longest time without any condition within one incident: a relapse sooner than this is the same incident.
+    pub quiet_gap: Duration,
+    /// How far back from its start events count as its leadup.
+    pub leadup: Duration,
+}
+
+impl Default for IncidentRules {
+    /// Five and ten minutes.
+    fn default() -> Self {
+        Self { quiet_gap: Duration::from_secs(5 * 60), leadup: Duration::from_secs(10 * 60) }
+    }
+}
+
+/// The name of an incident: `I-17`, after the first journaled event that showed it (`E17`).
+///
+/// Stable: later events never change it. Only when retention has dropped that event from the journal is the rest of an incident known by
+/// its first event that is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(into = "String")]
+pub struct IncidentId(pub EventId);
+
+impl fmt::Display for IncidentId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "I-{}", self.0.0)
+    }
+}
+
+impl From<IncidentId> for String {
+    fn from(id: IncidentId) -> Self {
+        id.to_string()
+    }
+}
+
+/// A text that names no incident.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseIncidentIdError(String);
+
+impl fmt::Display for ParseIncidentIdError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "'{}' names no incident: expected I- and a number, such as I-17; `oxpecker incident list` shows them", self.0)
+    }
+}
+
+impl std::error::Error for ParseIncidentIdError {}
+
+impl FromStr for IncidentId {
+    type Err = ParseIncidentIdError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let number = text.strip_prefix("I-").or_else(|| text.strip_prefix("i-"));
+        let number = number.filter(|n| !n.starts_with('+')).and_then(|n| n.parse().ok());
+        number.map(|n| Self(EventId(n))).ok_or_else(|| ParseIncidentIdError(text.to_owned()))
+    }
+}
+
+/// What kind of thing is wrong.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+pub enum ConditionKind {
+    /// An alert fires.
+    Alert {
+        /// The alert as it first fired with a severity of at least warning.
+        alert: Box<Alert>,
+    },
+    /// PostgreSQL does not serve.
+    ServerDown,
+    /// A service is unhealthy.
+    ServiceUnhealthy {
+        /// Which.
+        service: ServiceName,
+    },
+}
+
+/// One thing that was wrong for some time.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Condition {
+    /// What.
+    #[serde(flatten)]
+    pub kind: ConditionKind,
+    /// The event that showed it.
+    pub opened_by: EventId,
+    /// Its earliest sign.
+    pub since: Stamp,
+    /// When it ended, if it did.
+    pub ended: Option<Stamp>,
+    /// The event that showed its end.
+    pub ended_by: Option<EventId>,
+    /// Set where `ended_by` does not report the end itself but the next episode of the same thing: the end lies somewhere between.
+    pub end_unseen: bool,
+}
+
+impl Condition {
+    /// How bad it is. A server that does not serve and a service that fails hurt now.
+    pub fn severity(&self) -> Severity {
+        match &self.kind {
+            ConditionKind::Alert { alert } => alert.severity,
+            ConditionKind::ServerDown | ConditionKind::ServiceUnhealthy { .. } => Severity::Critical,
+        }
+    }
+
+    /// How long it lasted; up to `now` where it has not ended.
+    pub fn lasted(&self, now: Stamp) -> Span {
+        self.ended.unwrap_or(now).since(self.since)
+    }
+}
+
+/// An incident: what was wrong, from when to when, and all that the journal has about it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Incident {
+    /// Its name.
+    pub id: IncidentId,
+    /// One line for lists.
+    pub title: Fact,
+    /// The cluster, where the journal names it.
+    pub cluster: Option<String>,
+    /// The worst of its conditions.
+    pub severity: Severity,
+    /// The earliest sign.
+    pub start: Stamp,
+    /// When the last condition ended; none while one is open.
+    pub end: Option<Stamp>,
+    /// The newest event that belongs to it: up to then an open incident is known.
+    pub known_until: Stamp,
+    /// From start to end, or to `known_until` while it is open.
+    pub lasted: Span,
+    /// What was wrong, in the order of the events that showed it.
+    pub conditions: Vec<Condition>,
+    /// How people came to know.
+    pub detection: Detection,
+    /// PostgreSQL's outages.
+    pub server: ServerImpact,
+    /// What each service that was touched lost.
+    pub services: Vec<ServiceImpact>,
+    /// Vacuums that ran meanwhile.
+    pub vacuums: Vec<VacuumFacts>,
+    /// What the governor did.
+    pub throttles: Vec<Engagement>,
+    /// Times in which nobody watched.
+    pub gaps: Vec<Gap>,
+    /// Every event that belongs to it, leadup included, in order. Not in JSON: the journal has them.
+    #[serde(skip)]
+    pub evidence: Vec<Placed>,
+}
+
+impl Incident {
+    /// Whether something is still wrong, as far as the journal tells.
+    pub fn is_open(&self) -> bool {
+        self.end.is_none()
+    }
+
+    /// Its end, or the last that is known.
+    pub fn until(&self) -> Stamp {
+        self.end.unwrap_or(self.known_until).max(self.start)
+    }
+
+    /// Alerts among its conditions.
+    pub fn alerts(&self) -> impl Iterator<Item = (&Condition, &Alert)> {
+        self.conditions.iter().filter_map(|c| match &c.kind {
+            ConditionKind::Alert { alert } => Some((c, &**alert)),
+            _ => None,
+        })
+    }
+
+    /// Alerts of one rule.
+    pub fn alerts_of<'a>(&'a self, rule: &'a str) -> impl Iterator<Item = (&'a Condition, &'a Alert)> {
+        self.alerts().filter(move |(_, alert)| alert.rule.0 == rule)
+    }
+}
+
+/// Incidents as JSON.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct IncidentList {
+    /// [`SCHEMA_VERSION`].
+    pub schema_version: u32,
+    /// Oldest first.
+    pub incidents: Vec<Incident>,
+}
+
+impl From<Vec<Incident>> for IncidentList {
+    fn from(incidents: Vec<Incident>) -> Self {
+        Self { schema_version: SCHEMA_VERSION, incidents }
+    }
+}
+
+/// The incidents in `events`, oldest first. Events may come in any order and more than once.
+pub fn incidents(events: &[Event], rules: &IncidentRules) -> Vec<Incident> {
+    let placed = sequence::arrange(events);
+    let gaps = gaps::gaps(&placed);
+    let mut correlator = Correlator::new(*rules);
+    for event in &placed {
+        correlator.take(event);
+    }
+    let mut found: Vec<Incident> =
+        correlator.drafts.into_iter().filter_map(|draft| draft.finish(&gaps)).collect();
+    found.sort_by_key(|i| (i.start, i.id));
+    found
+}
+
+/// What makes two conditions the same one.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+enum Identity {
+    Alert(AlertKey),
+    Server,
+    Service(ServiceName),
+}
+
+/// An incident that is being put together.
+struct Draft {
+    cluster: Option<String>,
+    conditions: Vec<Condition>,
+    /// Open conditions, as indexes.
+    open: HashMap<Identity, usize>,
+    /// When the last condition ended.
+    quiet_since: Stamp,
+    throttled: bool,
+    evidence: Vec<Placed>,
+}
+
+impl Draft {
+    fn finish(mut self, gaps: &[Gap]) -> Option<Incident> {
+        let first = self.conditions.iter().map(|c| c.opened_by).min()?;
+        let start = self.conditions.iter().map(|c| c.since).min()?;
+        self.evidence.sort_by_key(|p| (p.stamp, p.id()));
+        self.evidence.dedup_by_key(|p| p.id());
+        let known_until = self.evidence.last().map_or(start, |p| p.stamp).max(start);
+        let ends: Option<Vec<Stamp>> = self.conditions.iter().map(|c| c.ended).collect();
+        let end = ends.and_then(|ends| ends.into_iter().max()).map(|end| end.max(start));
+        let until = end.unwrap_or(known_until);
+        let gaps: Vec<Gap> = gaps.iter().filter(|g| g.from <= until && g.to >= start).cloned().collect();
+        let incident = Incident {
+            id: IncidentId(first),
+            title: title::title(&self.conditions, first),
+            cluster: self.cluster,
+            severity: self.conditions.iter().map(Condition::severity).max().unwrap_or(Severity::Warning),
+            start,
+            end,
+            known_until,
+            lasted: until.since(start),
+            detection: detection::detection(&self.conditions, &self.evidence),
+            server: impact::server(&self.conditions, &self.evidence, until),
+            services: impact::services(&self.conditions, &self.evidence, until),
+            vacuums: impact::vacuums(&self.evidence),
+            throttles: response::engagements(&self.evidence),
+            conditions: self.conditions,
+            gaps,
+            evidence: self.evidence,
+        };
+        Some(incident)
+    }
+}
+
+/// What belongs to one cluster.
+#[derive(Default)]
+struct Track {
+    /// The newest incident.
+    current: Option<usize>,
+    /// Events without an incident, newest last.
+    leadup: VecDeque<Placed>,
+    /// What holds until it is said otherwise: the guard's mode, settings, declared services, running vacuums.
+    standing: BTreeMap<Standing, Placed>,
+}
+
+/// A fact that holds until the next of its kind.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    Guard,
+    Settings,
+    Resting,
+    Server,
+    Service(ServiceName),
+    Vacuum(ProcessId),
+}
+
+struct Correlator {
+    rules: IncidentRules,
+    cluster: Option<String>,
+    tracks: BTreeMap<Option<String>, Track>,
+    drafts: Vec<Draft>,
+    by_alert: HashMap<AlertKey, (usize, Stamp)>,
+    by_process: HashMap<ProcessId, usize>,
+}
+
+impl Correlator {
+    fn new(rules: IncidentRules) -> Self {
+        Self {
+            rules,
+            cluster: None,
+            tracks: BTreeMap::new(),
+            drafts: Vec::new(),
+            by_alert: HashMap::new(),
+            by_process: HashMap::new(),
+        }
+    }
+
+    fn take(&mut self, event: &Placed) {
+        if let EventKind::GuardStarted { cluster, .. } = event.kind() {
+            self.cluster = Some(cluster.clone());
+        }
+        let cluster = match event.kind() {
+            EventKind::Alerted { alert } => alert.labels.get(label::CLUSTER).cloned().or_else(|| self.cluster.clone()),
+            _ => self.cluster.clone(),
+        };
+        match event.kind() {
+            EventKind::Alerted { alert } if alert.state == AlertState::Firing && alert.severity >= Severity::Warning => {
+                let since = self.by_alert.get(&alert.key).map_or_else(|| event.past(alert.since), |(_, since)| *since);
+                let kind = ConditionKind::Alert { alert: Box::new(alert.clone()) };
+                self.open(event, &cluster, Identity::Alert(alert.key.clone()), kind, since.min(event.stamp));
+            }
+            EventKind::ServerDown { .. } => {
+                self.open(event, &cluster, Identity::Server, ConditionKind::ServerDown, event.stamp);
+            }
+            EventKind::ServiceChanged { service, health: Health::Unhealthy, .. } => {
+                let kind = ConditionKind::ServiceUnhealthy { service: service.clone() };
+                self.open(event, &cluster, Identity::Service(service.clone()), kind, event.stamp);
+            }
+            EventKind::Alerted { alert } if alert.state == AlertState::Resolved => {
+                self.close(event, &cluster, &Identity::Alert(alert.key.clone()));
+            }
+            EventKind::ServerUp { .. } => self.close(event, &cluster, &Identity::Server),
+            EventKind::ServiceChanged { service, health: Health::Healthy, .. } => {
+                self.close(event, &cluster, &Identity::Service(service.clone()));
+            }
+            _ => self.attach(event, &cluster),
+        }
+        self.remember(event, cluster);
+    }
+
+    fn open(&mut self, event: &Placed, cluster: &Option<String>, identity: Identity, kind: ConditionKind, since: Stamp) {
+        let index = self.incident_for(event, cluster, since);
+        let draft = &mut self.drafts[index];
+        draft.evidence.push(event.clone());
+        if draft.open.contains_key(&identity) {
+            return;
+        }
+        // A new key with the rule and labels of an open episode means that the old one ended while nobody looked.
+        if let ConditionKind::Alert { alert: new } = &kind {
+            let superseded = draft.open.iter().find_map(|(id, n)| match &draft.conditions[*n].kind {
+                ConditionKind::Alert { alert: old } if old.rule == new.rule && old.labels == new.labels => {
+                    Some((id.clone(), *n))
+                }
+                _ => None,
+            });
+            if let Some((old, n)) = superseded {
+                draft.open.remove(&old);
+                let condition = &mut draft.conditions[n];
+                (condition.ended, condition.ended_by) = (Some(event.stamp), Some(event.id()));
+                condition.end_unseen = true;
+            }
+            self.by_alert.insert(new.key.clone(), (index, since));
+        }
+        draft.open.insert(identity, draft.conditions.len());
+        draft.conditions.push(Condition {
+            kind,
+            opened_by: event.id(),
+            since,
+            ended: None,
+            ended_by: None,
+            end_unseen: false,
+        });
+    }
+
+    /// The cluster's incident that a condition since then belongs to, else a new one with its leadup.
+    fn incident_for(&mut self, event: &Placed, cluster: &Option<String>, since: Stamp) -> usize {
+        let track = self.tracks.entry(cluster.clone()).or_default();
+        if let Some(index) = track.current {
+            let draft = &self.drafts[index];
+            if !draft.open.is_empty()
+                || since <= draft.quiet_since
+                || since.since(draft.quiet_since).duration <= self.rules.quiet_gap
+            {
+                return index;
+            }
+        }
+        let leadup = self.rules.leadup;
+        let near = |p: &Placed| p.stamp >= since || since.since(p.stamp).duration <= leadup;
+        let mut evidence: Vec<Placed> = track.standing.values().cloned().collect();
+        evidence.extend(track.leadup.drain(..).filter(near));
+        let index = self.drafts.len();
+        for p in &evidence {
+            note_processes(p, index, &mut self.by_process);
+        }
+        let throttled = evidence.iter().fold(false, |held, p| still_throttled(p.kind()).unwrap_or(held));
+        self.drafts.push(Draft {
+            cluster: cluster.clone(),
+            conditions: Vec::new(),
+            open: HashMap::new(),
+            quiet_since: event.stamp,
+            throttled,
+            evidence,
+        });
+        track.current = Some(index);
+        index
+    }
+
+    fn close(&mut self, event: &Placed, cluster: &Option<String>, identity: &Identity) {
+        let track = self.tracks.entry(cluster.clone()).or_default();
+        let open = track.current.filter(|index| self.drafts[*index].open.contains_key(identity));
+        let Some(index) = open else {
+            self.attach(event, cluster);
+            return;
+        };
+        let draft = &mut self.drafts[index];
+        draft.evidence.push(event.clone());
+        if let Some(n) = draft.open.remove(identity) {
+            let condition = &mut draft.conditions[n];
+            (condition.ended, condition.ended_by) = (Some(event.stamp.max(condition.since)), Some(event.id()));
+            draft.quiet_since = draft.quiet_since.max(event.stamp);
+        }
+    }
+
+    fn attach(&mut self, event: &Placed, cluster: &Option<String>) {
+        let track = self.tracks.entry(cluster.clone()).or_default();
+        let current = track.current.filter(|index| {
+            let draft = &self.drafts[*index];
+            !draft.open.is_empty()
+                || event.stamp.since(draft.quiet_since).duration <= self.rules.quiet_gap
+                || (draft.throttled && still_throttled(event.kind()).is_some())
+        });
+        let linked = match event.kind() {
+            EventKind::AlertDelivered { key, .. } | EventKind::AlertFailed { key, .. } => self.by_alert.get(key).map(|(i, _)| *i),
+            EventKind::Alerted { alert } => self.by_alert.get(&alert.key).map(|(i, _)| *i),
+            EventKind::VacuumGone { process, .. } => self.by_process.get(process).copied().filter(|_| current.is_none()),
+            _ => None,
+        };
+        let Some(index) = linked.or(current) else {
+            if track.leadup.len() == MAX_LEADUP_EVENTS {
+                track.leadup.pop_front();
+            }
+            track.leadup.push_back(event.clone());
+            return;
+        };
+        let draft = &mut self.drafts[index];
+        draft.throttled = still_throttled(event.kind()).unwrap_or(draft.throttled);
+        draft.evidence.push(event.clone());
+        note_processes(event, index, &mut self.by_process);
+    }
+
+    fn remember(&mut self, event: &Placed, cluster: Option<String>) {
+        let standing = &mut self.tracks.entry(cluster).or_default().standing;
+        let key = match event.kind() {
+            EventKind::GuardStarted { .. } => Standing::Guard,
+            EventKind::SettingsSeen { .. } => Standing::Settings,
+            EventKind::RestingSettingChanged { .. } => Standing::Resting,
+            EventKind::ServerUp { .. } => Standing::Server,
+            EventKind::ServiceDeclared { service, .. } => Standing::Service(service.clone()),
+            EventKind::VacuumSeen { process, .. } => Standing::Vacuum(*process),
+            EventKind::VacuumGone { process, .. } => {
+                standing.remove(&Standing::Vacuum(*process));
+                return;
+            }
+            _ => return,
+        };
+        standing.insert(key, event.clone());
+    }
+}
+
+/// Whether a throttle is held after this event; `None` for an event that says nothing of it.
+fn still_throttled(kind: &EventKind) -> Option<bool> {
+    match kind {
+        EventKind::ThrottleEngaged { .. } | EventKind::ThrottleAdjusted { .. } | EventKind::ThrottleVerified { .. } => Some(true),
+        EventKind::ThrottleReleased { .. } => Some(false),
+        _ => None,
+    }
+}
+
+fn note_processes(event: &Placed, index: usize, by_process: &mut HashMap<ProcessId, usize>) {
+    match event.kind() {
+        EventKind::VacuumSeen { process, .. } => {
+            by_process.insert(*process, index);
+        }
+        EventKind::ThrottleEngaged { workers, .. } | EventKind::ThrottleProposed { workers, .. } => {
+            by_process.extend(workers.iter().map(|w| (*w, index)));
+        }
+        _ => {}
+    }
+}
+
+/// The events of conditions: those that opened and ended them.
+pub(crate) fn edges<'a>(conditions: impl IntoIterator<Item = &'a Condition>) -> Option<Cites> {
+    Cites::of(conditions.into_iter().flat_map(|c| std::iter::once(c.opened_by).chain(c.ended_by)))
+}

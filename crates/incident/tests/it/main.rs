@@ -1,0 +1,9 @@
+//! Incidents and reports from constructed event sequences.
+
+mod checks;
+mod correlation;
+mod diagnosis;
+mod golden;
+mod properties;
+mod stories;
+mod story;
