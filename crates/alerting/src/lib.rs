@@ -1,1 +1,25 @@
-//! See ARCHITECTURE.md.
+//! Rules over observations, and the delivery of what they say.
+//!
+//! Invariants
+//! - [`decide`] is pure: it sees observations and settings, nothing else.
+//! - An alert is handed to its routes first and persisted right after; neither a full disk nor a dead worker keeps it back.
+//! - Each alert goes to the log, whatever becomes of the routes.
+//! - A persisted alert is delivered at least once, with the same key each time, or given up in so many words.
+//! - No secret of a route leaves the pipe to the worker: not in arguments, environment, files, events, errors or logs.
+
+mod clock;
+pub mod decide;
+pub mod deliver;
+pub mod delivery;
+mod lines;
+pub mod outbox;
+mod protocol;
+pub mod route;
+pub mod settings;
+#[cfg(test)]
+mod testing;
+
+pub use decide::{Rules, Subject};
+pub use delivery::{Delivery, DeliveryOptions, Started, WorkerCommand};
+pub use route::{Carrier, Route, Secret, Webhook};
+pub use settings::{RuleSettings, SettingsError};

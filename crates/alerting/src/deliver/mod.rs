@@ -1,0 +1,181 @@
+//! The deliver worker (`oxpecker worker deliver`): holds the HTTP and TLS stack, so that the guard need not.
+//!
+//! It remembers nothing: what it was told and has not acknowledged is told again to its successor. Each route has its own task
+//! and queue, so that one that hangs holds back no other. When its input ends, the guard is gone or stops: alerts that were
+//! never attempted get one chance within [`DRAIN`], then the worker ends.
+
+mod queue;
+mod retry;
+mod route_task;
+mod webhook;
+
+use std::{collections::HashMap, fs, io, time::Duration};
+
+use thiserror::Error;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader},
+    sync::mpsc,
+    task::JoinSet,
+};
+
+use self::{
+    route_task::{Order, RouteTask},
+    webhook::Target,
+};
+use crate::{
+    lines::{read_line, to_line},
+    outbox::MAX_PENDING,
+    protocol::{PROTOCOL, RouteProblem, ToGuard, ToWorker},
+    route::{Carrier, Route},
+};
+
+/// How long the worker goes on after its input ended.
+pub const DRAIN: Duration = Duration::from_secs(9);
+
+/// Answers that wait for the guard to read them.
+const ANSWERS: usize = 1_024;
+
+/// If the host is short of memory, a worker goes before the database does (proc(5), `oom_score_adj`; its range ends at 1000).
+const OOM_SCORE_ADJ: &str = "500";
+
+/// The worker can't work.
+#[derive(Debug, Error)]
+pub enum DeliverError {
+    /// A pipe broke.
+    #[error("deliver worker: the pipe to the guard failed: {0}. Hint: the guard starts a new worker by itself")]
+    Pipe(#[from] io::Error),
+    /// The first line is no greeting.
+    #[error("deliver worker: {0}. Hint: it is started by `oxpecker run`, not by hand")]
+    NoGreeting(&'static str),
+    /// The guard is of another version.
+    #[error(
+        "deliver worker: the guard speaks protocol {0}, this worker {PROTOCOL}. Hint: restart the guard after an upgrade"
+    )]
+    OtherProtocol(u32),
+    /// No HTTP client can be made.
+    #[error("deliver worker: {0}")]
+    NoClient(String),
+}
+
+/// Runs the worker on this process's stdin and stdout until its input ends. Makes its own runtime: call it outside of one.
+///
+/// # Errors
+/// See [`DeliverError`].
+pub fn main() -> Result<(), DeliverError> {
+    // Only memory: the CPU priority stays ordinary. The alarm is wanted most when the CPU is short, and it needs a millisecond of it.
+    // That this is not allowed somewhere is no reason not to deliver.
+    let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let result = runtime.block_on(run(tokio::io::stdin(), tokio::io::stdout()));
+    // A read of stdin may still be under way on its helper thread; it must not keep the process.
+    runtime.shutdown_background();
+    result
+}
+
+/// Runs the worker on any pair of pipes until `stdin` ends.
+///
+/// # Errors
+/// See [`DeliverError`].
+pub async fn run<R, W>(stdin: R, stdout: W) -> Result<(), DeliverError>
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin + Send + 'static,
+{
+    let mut reader = BufReader::new(stdin);
+    let mut line = Vec::new();
+    if !read_line(&mut reader, &mut line).await? {
+        return Err(DeliverError::NoGreeting("nobody greeted it"));
+    }
+    let routes = match serde_json::from_slice(&line) {
+        Ok(ToWorker::Hello { protocol: PROTOCOL, routes }) => routes,
+        Ok(ToWorker::Hello { protocol, .. }) => return Err(DeliverError::OtherProtocol(protocol)),
+        // The line holds secrets: nothing of it is quoted.
+        _ => return Err(DeliverError::NoGreeting("the first line is no greeting")),
+    };
+    line.fill(0);
+
+    let (answers, answers_rx) = mpsc::channel(ANSWERS);
+    let writer = tokio::spawn(write_answers(stdout, answers_rx));
+    let mut tasks = JoinSet::new();
+    let (orders, problems) = start_routes(&routes, &answers, &mut tasks)?;
+    drop(routes);
+    // Whoever reads the answers may be gone; the deliveries matter more.
+    let _ = answers.send(ToGuard::Ready { protocol: PROTOCOL, problems }).await;
+
+    while let Ok(true) = read_line(&mut reader, &mut line).await {
+        let Ok(message) = serde_json::from_slice(&line) else { continue };
+        match message {
+            ToWorker::Deliver { id, route, alert, age_ms } => match orders.get(&route) {
+                Some(orders) => {
+                    let order = Order::Deliver { id, alert, age: Duration::from_millis(age_ms) };
+                    let _ = orders.send(order).await;
+                }
+                None => {
+                    let error = "this route can't work, see the message at the start".to_owned();
+                    let _ = answers.send(ToGuard::Failed { id, attempt: 1, error, gave_up: true }).await;
+                }
+            },
+            ToWorker::Forget { id } => {
+                for orders in orders.values() {
+                    let _ = orders.send(Order::Forget { id }).await;
+                }
+            }
+            ToWorker::Ping => {
+                let _ = answers.send(ToGuard::Pong).await;
+            }
+            ToWorker::Hello { .. } => {}
+        }
+    }
+
+    drop(orders);
+    drop(answers);
+    let _ = tokio::time::timeout(DRAIN, async { while tasks.join_next().await.is_some() {} }).await;
+    tasks.abort_all();
+    let _ = tokio::time::timeout(Duration::from_secs(1), writer).await;
+    Ok(())
+}
+
+type Orders = HashMap<String, mpsc::Sender<Order>>;
+
+fn start_routes(
+    routes: &[Route],
+    answers: &mpsc::Sender<ToGuard>,
+    tasks: &mut JoinSet<()>,
+) -> Result<(Orders, Vec<RouteProblem>), DeliverError> {
+    let (client, no_tls) = match webhook::client() {
+        Ok(client) => (client, None),
+        Err(error) => (webhook::plain_client().map_err(DeliverError::NoClient)?, Some(error)),
+    };
+    let mut orders = HashMap::new();
+    let mut problems = Vec::new();
+    for route in routes {
+        let Carrier::Webhook(webhook) = &route.carrier;
+        let target = Target::new(client.clone(), webhook).and_then(|target| match &no_tls {
+            Some(error) if target.is_tls() => Err(error.clone()),
+            _ => Ok(target),
+        });
+        match target {
+            Ok(target) => {
+                // One more than the guard may have under way, for each of the two kinds of order.
+                let (sender, receiver) = mpsc::channel(2 * MAX_PENDING + 2);
+                tasks.spawn(RouteTask::new(target, receiver, answers.clone()).run());
+                orders.insert(route.name.clone(), sender);
+            }
+            Err(error) => problems.push(RouteProblem { route: route.name.clone(), error }),
+        }
+    }
+    Ok((orders, problems))
+}
+
+async fn write_answers<W: AsyncWrite + Unpin>(mut stdout: W, mut answers: mpsc::Receiver<ToGuard>) {
+    while let Some(answer) = answers.recv().await {
+        let written = async {
+            stdout.write_all(&to_line(&answer)).await?;
+            stdout.flush().await
+        };
+        if written.await.is_err() {
+            // The guard is gone: go on taking answers, so that no route waits for a reader.
+            while answers.recv().await.is_some() {}
+        }
+    }
+}

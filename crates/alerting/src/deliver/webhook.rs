@@ -1,0 +1,290 @@
+//! One HTTP POST, and what its answer means.
+
+use std::{error::Error as _, fmt::Write as _, time::Duration};
+
+use jiff::Timestamp;
+use model::Alert;
+use reqwest::{
+    Client, Response, StatusCode, Url,
+    header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
+    redirect,
+};
+
+use crate::{
+    protocol::{WebhookBody, idempotency_key},
+    route::Webhook,
+};
+
+/// How long a connection may take, TLS included.
+pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(4);
+
+/// How long an attempt may take from its start to the end of the answer.
+pub(crate) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(8);
+
+/// How long an unused connection is kept. Longer than the pause between two warmings.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// How much of an answer is read so that its connection can be used again, in bytes.
+const MAX_ANSWER_BYTES: usize = 64 * 1024;
+
+/// Why an attempt failed, without secrets.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Failure {
+    pub(crate) error: String,
+    /// Whether trying again is of no use.
+    pub(crate) permanent: bool,
+    /// When the receiver wants to be asked again.
+    pub(crate) retry_after: Option<Duration>,
+}
+
+/// A webhook that is ready to be posted to.
+#[derive(Clone)]
+pub(crate) struct Target {
+    client: Client,
+    url: Url,
+    headers: HeaderMap,
+    secrets: Vec<String>,
+}
+
+/// The HTTP client of all routes.
+///
+/// # Errors
+/// Where no root certificate can be found; then the client without TLS serves the plain routes.
+pub(crate) fn client() -> Result<Client, String> {
+    // Another part of the process may have chosen a provider before; either will do.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    builder().build().map_err(|error| {
+        format!(
+            "TLS is not to be had: {}. Hint: install the system's root certificates (package ca-certificates)",
+            chain(&error)
+        )
+    })
+}
+
+/// The client that trusts no certificate: plain http only.
+pub(crate) fn plain_client() -> Result<Client, String> {
+    builder().tls_certs_only([]).build().map_err(|error| format!("no HTTP client: {}", chain(&error)))
+}
+
+fn builder() -> reqwest::ClientBuilder {
+    Client::builder()
+        .user_agent(concat!("oxpecker/", env!("CARGO_PKG_VERSION")))
+        .connect_timeout(CONNECT_TIMEOUT)
+        .timeout(ATTEMPT_TIMEOUT)
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        .tcp_keepalive(Duration::from_secs(20))
+        // A redirected POST becomes a GET, and the alert is lost with a 200.
+        .redirect(redirect::Policy::none())
+}
+
+impl Target {
+    /// # Errors
+    /// Where the route can't work, without its secrets.
+    pub(crate) fn new(client: Client, webhook: &Webhook) -> Result<Self, String> {
+        let hint = "Hint: write the whole URL as the receiver gave it, such as https://host/path";
+        let url = Url::parse(webhook.url.reveal()).map_err(|error| format!("its URL is none: {error}. {hint}"))?;
+        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+            return Err(format!("its URL is not one of http or https. {hint}"));
+        }
+        let mut headers = HeaderMap::new();
+        for (name, value) in &webhook.headers {
+            let parsed = HeaderName::from_bytes(name.as_bytes()).ok().zip(HeaderValue::from_str(value).ok());
+            let (name, mut value) =
+                parsed.ok_or_else(|| format!("header {name:?} or its value is not allowed in HTTP"))?;
+            value.set_sensitive(true);
+            headers.insert(name, value);
+        }
+        let mut secrets = vec![webhook.url.reveal().to_owned(), url.to_string()];
+        secrets.extend(Some(url.path().to_owned()).filter(|path| path.len() > 1));
+        secrets.extend(url.query().map(str::to_owned));
+        secrets.extend(url.password().map(str::to_owned));
+        if let Some(token) = &webhook.bearer {
+            let mut value = HeaderValue::from_str(&format!("Bearer {}", token.reveal()))
+                .map_err(|_| "its bearer token holds characters that are not allowed in HTTP".to_owned())?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+            secrets.push(token.reveal().to_owned());
+        }
+        Ok(Self { client, url, headers, secrets })
+    }
+
+    pub(crate) fn is_tls(&self) -> bool {
+        self.url.scheme() == "https"
+    }
+
+    /// Opens a connection and leaves it in the pool, so that the alert of a starved host need not do a TLS handshake first. Asks
+    /// for the origin's `/`, never for the secret path.
+    pub(crate) async fn warm(self) {
+        let mut origin = self.url.clone();
+        origin.set_path("/");
+        origin.set_query(None);
+        origin.set_fragment(None);
+        let _ = self.client.head(origin).send().await;
+    }
+
+    pub(crate) async fn post(&self, alert: &Alert) -> Result<(), Failure> {
+        let key = idempotency_key(alert);
+        let request = self
+            .client
+            .post(self.url.clone())
+            .headers(self.headers.clone())
+            .header("idempotency-key", &key)
+            .header("x-oxpecker-key", &key)
+            .json(&WebhookBody::from(alert));
+        let response = request.send().await.map_err(|error| self.transport(&error))?;
+        let status = response.status();
+        let retry_after = retry_after(&response);
+        drain(response).await;
+        judge(status, retry_after)
+    }
+
+    fn transport(&self, error: &reqwest::Error) -> Failure {
+        let error_text = if error.is_timeout() && !error.is_connect() {
+            format!("no answer within {} s", ATTEMPT_TIMEOUT.as_secs())
+        } else if error.is_timeout() {
+            format!("no connection within {} s", CONNECT_TIMEOUT.as_secs())
+        } else {
+            chain(error)
+        };
+        Failure { error: self.redact(error_text), permanent: error.is_builder(), retry_after: None }
+    }
+
+    /// Errors of the HTTP stack may quote the URL or a header; ours must not.
+    fn redact(&self, text: String) -> String {
+        self.secrets.iter().fold(text, |text, secret| text.replace(secret.as_str(), "[redacted]"))
+    }
+}
+
+/// An error with its causes, without the outermost URL.
+fn chain(error: &reqwest::Error) -> String {
+    let mut text = if error.is_connect() { "cannot connect".to_owned() } else { "cannot send".to_owned() };
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let said = error.to_string();
+        if !text.ends_with(&said) {
+            let _ = write!(text, ": {said}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+/// Reads a bounded part of the answer and forgets it.
+async fn drain(mut response: Response) {
+    let mut read = 0;
+    while let Ok(Some(chunk)) = response.chunk().await {
+        read += chunk.len();
+        if read > MAX_ANSWER_BYTES {
+            return;
+        }
+    }
+}
+
+/// Seconds or an HTTP date (RFC 9110, section 10.2.3).
+fn retry_after(response: &Response) -> Option<Duration> {
+    parse_retry_after(response.headers().get(RETRY_AFTER)?.to_str().ok()?, Timestamp::now())
+}
+
+fn parse_retry_after(text: &str, now: Timestamp) -> Option<Duration> {
+    let text = text.trim();
+    if let Ok(seconds) = text.parse::<u64>() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+    Some(Duration::try_from(date.duration_since(now)).unwrap_or(Duration::ZERO))
+}
+
+/// What a status means: taken, try again, or of no use.
+fn judge(status: StatusCode, retry_after: Option<Duration>) -> Result<(), Failure> {
+    if status.is_success() {
+        return Ok(());
+    }
+    let passing =
+        status.is_server_error() || matches!(status, StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_MANY_REQUESTS);
+    if passing {
+        return Err(Failure { error: format!("status {status}"), permanent: false, retry_after });
+    }
+    let hint = match status.as_u16() {
+        300..=399 => "it redirects: configure the URL that it redirects to",
+        401 | 403 | 407 => "it does not accept our token or URL: renew it",
+        404 | 410 => "nothing is there: the webhook was removed or its URL is wrong",
+        400 | 415 | 422 => {
+            "it does not understand our JSON: it needs a receiver for oxpecker's schema, or another kind of route"
+        }
+        413 => "it takes no message of this size",
+        _ => "see the receiver's log",
+    };
+    Err(Failure { error: format!("status {status}. Hint: {hint}"), permanent: true, retry_after: None })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::route::Secret;
+
+    #[test]
+    fn statuses_mean_what_they_should() {
+        for (status, outcome) in [
+            (200, None),
+            (204, None),
+            (301, Some(true)),
+            (400, Some(true)),
+            (401, Some(true)),
+            (404, Some(true)),
+            (408, Some(false)),
+            (429, Some(false)),
+            (500, Some(false)),
+            (503, Some(false)),
+        ] {
+            let judged = judge(StatusCode::from_u16(status).unwrap(), Some(Duration::from_secs(3)));
+            assert_eq!(judged.as_ref().err().map(|f| f.permanent), outcome, "{status}");
+            if let Err(failure) = judged {
+                assert_eq!(failure.retry_after.is_some(), !failure.permanent);
+                assert_eq!(failure.error.contains("Hint: "), failure.permanent);
+            }
+        }
+    }
+
+    #[test]
+    fn retry_after_is_seconds_or_a_date() {
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        for (text, expected) in [
+            ("7", Some(7)),
+            (" 0 ", Some(0)),
+            ("Thu, 01 Jan 2026 00:01:00 GMT", Some(60)),
+            ("Wed, 31 Dec 2025 00:01:00 GMT", Some(0)),
+            ("soon", None),
+            ("-1", None),
+        ] {
+            assert_eq!(parse_retry_after(text, now).map(|d| d.as_secs()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_route_that_cannot_work_is_refused_without_its_secrets() {
+        let client = client().or_else(|_| plain_client()).unwrap();
+        let webhook = |url: &str, bearer: Option<&str>, header: &str| Webhook {
+            url: Secret::new(url),
+            bearer: bearer.map(Secret::new),
+            headers: BTreeMap::from([(header.to_owned(), "v4lue".to_owned())]),
+        };
+        for bad in [
+            webhook("s3cr3t", None, "x-a"),
+            webhook("ftp://host/s3cr3t", None, "x-a"),
+            webhook("http://host/s3cr3t", Some("t0\nken"), "x-a"),
+            webhook("http://host/s3cr3t", None, "x a"),
+        ] {
+            let error = Target::new(client.clone(), &bad).err().unwrap();
+            for secret in ["s3cr3t", "t0", "v4lue"] {
+                assert!(!error.contains(secret), "{error}");
+            }
+        }
+        let target = Target::new(client, &webhook("http://host/s3cr3t?k=1", Some("t0ken"), "x-a")).ok().unwrap();
+        assert_eq!(
+            target.redact("http://host/s3cr3t?k=1 /s3cr3t k=1 t0ken".to_owned()),
+            "[redacted] [redacted] [redacted] [redacted]"
+        );
+    }
+}

@@ -1,0 +1,157 @@
+//! Routes: where alerts go beside the log, with the secrets resolved.
+
+use std::{
+    collections::BTreeMap,
+    env, fmt, fs, io,
+    path::{Path, PathBuf},
+};
+
+use model::Severity;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// Largest secret that is read, in bytes.
+const MAX_SECRET_BYTES: u64 = 16 * 1024;
+
+/// A text that is never shown. It is serialised, since the pipe to the worker is the one place where it goes.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Secret(String);
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(redacted)")
+    }
+}
+
+/// A secret that can't be had.
+#[derive(Debug, Error)]
+pub enum SecretError {
+    /// Its file can't be read.
+    #[error("cannot read the secret in {}: {source}. Hint: the guard's user must be able to read it", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Its file is too long to be a secret.
+    #[error("{} is {bytes} bytes long, a secret has at most {MAX_SECRET_BYTES}. Hint: name the file that holds only the secret", path.display())]
+    TooLong {
+        /// The file.
+        path: PathBuf,
+        /// Its length.
+        bytes: u64,
+    },
+    /// The environment has no such variable.
+    #[error(
+        "the environment has no variable {0}, or it is not text. Hint: set it for the guard, or keep the secret in a file"
+    )]
+    NoVariable(String),
+    /// There is nothing in it.
+    #[error("the secret in {0} is empty. Hint: write it there; white space around it is ignored")]
+    Empty(String),
+}
+
+impl Secret {
+    /// From a text that the caller got in a safe way.
+    pub fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+
+    /// From a file; white space around it is ignored.
+    ///
+    /// # Errors
+    /// Where the file can't be read, is too long or empty.
+    pub fn from_file(path: &Path) -> Result<Self, SecretError> {
+        let unreadable = |source| SecretError::Unreadable { path: path.to_owned(), source };
+        let bytes = fs::metadata(path).map_err(unreadable)?.len();
+        if bytes > MAX_SECRET_BYTES {
+            return Err(SecretError::TooLong { path: path.to_owned(), bytes });
+        }
+        let text = fs::read_to_string(path).map_err(unreadable)?;
+        Self::of(&text, || path.display().to_string())
+    }
+
+    /// From an environment variable; white space around it is ignored.
+    ///
+    /// # Errors
+    /// Where it is not set or empty.
+    pub fn from_env(name: &str) -> Result<Self, SecretError> {
+        let text = env::var(name).map_err(|_| SecretError::NoVariable(name.to_owned()))?;
+        Self::of(&text, || name.to_owned())
+    }
+
+    fn of(text: &str, place: impl FnOnce() -> String) -> Result<Self, SecretError> {
+        match text.trim() {
+            "" => Err(SecretError::Empty(place())),
+            text => Ok(Self(text.to_owned())),
+        }
+    }
+
+    /// The secret itself: for the request, never for a message.
+    pub(crate) fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A webhook: alerts are posted as JSON.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Webhook {
+    /// Its URL. Most are secret: whoever has it may post.
+    pub url: Secret,
+    /// A bearer token, sent as `Authorization`.
+    pub bearer: Option<Secret>,
+    /// More headers; not for secrets, though their values are never shown.
+    pub headers: BTreeMap<String, String>,
+}
+
+/// By what means a route delivers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Carrier {
+    /// A webhook.
+    Webhook(Webhook),
+}
+
+/// Where alerts go.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Route {
+    /// Its name in events and in `status`.
+    pub name: String,
+    /// The least severity that it carries.
+    pub min_severity: Severity,
+    /// By what means.
+    pub carrier: Carrier,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_never_shown() {
+        let webhook = Webhook {
+            url: Secret::new("https://hooks.example/T0/s3cr3t"),
+            bearer: Some(Secret::new("t0ken")),
+            headers: BTreeMap::new(),
+        };
+        let route = Route { name: "ops".into(), min_severity: Severity::Info, carrier: Carrier::Webhook(webhook) };
+        let shown = format!("{route:?} {route:#?}");
+        assert!(!shown.contains("s3cr3t") && !shown.contains("t0ken"), "{shown}");
+    }
+
+    #[test]
+    fn secrets_come_from_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("hook");
+        assert!(matches!(Secret::from_file(&path), Err(SecretError::Unreadable { .. })));
+        fs::write(&path, " \n").unwrap();
+        assert!(matches!(Secret::from_file(&path), Err(SecretError::Empty(_))));
+        fs::write(&path, "http://x/y\n").unwrap();
+        assert_eq!(Secret::from_file(&path).unwrap().reveal(), "http://x/y");
+        fs::write(&path, "x".repeat(20_000)).unwrap();
+        assert!(matches!(Secret::from_file(&path), Err(SecretError::TooLong { bytes: 20_000, .. })));
+        assert!(matches!(Secret::from_env("OXPECKER_NO_SUCH_VARIABLE"), Err(SecretError::NoVariable(_))));
+    }
+}

@@ -1,0 +1,316 @@
+//! The thresholds of the rules, as the configuration writes them under `[alert.rules.*]`.
+//!
+//! Every field has a default, so that a configuration names only what it changes; an unknown key is an error, because a misspelt
+//! threshold that is silently ignored is found out in the next outage. Per cent and seconds are in the names: `busy_percent`.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+/// A threshold that can't work.
+#[derive(Clone, Debug, PartialEq, Error)]
+#[error("alert.rules.{key} = {value}: {why}. Hint: {hint}")]
+pub struct SettingsError {
+    /// The key below `alert.rules`.
+    pub key: &'static str,
+    /// Its value.
+    pub value: f64,
+    /// What is wrong with it.
+    pub why: &'static str,
+    /// What to do.
+    pub hint: &'static str,
+}
+
+/// Thresholds of all rules.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default, rename_all = "kebab-case")]
+pub struct RuleSettings {
+    /// See [`CpuSaturated`].
+    pub cpu_saturated: CpuSaturated,
+    /// See [`MemoryLow`].
+    pub memory_low: MemoryLow,
+    /// See [`PostgresDown`].
+    pub postgres_down: PostgresDown,
+    /// See [`ConnectionsNearLimit`].
+    pub connections_near_limit: ConnectionsNearLimit,
+    /// See [`VacuumStarvesHost`].
+    pub vacuum_starves_host: VacuumStarvesHost,
+    /// See [`VacuumWraparoundNear`].
+    pub vacuum_wraparound_near: VacuumWraparoundNear,
+    /// See [`RecordingFailing`].
+    pub recording_failing: RecordingFailing,
+}
+
+macro_rules! settings {
+    ($(#[$doc:meta])* $name:ident { $($(#[$field_doc:meta])* $field:ident: $type:ty = $default:expr,)* }) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct $name {
+            /// Whether the rule speaks at all.
+            pub enabled: bool,
+            $($(#[$field_doc])* pub $field: $type,)*
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                Self { enabled: true, $($field: $default,)* }
+            }
+        }
+    };
+}
+
+settings! {
+    /// Rule `cpu-saturated`: the CPUs that the database may use are all taken, and tasks wait for them.
+    CpuSaturated {
+        /// Busy share from which a window counts as saturated, per cent.
+        busy_percent: f64 = 95.0,
+        /// How many windows (about a second each) in a row.
+        windows: u32 = 2,
+        /// CPU pressure (`some` of PSI) from which tasks count as waiting, per cent. Where the kernel hides PSI, or it says
+        /// less, a run queue longer than the number of CPUs counts.
+        pressure_percent: f64 = 25.0,
+        /// Busy share below which the condition ends, per cent.
+        clear_percent: f64 = 85.0,
+        /// For how long it must stay below, seconds.
+        clear_s: f64 = 10.0,
+    }
+}
+
+settings! {
+    /// Rule `memory-low`: little memory is left, by share and in absolute terms, on the host or under the guard's own control
+    /// group's limit; or tasks stall for memory.
+    MemoryLow {
+        /// Available share below which memory is low, per cent.
+        available_percent: f64 = 8.0,
+        /// Available share below which it is critical, per cent.
+        critical_percent: f64 = 4.0,
+        /// However small the share is, this many mebibytes are enough: 8 % of a large host is not little.
+        ample_mib: u64 = 4096,
+        /// Memory pressure (`full` of PSI) from which the host counts as thrashing, per cent; only where less than
+        /// `pressure_below_percent` is available, since a busy page cache alone also causes stalls.
+        pressure_percent: f64 = 10.0,
+        /// See `pressure_percent`.
+        pressure_below_percent: f64 = 25.0,
+        /// How many windows in a row.
+        windows: u32 = 3,
+        /// Available share above which the condition ends, per cent.
+        clear_percent: f64 = 12.0,
+        /// For how long it must stay above, seconds.
+        clear_s: f64 = 30.0,
+    }
+}
+
+settings! {
+    /// Rule `postgres-down`: PostgreSQL does not serve the guard.
+    PostgresDown {
+        /// How long it may be gone before anyone is told, seconds: an ordinary restart of a second is no outage.
+        grace_s: f64 = 2.0,
+        /// How long it must have been back, seconds: a server in a crash loop is one episode.
+        clear_s: f64 = 3.0,
+    }
+}
+
+settings! {
+    /// Rule `connections-near-limit`: few connections are left for clients.
+    ConnectionsNearLimit {
+        /// Used share of `max_connections` less the reserved ones, per cent.
+        used_percent: f64 = 85.0,
+        /// Used share from which it is critical, per cent.
+        critical_percent: f64 = 95.0,
+        /// How many readings in a row.
+        readings: u32 = 2,
+        /// Used share below which the condition ends, per cent.
+        clear_percent: f64 = 75.0,
+        /// For how long it must stay below, seconds.
+        clear_s: f64 = 10.0,
+    }
+}
+
+settings! {
+    /// Rule `vacuum-starves-host`: the database's CPUs are saturated (as in [`CpuSaturated`]), vacuums take a good part of them,
+    /// and something waits.
+    VacuumStarvesHost {
+        /// The running vacuums' share of the database's CPUs, together, per cent.
+        vacuum_percent: f64 = VACUUM_SHARE_PERCENT,
+        /// Share below which the condition ends, per cent.
+        clear_percent: f64 = 10.0,
+        /// For how long it (or the CPUs' busy share) must stay below, seconds.
+        clear_s: f64 = 10.0,
+        /// An activity query that takes this long counts as waiting, milliseconds: it takes 2 to 5 on an idle host.
+        canary_ms: f64 = 250.0,
+    }
+}
+
+settings! {
+    /// Rule `vacuum-wraparound-near`: transaction ids or multixacts run out because vacuum does not keep up.
+    VacuumWraparoundNear {
+        /// Age of the oldest unfrozen id, in millions. Autovacuum acts at 200 by default; the server stops at about 2,100.
+        age_millions: f64 = 1_200.0,
+        /// Age from which it is critical, in millions. The failsafe of 14+ sets in at 1,600 and has then not helped.
+        critical_millions: f64 = 1_800.0,
+        /// Age below which the condition ends, in millions.
+        clear_millions: f64 = 1_000.0,
+    }
+}
+
+settings! {
+    /// Rule `recording-failing`: the journal can't be written.
+    RecordingFailing {
+        /// For how long no failure must have been reported, seconds. The guard reports each failed write.
+        clear_s: f64 = 60.0,
+    }
+}
+
+/// Share of the database's CPUs from which running vacuums count as the cause of their saturation, per cent. One vacuum at full
+/// speed beside clients gets about a third of a core; below a fifth, taking it away would not be felt.
+pub const VACUUM_SHARE_PERCENT: f64 = 20.0;
+
+/// Seconds that a setting may name at most: a day.
+const MAX_SECONDS: f64 = 86_400.0;
+
+impl RuleSettings {
+    /// Whether the thresholds can work: within their range, and hysteresis the right way round.
+    ///
+    /// # Errors
+    /// The first that can't, with a hint.
+    pub fn check(&self) -> Result<(), SettingsError> {
+        let c = &self.cpu_saturated;
+        percent("cpu-saturated.busy_percent", c.busy_percent)?;
+        percent("cpu-saturated.pressure_percent", c.pressure_percent)?;
+        below("cpu-saturated.clear_percent", c.clear_percent, c.busy_percent)?;
+        seconds("cpu-saturated.clear_s", c.clear_s)?;
+        count("cpu-saturated.windows", c.windows)?;
+
+        let m = &self.memory_low;
+        percent("memory-low.available_percent", m.available_percent)?;
+        below("memory-low.critical_percent", m.critical_percent, m.available_percent)?;
+        percent("memory-low.pressure_percent", m.pressure_percent)?;
+        percent("memory-low.pressure_below_percent", m.pressure_below_percent)?;
+        percent("memory-low.clear_percent", m.clear_percent)?;
+        above("memory-low.clear_percent", m.clear_percent, m.available_percent)?;
+        seconds("memory-low.clear_s", m.clear_s)?;
+        count("memory-low.windows", m.windows)?;
+
+        let p = &self.postgres_down;
+        seconds("postgres-down.grace_s", p.grace_s)?;
+        seconds("postgres-down.clear_s", p.clear_s)?;
+
+        let n = &self.connections_near_limit;
+        percent("connections-near-limit.used_percent", n.used_percent)?;
+        percent("connections-near-limit.critical_percent", n.critical_percent)?;
+        above("connections-near-limit.critical_percent", n.critical_percent, n.used_percent)?;
+        below("connections-near-limit.clear_percent", n.clear_percent, n.used_percent)?;
+        seconds("connections-near-limit.clear_s", n.clear_s)?;
+        count("connections-near-limit.readings", n.readings)?;
+
+        let v = &self.vacuum_starves_host;
+        percent("vacuum-starves-host.vacuum_percent", v.vacuum_percent)?;
+        below("vacuum-starves-host.clear_percent", v.clear_percent, v.vacuum_percent)?;
+        seconds("vacuum-starves-host.clear_s", v.clear_s)?;
+        if !(1.0..=60_000.0).contains(&v.canary_ms) {
+            return Err(range("vacuum-starves-host.canary_ms", v.canary_ms, "name 1 to 60000 milliseconds"));
+        }
+
+        let w = &self.vacuum_wraparound_near;
+        if !(1.0..=2_100.0).contains(&w.age_millions) {
+            return Err(range("vacuum-wraparound-near.age_millions", w.age_millions, "name 1 to 2100 million"));
+        }
+        above("vacuum-wraparound-near.critical_millions", w.critical_millions, w.age_millions)?;
+        below("vacuum-wraparound-near.clear_millions", w.clear_millions, w.age_millions)?;
+        seconds("recording-failing.clear_s", self.recording_failing.clear_s)
+    }
+}
+
+fn range(key: &'static str, value: f64, hint: &'static str) -> SettingsError {
+    SettingsError { key, value, why: "out of range", hint }
+}
+
+fn percent(key: &'static str, value: f64) -> Result<(), SettingsError> {
+    if value > 0.0 && value <= 100.0 { Ok(()) } else { Err(range(key, value, "name a percentage, above 0 up to 100")) }
+}
+
+fn seconds(key: &'static str, value: f64) -> Result<(), SettingsError> {
+    if (0.0..=MAX_SECONDS).contains(&value) { Ok(()) } else { Err(range(key, value, "name 0 to 86400 seconds")) }
+}
+
+fn count(key: &'static str, value: u32) -> Result<(), SettingsError> {
+    if (1..=60).contains(&value) { Ok(()) } else { Err(range(key, f64::from(value), "name 1 to 60")) }
+}
+
+fn below(key: &'static str, value: f64, limit: f64) -> Result<(), SettingsError> {
+    if value > 0.0 && value < limit {
+        return Ok(());
+    }
+    Err(SettingsError {
+        key,
+        value,
+        why: "must be above 0 and below the threshold that it belongs to",
+        hint: "leave a gap between the two, or every wobble becomes an alert",
+    })
+}
+
+fn above(key: &'static str, value: f64, limit: f64) -> Result<(), SettingsError> {
+    if value > limit {
+        return Ok(());
+    }
+    Err(SettingsError {
+        key,
+        value,
+        why: "must be above the threshold that it belongs to",
+        hint: "leave a gap between the two, or every wobble becomes an alert",
+    })
+}
+
+/// Seconds of a setting as a duration; settings are checked, but a value that was not can't panic either.
+pub(crate) fn duration(seconds: f64) -> Duration {
+    Duration::try_from_secs_f64(seconds).unwrap_or(Duration::ZERO)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_can_work() {
+        assert_eq!(RuleSettings::default().check(), Ok(()));
+    }
+
+    #[test]
+    fn a_configuration_names_only_what_it_changes() {
+        let settings: RuleSettings =
+            toml::from_str("[cpu-saturated]\nbusy_percent = 90\n[memory-low]\nenabled = false\n").unwrap();
+        assert_eq!(settings.cpu_saturated, CpuSaturated { busy_percent: 90.0, ..CpuSaturated::default() });
+        assert!(!settings.memory_low.enabled);
+        assert_eq!(settings.postgres_down, PostgresDown::default());
+    }
+
+    #[test]
+    fn a_misspelt_key_is_an_error() {
+        for text in ["[cpu-saturate]\n", "[cpu-saturated]\nbusy = 90\n"] {
+            let error = toml::from_str::<RuleSettings>(text).unwrap_err().to_string();
+            assert!(error.contains("unknown field"), "{error}");
+        }
+    }
+
+    #[test]
+    fn thresholds_that_cannot_work_are_refused_with_a_hint() {
+        for (text, key) in [
+            ("[cpu-saturated]\nbusy_percent = 0.95\n", "cpu-saturated.clear_percent"),
+            ("[cpu-saturated]\nclear_percent = 95\n", "cpu-saturated.clear_percent"),
+            ("[cpu-saturated]\nwindows = 0\n", "cpu-saturated.windows"),
+            ("[memory-low]\nclear_percent = 5\n", "memory-low.clear_percent"),
+            ("[memory-low]\navailable_percent = 101\n", "memory-low.available_percent"),
+            ("[postgres-down]\ngrace_s = -1\n", "postgres-down.grace_s"),
+            ("[connections-near-limit]\ncritical_percent = 80\n", "connections-near-limit.critical_percent"),
+            ("[vacuum-starves-host]\ncanary_ms = nan\n", "vacuum-starves-host.canary_ms"),
+            ("[vacuum-wraparound-near]\nage_millions = 5000\n", "vacuum-wraparound-near.age_millions"),
+            ("[recording-failing]\nclear_s = 1e9\n", "recording-failing.clear_s"),
+        ] {
+            let error = toml::from_str::<RuleSettings>(text).unwrap().check().unwrap_err();
+            assert_eq!(error.key, key, "{text}");
+            assert!(error.to_string().contains("Hint: "));
+        }
+    }
+}
