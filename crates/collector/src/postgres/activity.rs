@@ -1,0 +1,203 @@
+//! Sessions, locks and vacuums: from the answer's row to the parts of a reading.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::Timestamp;
+use model::{
+    Oid, Pid, TableName,
+    reading::{Connections, LongTransaction, VacuumKind},
+};
+use tokio_postgres::{Error, Row};
+
+use super::{
+    locks::Waiter,
+    row::{Columns, timestamp, unsigned},
+    worker_line,
+};
+
+/// What one answer says, before `/proc` and the answer before are looked at.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Answer {
+    pub server_started: Timestamp,
+    pub in_recovery: bool,
+    pub connections: Connections,
+    pub longest_transaction: Option<LongTransaction>,
+    pub lock_waiting: u32,
+    /// By the beginning of the waiting queries; an upper bound.
+    pub lock_longest: Duration,
+    pub vacuums: Vec<VacuumRow>,
+    pub autovacuum_slots: u32,
+}
+
+/// A vacuum as the server shows it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct VacuumRow {
+    pub pid: Pid,
+    pub kind: VacuumKind,
+    pub database: String,
+    pub table: Option<TableName>,
+    pub relation: Option<Oid>,
+    pub started: Option<Timestamp>,
+    pub phase: Option<String>,
+    pub heap_blocks: Option<u64>,
+    pub heap_blocks_scanned: Option<u64>,
+    pub heap_blocks_vacuumed: Option<u64>,
+    pub index_passes: Option<u64>,
+    pub in_delay: bool,
+}
+
+/// Decodes the row of [`super::sql::activity`].
+pub fn decode(row: &Row) -> Result<Answer, Error> {
+    let row = Columns(row);
+    Ok(Answer {
+        server_started: row.time("started_us")?.unwrap_or(Timestamp::UNIX_EPOCH),
+        in_recovery: row.get("in_recovery")?,
+        connections: Connections {
+            used: row.small_count("used")?,
+            max: row.int("max_connections")?,
+            reserved: row.int("reserved")?,
+            by_state: counts(row, "state_names", "state_counts")?,
+            by_role: counts(row, "role_names", "role_counts")?,
+            active_waiting: row.small_count("active_waiting")?,
+        },
+        longest_transaction: longest_transaction(row)?,
+        lock_waiting: row.small_count("lock_waiting")?,
+        lock_longest: Duration::from_micros(row.count("lock_us")?),
+        vacuums: vacuums(row)?,
+        autovacuum_slots: row.int("autovacuum_slots")?,
+    })
+}
+
+/// Decodes the rows of [`super::sql::lock_waits`].
+pub fn decode_waiters(rows: &[Row]) -> Result<Vec<Waiter>, Error> {
+    let decode = |row| {
+        let row = Columns(row);
+        let waited = row.get::<Option<i64>>("waited_us")?.map(|us| Duration::from_micros(unsigned(Some(us))));
+        let blockers = row.array::<i32>("blockers")?.into_iter().flatten().map(Pid).collect();
+        // A prepared transaction waits for nobody, and a dead session has no pid.
+        Ok(row.get::<Option<i32>>("pid")?.map(|pid| Waiter { pid: Pid(pid), waited, blockers }))
+    };
+    rows.iter().filter_map(|row| decode(row).transpose()).collect()
+}
+
+fn counts(row: Columns<'_>, names: &str, numbers: &str) -> Result<BTreeMap<String, u32>, Error> {
+    let names = row.array::<String>(names)?;
+    let numbers = row.array::<i64>(numbers)?;
+    let pairs = names.into_iter().zip(numbers);
+    Ok(pairs.filter_map(|(name, n)| Some((name?, u32::try_from(unsigned(n)).unwrap_or(u32::MAX)))).collect())
+}
+
+fn longest_transaction(row: Columns<'_>) -> Result<Option<LongTransaction>, Error> {
+    let Some(pid) = row.get::<Option<i32>>("oldest_pid")? else { return Ok(None) };
+    Ok(Some(LongTransaction {
+        pid: Pid(pid),
+        age: Duration::from_micros(row.count("oldest_us")?),
+        database: row.get::<Option<String>>("oldest_database")?.map(Into::into),
+        role: row.get("oldest_role")?,
+        application: row.get::<Option<String>>("oldest_application")?.unwrap_or_default(),
+        state: row.get::<Option<String>>("oldest_state")?.unwrap_or_default(),
+    }))
+}
+
+fn vacuums(row: Columns<'_>) -> Result<Vec<VacuumRow>, Error> {
+    let pids = row.array::<i32>("pids")?;
+    let workers = row.array::<bool>("workers")?;
+    let databases = row.array::<String>("databases")?;
+    let lines = row.array::<String>("lines")?;
+    let names = row.array::<String>("names")?;
+    let relations = row.array::<u32>("relations")?;
+    let started = row.array::<i64>("started_us")?;
+    let phases = row.array::<String>("phases")?;
+    let total = row.array::<i64>("total")?;
+    let scanned = row.array::<i64>("scanned")?;
+    let vacuumed = row.array::<i64>("vacuumed")?;
+    let passes = row.array::<i64>("passes")?;
+    let in_delay = row.array::<bool>("in_delay")?;
+    let analyzing = row.array::<bool>("analyzing")?;
+
+    let number = |values: &[Option<i64>], i: usize| at(values, i).map(|n| unsigned(Some(n)));
+    let decode = |(i, pid): (usize, Option<i32>)| {
+        let vacuuming = at(&phases, i).is_some();
+        let (kind, table) = what(
+            at(&workers, i).unwrap_or(false),
+            at(&lines, i).as_deref(),
+            at(&names, i),
+            vacuuming,
+            at(&analyzing, i),
+        );
+        Some(VacuumRow {
+            pid: Pid(pid?),
+            kind,
+            database: at(&databases, i).unwrap_or_default(),
+            table,
+            relation: at(&relations, i).map(Oid),
+            started: at(&started, i).and_then(timestamp),
+            phase: at(&phases, i),
+            heap_blocks: number(&total, i),
+            heap_blocks_scanned: number(&scanned, i),
+            heap_blocks_vacuumed: number(&vacuumed, i),
+            index_passes: number(&passes, i),
+            in_delay: at(&in_delay, i).unwrap_or(false),
+        })
+    };
+    Ok(pids.into_iter().enumerate().filter_map(decode).collect())
+}
+
+fn at<T: Clone>(values: &[Option<T>], i: usize) -> Option<T> {
+    values.get(i).cloned().flatten()
+}
+
+/// What a process does, and to which table. A worker's line names the table in every database; the progress view only tells us
+/// names in ours.
+fn what(
+    worker: bool,
+    line: Option<&str>,
+    name: Option<String>,
+    vacuuming: bool,
+    analyzing: Option<bool>,
+) -> (VacuumKind, Option<TableName>) {
+    let named = name.map(TableName::from);
+    if !worker {
+        return (VacuumKind::Manual, named);
+    }
+    let line = worker_line::parse(line.unwrap_or_default());
+    let kind = match line.kind {
+        VacuumKind::Autovacuum if line.analyzes && !vacuuming && analyzing == Some(true) => VacuumKind::Autoanalyze,
+        kind => kind,
+    };
+    (kind, line.table.or(named))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_process_does() {
+        use VacuumKind::{AntiWraparound, Autoanalyze, Autovacuum, Manual};
+        let both = "autovacuum: VACUUM ANALYZE s.t";
+        for (worker, line, name, vacuuming, analyzing, kind, table) in [
+            (true, Some(both), Some("s.t"), true, Some(false), Autovacuum, Some("s.t")),
+            (true, Some(both), None, false, Some(true), Autoanalyze, Some("s.t")),
+            // Between two steps, or on a version that does not show ANALYZE's progress.
+            (true, Some(both), None, false, Some(false), Autovacuum, Some("s.t")),
+            (true, Some(both), None, false, None, Autovacuum, Some("s.t")),
+            (
+                true,
+                Some("autovacuum: VACUUM s.t (to prevent wraparound)"),
+                None,
+                true,
+                None,
+                AntiWraparound,
+                Some("s.t"),
+            ),
+            (true, Some(""), None, false, Some(false), Autovacuum, None),
+            (true, None, Some("s.t"), true, None, Autovacuum, Some("s.t")),
+            (false, None, Some("s.t"), true, Some(false), Manual, Some("s.t")),
+            (false, None, None, true, Some(false), Manual, None),
+        ] {
+            let found = what(worker, line, name.map(str::to_owned), vacuuming, analyzing);
+            assert_eq!(found, (kind, table.map(TableName::from)), "{line:?} {vacuuming}");
+        }
+    }
+}

@@ -1,0 +1,83 @@
+//! Checkpoints, WAL, archiver and slots: from the answer's row to a reading.
+
+use std::time::Duration;
+
+use model::{
+    ByteSize, Lsn, Moment,
+    reading::{Archiver, SlotReading, WalReading},
+};
+use tokio_postgres::{Error, Row};
+
+use super::row::{Columns, unsigned};
+
+/// The WAL position of the reading before, for the rate.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Position {
+    before: Option<(Moment, Lsn)>,
+}
+
+impl Position {
+    /// WAL per second since the reading before; `None` for the first, and where the position went back: the server was restored,
+    /// promoted or replaced.
+    fn rate(&mut self, now: Moment, lsn: Lsn) -> Option<ByteSize> {
+        let (then, before) = self.before.replace((now, lsn))?;
+        let window = now.since(then);
+        (lsn >= before && window > Duration::ZERO).then(|| {
+            let per_second = u128::from(lsn.bytes_since(before)) * 1_000_000 / window.as_micros().max(1);
+            ByteSize(u64::try_from(per_second).unwrap_or(u64::MAX))
+        })
+    }
+}
+
+/// Decodes the row of [`super::sql::wal`].
+pub fn decode(row: &Row, at: Moment, position: &mut Position) -> Result<WalReading, Error> {
+    let row = Columns(row);
+    let lsn = row.get::<Option<String>>("lsn")?.and_then(|lsn| lsn.parse().ok()).unwrap_or_default();
+    Ok(WalReading {
+        at,
+        checkpoints_timed: row.count("timed")?,
+        checkpoints_requested: row.count("requested")?,
+        lsn,
+        wal_per_second: position.rate(at, lsn),
+        archiver: Archiver {
+            enabled: row.get("archiving")?,
+            archived: row.count("archived_count")?,
+            failed: row.count("failed_count")?,
+            failing: row.get("failing")?,
+            last_archived: row.time("last_archived_us")?,
+        },
+        slots: slots(row)?,
+    })
+}
+
+fn slots(row: Columns<'_>) -> Result<Vec<SlotReading>, Error> {
+    let names = row.array::<String>("names")?;
+    let active = row.array::<bool>("active")?;
+    let retained = row.array::<i64>("retained")?;
+    let status = row.array::<String>("status")?;
+    let slots = names.into_iter().zip(active).zip(retained).zip(status);
+    Ok(slots
+        .filter_map(|(((name, active), retained), wal_status)| {
+            let retained = ByteSize(unsigned(retained));
+            Some(SlotReading { name: name?, active: active.unwrap_or(false), retained, wal_status })
+        })
+        .collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rates_need_a_reading_before() {
+        let start = crate::clock::now();
+        let mut position = Position::default();
+        let mut at = |seconds: u64, lsn: u64| position.rate(start.plus(Duration::from_secs(seconds)), Lsn(lsn));
+        assert_eq!(at(0, 1_000), None);
+        assert_eq!(at(10, 6_000), Some(ByteSize(500)));
+        assert_eq!(at(10, 6_000), None, "no time passed");
+        assert_eq!(at(20, 6_000), Some(ByteSize(0)));
+        assert_eq!(at(30, 10), None, "the server was restored");
+        assert_eq!(at(40, u64::MAX), Some(ByteSize((u64::MAX - 10) / 10)));
+    }
+}
