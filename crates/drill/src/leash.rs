@@ -1,0 +1,46 @@
+//! The leash: starts a program that is bound to a core and dies with the drill.
+//!
+//! `Command` can do neither without unsafe code between fork and exec; a process that sets both for itself and then becomes
+//! the program can (both survive execve: prctl(2), sched_setaffinity(2)).
+
+use std::{ffi::OsString, os::unix::process::CommandExt as _, process::Command};
+
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use rustix::thread::{CpuSet, sched_setaffinity};
+use serde::{Deserialize, Serialize};
+
+use crate::DrillError;
+
+/// What is put on the leash.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Leash {
+    /// The drill. A parent that died before the death signal was set would never be noticed otherwise.
+    pub(crate) parent: i32,
+    /// The core; none where the host has just one or the program may run anywhere.
+    pub(crate) core: Option<usize>,
+    /// The program.
+    pub(crate) program: OsString,
+    /// Its arguments.
+    pub(crate) args: Vec<OsString>,
+}
+
+pub(crate) fn run(leash: &Leash) -> Result<(), DrillError> {
+    let fail = |what: &str, why: &dyn std::fmt::Display| DrillError::helper("leash", format!("{what}: {why}"));
+    set_parent_process_death_signal(Some(Signal::TERM))
+        .map_err(|error| fail("asking to die with the drill", &error))?;
+    if getppid() != Pid::from_raw(leash.parent) {
+        return Err(fail("starting", &"the drill is gone already"));
+    }
+    if let Some(core) = leash.core {
+        bind_to(core).map_err(|error| fail("binding to the core", &error))?;
+    }
+    let error = Command::new(&leash.program).args(&leash.args).exec();
+    Err(fail(&leash.program.to_string_lossy(), &error))
+}
+
+/// Binds the calling thread, and what it starts from now on, to one core.
+pub(crate) fn bind_to(core: usize) -> rustix::io::Result<()> {
+    let mut cores = CpuSet::new();
+    cores.set(core);
+    sched_setaffinity(None, &cores)
+}

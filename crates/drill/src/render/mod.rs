@@ -1,0 +1,85 @@
+//! A result before a person: understood at a glance, without colour as well, and with the figures that an engineer asks for.
+
+mod chart;
+#[cfg(test)]
+pub(crate) mod samples;
+mod sections;
+mod words;
+
+use crate::result::DrillResult;
+
+/// Narrower terminals get lines that are broken by the terminal.
+const MIN_WIDTH: usize = 72;
+/// Wider ones leave the rest empty: long lines are hard to read.
+const MAX_WIDTH: usize = 120;
+
+/// The result as text for a terminal of `width` columns, in colour where asked; ends with a newline.
+pub fn render(result: &DrillResult, width: usize, colour: bool) -> String {
+    let width = width.clamp(MIN_WIDTH, MAX_WIDTH);
+    let paint = words::Paint { colour };
+    let parts = [
+        sections::setting(result, width),
+        sections::side_by_side(result),
+        chart::chart(result, width, paint),
+        sections::detection(result, width),
+        sections::verdict(result, width, paint),
+        sections::ending(result, paint),
+    ];
+    parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_good_run_at_120_columns() {
+        insta::assert_snapshot!(render(&samples::result(), 120, false));
+    }
+
+    #[test]
+    fn a_narrow_terminal() {
+        let text = render(&samples::result(), 80, false);
+        let longest = text.lines().map(|line| line.chars().count()).max().unwrap();
+        assert!(longest <= 80, "{longest}\n{text}");
+    }
+
+    #[test]
+    fn a_bad_run_says_so() {
+        let mut result = samples::result();
+        result.detection = None;
+        result.verdict = crate::verdict::judge(&crate::verdict::Evidence {
+            acts: &result.acts,
+            detection: None,
+            left: &["process 7 (postgres)".into()],
+            looked_for_left: true,
+        });
+        let text = render(&result, 100, false);
+        assert!(text.contains("FAILED") && text.contains("process 7 (postgres)"), "{text}");
+    }
+
+    #[test]
+    fn colour_changes_nothing_but_colour() {
+        let coloured = render(&samples::result(), 100, true);
+        let mut plain = String::new();
+        let mut escaped = false;
+        for character in coloured.chars() {
+            match (escaped, character) {
+                (false, '\u{1b}') => escaped = true,
+                (true, 'm') => escaped = false,
+                (true, _) => {}
+                (false, other) => plain.push(other),
+            }
+        }
+        assert_ne!(plain, coloured);
+        assert_eq!(plain, render(&samples::result(), 100, false));
+    }
+
+    #[test]
+    fn json_holds_the_whole_result() {
+        let result = samples::result();
+        let json = serde_json::to_string(&result).unwrap();
+        assert_eq!(serde_json::from_str::<DrillResult>(&json).unwrap(), result);
+        assert!(json.starts_with("{\"schema_version\":1,"), "{json}");
+    }
+}

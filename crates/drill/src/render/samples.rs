@@ -1,0 +1,143 @@
+//! A result for tests of judge and page: shaped like a real run's, with made-up figures.
+
+use std::{collections::BTreeMap, path::PathBuf};
+
+use jiff::Timestamp;
+use model::Moment;
+
+use crate::{options::ActKind, result::*, storm, verdict};
+
+fn summary(requests: u64, failed: u64, p50_ms: f64, p99_ms: f64) -> Summary {
+    let failures = if failed > 0 { BTreeMap::from([(Failure::TimedOut, failed)]) } else { BTreeMap::new() };
+    Summary { requests, failed, failures, p50_ms, p95_ms: (p50_ms + p99_ms) / 2.0, p99_ms, max_ms: p99_ms * 1.5 }
+}
+
+fn act(act: ActKind, p50_ms: f64, p99_ms: f64, failed: u64) -> ActResult {
+    let storm = act.has_storm();
+    let (window_from_s, window_s) = if storm { (3, 20) } else { (0, 9) };
+    let of = |requests, failed, factor: f64| summary(requests, failed, p50_ms * factor, p99_ms * factor);
+    let seconds = (0..window_from_s + window_s)
+        .map(|second| {
+            let calm = second < window_from_s + 1;
+            let (p99_ms, failed) = if calm { (8.0 + second as f64, 0) } else { (p99_ms, failed.min(second % 3)) };
+            Second {
+                second,
+                all: summary(800, failed, p50_ms, p99_ms),
+                services: vec![(Target::Site, summary(400, failed, p50_ms, p99_ms))],
+                core_busy: if calm { 0.55 } else { 1.0 },
+                vacuum_cores: if calm { 0.0 } else { 0.4 },
+            }
+        })
+        .collect();
+    let table = |table: &str, finished_after_s, phase: Option<&str>| TableOutcome {
+        table: table.into(),
+        finished_after_s,
+        phase: phase.map(Into::into),
+        scanned: 0.62,
+        index_passes: 2,
+    };
+    ActResult {
+        act,
+        began: Moment { wall: Timestamp::from_second(1_607_688_000).unwrap(), boot_us: 5_000_000 },
+        window_from_s,
+        window_s,
+        all: of(16_000, failed, 1.0),
+        services: vec![
+            (Target::Site, of(8_000, 0, 0.8)),
+            (Target::Bot, of(4_800, failed / 2, 1.0)),
+            (Target::Gate, of(3_200, failed - failed / 2, 1.3)),
+        ],
+        seconds,
+        cpu: CpuFacts {
+            busy: if storm { 0.99 } else { 0.56 },
+            vacuum: if storm { 0.4 } else { 0.0 },
+            postgres: 0.22,
+            services: 0.33,
+            guard: if act == ActKind::Guarded { 0.004 } else { 0.0 },
+        },
+        vacuum: storm.then(|| VacuumFacts {
+            workers: 3,
+            cpu_s: 8.1,
+            first_seen_s: Some(0.8),
+            tables: vec![
+                table("members", Some(14.2), None),
+                table("messages", Some(23.0), Some("vacuuming indexes")),
+                table("infractions", None, Some("scanning heap")),
+            ],
+        }),
+        guard: (act == ActKind::Guarded).then(|| GuardFacts {
+            ready_after_s: 0.4,
+            resident_max_bytes: 12_400_000,
+            alerts: vec![AlertSeen {
+                rule: "vacuum-starves-host".into(),
+                state: "firing".into(),
+                summary: "vacuum of public.members uses 41 % of the core".into(),
+                decided_s: 2.6,
+                arrived_s: 2.7,
+            }],
+            false_alarms: 0,
+            stopped_cleanly: true,
+            settings_before: "cost limit -1 (base 200), delay 0 (base 0)".into(),
+            settings_after: "cost limit -1 (base 200), delay 0 (base 0)".into(),
+        }),
+    }
+}
+
+/// A run in which all is as it should be.
+pub(crate) fn result() -> DrillResult {
+    let acts = vec![
+        act(ActKind::Baseline, 2.1, 14.0, 0),
+        act(ActKind::Stock, 3.0, 61.0, 0),
+        act(ActKind::Unthrottled, 41.0, 2_310.0, 37),
+        act(ActKind::Guarded, 2.6, 96.0, 0),
+    ];
+    let detection = Some(Detection {
+        rule: "vacuum-starves-host".into(),
+        summary: "vacuum of public.members uses 41 % of the core".into(),
+        saturated_s: 1.4,
+        decided_after_s: 1.2,
+        delivered_after_s: 1.3,
+    });
+    let verdict = verdict::judge(&verdict::Evidence {
+        acts: &acts,
+        detection: detection.as_ref(),
+        left: &[],
+        looked_for_left: true,
+    });
+    let table =
+        |name: &str| StormTable { name: name.into(), live: 1_200_000, dead: 1_200_000, indexes: 5, bytes: 450 << 20 };
+    DrillResult {
+        schema_version: SCHEMA_VERSION,
+        drill: "vacuum-storm".into(),
+        started: Timestamp::from_second(1_607_688_000).unwrap(),
+        took_s: 118.0,
+        seed: 20_201_211,
+        host: Host {
+            cores: 2,
+            database_core: 0,
+            load_core: 1,
+            storage: "tmpfs".into(),
+            kernel: "6.18.0".into(),
+            autogroup: Some(true),
+        },
+        server: Server {
+            version: "18.1".into(),
+            bin_dir: PathBuf::from("/opt/pg18/bin"),
+            settings: storm::settings(18),
+        },
+        tables: storm::TABLES.iter().map(|name| table(name)).collect(),
+        load: LoadFacts {
+            capacity_per_s: 1_476.0,
+            share: 0.55,
+            rate_per_s: 812.0,
+            mix_percent: crate::load::MIX.to_vec(),
+            patience_s: 5.0,
+            timeouts: "users and services wait 5 s for an answer".into(),
+        },
+        acts,
+        detection,
+        verdict,
+        report: Some(PathBuf::from("oxpecker-demo/report.md")),
+        kept: None,
+    }
+}

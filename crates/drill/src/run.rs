@@ -1,0 +1,271 @@
+//! The drill from beginning to end.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use jiff::Timestamp;
+
+use crate::{
+    DrillError, ProgressEvent,
+    act::{self, Played, Services, Stage},
+    children::Process,
+    cluster::Template,
+    guard,
+    leftovers::{Made, WorkDir},
+    load::{LoadSpec, MIX, PATIENCE, Said, Work},
+    options::{ActKind, DrillOptions},
+    place::{self, Cores},
+    progress::Progress,
+    result::{DrillResult, Kept, LoadFacts, SCHEMA_VERSION, Server, StormTable},
+    services::{POOL_SIZE, POOL_TIMEOUT, SERVICE_TIMEOUT, STATEMENT_TIMEOUT},
+    storm,
+    verdict::{Evidence, judge},
+};
+
+/// Users of the closed loop that finds the capacity: enough to keep the core busy, too few to drown it.
+const CLOSED_LOOP_USERS: usize = 32;
+/// The closed loop's first moments do not count.
+const CLOSED_LOOP_WARM_UP: Duration = Duration::from_millis(1_500);
+/// A capacity below this can't carry a load that means anything.
+const MIN_CAPACITY_PER_S: f64 = 10.0;
+/// Rows that one second of loading makes, all tables together, on two cores of 2020's make: for the progress bar only.
+const ROWS_LOADED_PER_S: u32 = 350_000;
+
+/// Replays the vacuum storm of the outage and judges what oxpecker makes of it.
+///
+/// `cancel` completes when somebody wants the drill to stop: all that it has started is then ended before this returns
+/// [`DrillError::Cancelled`]. Needs a tokio runtime with I/O and time; while PostgreSQL starts or stops it blocks the thread for
+/// up to some seconds. Children are bound to the life of the calling thread.
+///
+/// # Errors
+/// When no result could be had. A bad result is no error: see [`crate::Verdict::passed`].
+pub async fn run(
+    options: &DrillOptions,
+    progress: &mut dyn Progress,
+    cancel: impl Future<Output = ()>,
+) -> Result<DrillResult, DrillError> {
+    options.check()?;
+    tokio::select! {
+        biased;
+        () = cancel => Err(DrillError::Cancelled),
+        result = drill(options, progress) => result,
+    }
+}
+
+/// Numbers the phases and times them.
+struct Phases<'a> {
+    progress: &'a mut dyn Progress,
+    number: usize,
+    of: usize,
+    begun: Instant,
+}
+
+impl Phases<'_> {
+    fn begin(&mut self, title: String, expected: Duration) {
+        self.number += 1;
+        self.begun = Instant::now();
+        self.progress.on(ProgressEvent::Began { number: self.number, of: self.of, title, expected });
+    }
+
+    fn end(&mut self, outcome: String) {
+        self.progress.on(ProgressEvent::Ended { took: self.begun.elapsed(), outcome });
+    }
+}
+
+async fn drill(options: &DrillOptions, progress: &mut dyn Progress) -> Result<DrillResult, DrillError> {
+    let (started, begun) = (Timestamp::now(), Instant::now());
+    let cores = Cores::choose()?;
+    let acts: Vec<ActKind> = ActKind::ALL.into_iter().filter(|act| options.acts.contains(act)).collect();
+    let mut phases = Phases { progress, number: 0, of: acts.len() + 3, begun };
+    let mut made = Made::default();
+
+    let version = storm::version(&options.postgres);
+    let expected = Duration::from_secs(u64::from(3 * options.rows / ROWS_LOADED_PER_S) + 3);
+    phases.begin(
+        format!("load a scratch PostgreSQL {version} with three tables of {} rows", thousands(options.rows)),
+        expected,
+    );
+    let template = Template::build(options).await?;
+    let host = place::host(cores, template.storage());
+    phases.end(loaded(&template.tables, &host.storage));
+
+    // Dropped after all that works in it, as locals go in reverse.
+    let work_dir = WorkDir::create(&template.base())?;
+    made.directories.push(work_dir.path().to_owned());
+    let stage = Stage { options, template: &template, cores, work_dir: work_dir.path() };
+
+    phases.begin(
+        "measure what the services can answer when nobody vacuums".into(),
+        options.capacity + CLOSED_LOOP_WARM_UP,
+    );
+    let capacity_per_s = capacity(&stage, &mut made).await?;
+    let rate_per_s = capacity_per_s * options.load_share;
+    phases.end(format!(
+        "{capacity_per_s:.0} requests/s; the users will ask for {:.0} % of it, {rate_per_s:.0}/s",
+        options.load_share * 100.0
+    ));
+
+    let mut results = Vec::new();
+    let (mut detection, mut guard_config, mut last_cluster) = (None, None, None);
+    for &kind in &acts {
+        // The act before's cluster goes only now, so that --keep can have the last one.
+        drop(last_cluster.take());
+        phases.begin(title(kind), act::length(options, kind));
+        let Played { result, detection: seen, guard_config: config, cluster } =
+            act::play(&stage, kind, rate_per_s, &mut made, phases.progress).await?;
+        phases.end(outcome(&result));
+        results.push(result);
+        detection = detection.or(seen);
+        guard_config = guard_config.or(config);
+        last_cluster = Some(cluster);
+    }
+
+    phases.begin("write the report and clean up".into(), Duration::from_secs(2));
+    let report = match &guard_config {
+        Some(config) => Some(save_report(options, config, phases.progress).await?),
+        None => None,
+    };
+    let kept = match last_cluster {
+        Some(cluster) if options.keep => Some(keep(cluster)?),
+        other => {
+            drop(other);
+            None
+        }
+    };
+    let tables = template.tables.clone();
+    drop(template);
+    // With --keep the last cluster stays on purpose, and so nothing can be said about the rest of its directory.
+    let left = if options.keep { Vec::new() } else { made.left() };
+    drop(work_dir);
+    let verdict =
+        judge(&Evidence { acts: &results, detection: detection.as_ref(), left: &left, looked_for_left: !options.keep });
+    phases.end(if options.keep { "the last act's cluster stays".into() } else { "done".into() });
+    Ok(DrillResult {
+        schema_version: SCHEMA_VERSION,
+        drill: "vacuum-storm".into(),
+        started,
+        took_s: begun.elapsed().as_secs_f64(),
+        seed: options.seed,
+        host,
+        server: Server {
+            version: version.to_string(),
+            bin_dir: options.postgres.bin_dir.clone(),
+            settings: storm::settings(options.postgres.major()),
+        },
+        tables,
+        load: load_facts(options, capacity_per_s, rate_per_s),
+        acts: results,
+        detection,
+        verdict,
+        report,
+        kept,
+    })
+}
+
+fn load_facts(options: &DrillOptions, capacity_per_s: f64, rate_per_s: f64) -> LoadFacts {
+    let s = |time: Duration| time.as_secs();
+    LoadFacts {
+        capacity_per_s,
+        share: options.load_share,
+        rate_per_s,
+        mix_percent: MIX.to_vec(),
+        patience_s: PATIENCE.as_secs_f64(),
+        timeouts: format!(
+            "users and services wait {} s for an answer; the site's pool has {POOL_SIZE} connections, waits {} s for one, and \
+             ends statements after {} s",
+            s(SERVICE_TIMEOUT),
+            s(POOL_TIMEOUT),
+            s(STATEMENT_TIMEOUT)
+        ),
+    }
+}
+
+/// The closed loop: with as many users as keep the core busy, the rate of answers is the capacity.
+async fn capacity(stage: &Stage<'_>, made: &mut Made) -> Result<f64, DrillError> {
+    let options = stage.options;
+    let cluster = stage.template.play(options, ActKind::Baseline, stage.cores).await?;
+    let services = Services::start(stage, &cluster, made).await?;
+    let spec = LoadSpec {
+        core: Some(stage.cores.load),
+        ports: services.ports(),
+        seed: options.seed,
+        members: options.rows,
+        work: Work::Closed { users: CLOSED_LOOP_USERS, warm_up: CLOSED_LOOP_WARM_UP, measured: options.capacity },
+    };
+    let mut load = Process::helper(&options.helper, "load", &spec, stage.work_dir).await?;
+    load.tell("go\n").await?;
+    let (per_s, failed) = loop {
+        match load.line().await? {
+            Some(Said::Capacity { per_s, failed }) => break (per_s, failed),
+            Some(_) => {}
+            None => return Err(load.error("ended without its result".into())),
+        }
+    };
+    load.stop().await;
+    services.stop().await;
+    if failed > 0 || per_s < MIN_CAPACITY_PER_S {
+        return Err(DrillError::Options {
+            what: format!("even without a vacuum only {per_s:.0} requests/s were answered and {failed} failed"),
+            hint: "this host is too busy for a drill; end what else runs on it, and build with --release".into(),
+        });
+    }
+    Ok(per_s)
+}
+
+async fn save_report(
+    options: &DrillOptions,
+    config: &std::path::Path,
+    progress: &mut dyn Progress,
+) -> Result<PathBuf, DrillError> {
+    let text = guard::report(&options.oxpecker, config).await?;
+    std::fs::write(&options.report, text).map_err(DrillError::file("saving the report to", &options.report))?;
+    progress.on(ProgressEvent::Note(format!("the incident's report: {}", options.report.display())));
+    Ok(options.report.clone())
+}
+
+fn keep(cluster: scratch::ScratchCluster) -> Result<Kept, DrillError> {
+    let left = cluster.leave_running().map_err(DrillError::cluster("leaving it up"))?;
+    Ok(Kept {
+        connect: format!("psql '{}'", left.url),
+        remove: format!("kill -INT {} ; rm -r {}", left.postmaster_pid, left.directory.display()),
+    })
+}
+
+fn title(act: ActKind) -> String {
+    match act {
+        ActKind::Baseline => "the users alone: nobody vacuums",
+        ActKind::Stock => "act 1a, as it was: the storm under PostgreSQL's stock cost settings",
+        ActKind::Unthrottled => "act 1b, as it was: the storm with vacuum's throttling off",
+        ActKind::Guarded => "act 2, guarded: the same storm, load and seed, with oxpecker riding along",
+    }
+    .into()
+}
+
+fn outcome(act: &crate::ActResult) -> String {
+    let all = &act.all;
+    let vacuum = act.vacuum.as_ref().map_or_else(String::new, |vacuum| {
+        let done = vacuum.finished_in_window(act.window_s);
+        format!("; {done} of {} vacuums finished, {:.1} s of CPU", vacuum.tables.len(), vacuum.cpu_s)
+    });
+    format!(
+        "p50 {:.1} ms, p99 {:.0} ms, {} of {} requests failed{vacuum}",
+        all.p50_ms, all.p99_ms, all.failed, all.requests
+    )
+}
+
+fn loaded(tables: &[StormTable], storage: &str) -> String {
+    let bytes: u64 = tables.iter().map(|table| table.bytes).sum();
+    let dead: u64 = tables.iter().map(|table| table.dead).sum();
+    format!("{} MB on {storage}, {dead} dead rows", bytes >> 20)
+}
+
+/// 2400000 as `2.4 million`, smaller numbers with a comma.
+fn thousands(number: u32) -> String {
+    if number >= 1_000_000 {
+        format!("{:.1} million", f64::from(number) / 1e6)
+    } else {
+        format!("{},{:03}", number / 1_000, number % 1_000)
+    }
+}

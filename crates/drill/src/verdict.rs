@@ -1,0 +1,215 @@
+//! The judgement: pure, so that each of its rules has a test that fails it.
+
+use crate::{
+    options::ActKind,
+    result::{ActResult, Detection, Verdict, VerdictLine},
+};
+
+/// Guarded must be below this share of throttling off's p99: less could be chance.
+pub(crate) const BETTER_P99: f64 = 0.8;
+/// The longest time to detect, in seconds.
+pub(crate) const MAX_DETECTION_S: f64 = 3.0;
+
+/// What the judge is given.
+pub(crate) struct Evidence<'a> {
+    pub(crate) acts: &'a [ActResult],
+    pub(crate) detection: Option<&'a Detection>,
+    /// What was found running after everything had been stopped.
+    pub(crate) left: &'a [String],
+    /// Whether left-overs were looked for (not with `--keep`, where something is left on purpose).
+    pub(crate) looked_for_left: bool,
+}
+
+pub(crate) fn judge(evidence: &Evidence<'_>) -> Verdict {
+    let find = |kind| evidence.acts.iter().find(|act| act.act == kind);
+    let mut lines = Vec::new();
+    for act in evidence.acts.iter().filter(|act| act.act.has_storm()) {
+        lines.push(storm_came(act));
+    }
+    if let Some(guarded) = find(ActKind::Guarded) {
+        if let Some(off) = find(ActKind::Unthrottled) {
+            lines.push(lower_p99(off, guarded));
+            lines.push(no_more_failures(off, guarded));
+        }
+        lines.push(detected(evidence.detection));
+        lines.push(put_back(guarded));
+    }
+    if evidence.looked_for_left {
+        lines.push(nothing_left(evidence.left));
+    }
+    Verdict { passed: !lines.is_empty() && lines.iter().all(|line| line.passed), lines, notes: notes(evidence.acts) }
+}
+
+/// An act without its storm proves nothing, least of all for a guard that prevented it by switching autovacuum off.
+fn storm_came(act: &ActResult) -> VerdictLine {
+    let vacuum = act.vacuum.as_ref();
+    let seen = vacuum.and_then(|vacuum| vacuum.first_seen_s);
+    VerdictLine {
+        claim: format!("the storm came ({})", act.act),
+        passed: seen.is_some(),
+        because: match (seen, vacuum) {
+            (Some(after), Some(vacuum)) => {
+                format!("first worker after {after:.1} s, {} workers, {:.1} s of CPU", vacuum.workers, vacuum.cpu_s)
+            }
+            _ => "no autovacuum worker was seen on the big tables".into(),
+        },
+    }
+}
+
+fn lower_p99(off: &ActResult, guarded: &ActResult) -> VerdictLine {
+    let (off, guarded) = (off.all.p99_ms, guarded.all.p99_ms);
+    VerdictLine {
+        claim: format!("guarded p99 is below {:.0} % of throttling off's", BETTER_P99 * 100.0),
+        passed: guarded < off * BETTER_P99,
+        because: format!("{guarded:.0} ms against {off:.0} ms, all services, the whole window"),
+    }
+}
+
+fn no_more_failures(off: &ActResult, guarded: &ActResult) -> VerdictLine {
+    let (off, guarded) = (off.all.failed, guarded.all.failed);
+    VerdictLine {
+        claim: "guarded fails no more requests than throttling off".into(),
+        passed: guarded <= off,
+        because: format!("{guarded} against {off} failed requests"),
+    }
+}
+
+fn detected(detection: Option<&Detection>) -> VerdictLine {
+    VerdictLine {
+        claim: format!("detected within {MAX_DETECTION_S:.0} s of the core's saturation"),
+        passed: detection.is_some_and(|detection| detection.decided_after_s <= MAX_DETECTION_S),
+        because: detection.map_or_else(
+            || "no alert about the CPU or a vacuum arrived, or the core was never saturated".into(),
+            |seen| format!("decided {:+.1} s, at the webhook {:+.1} s", seen.decided_after_s, seen.delivered_after_s),
+        ),
+    }
+}
+
+fn put_back(guarded: &ActResult) -> VerdictLine {
+    let guard = guarded.guard.as_ref();
+    VerdictLine {
+        claim: "the guard stopped cleanly and put vacuum's settings back".into(),
+        passed: guard.is_some_and(|guard| guard.stopped_cleanly && guard.settings_before == guard.settings_after),
+        because: guard.map_or_else(
+            || "there was no guard".into(),
+            |guard| {
+                let how = if guard.stopped_cleanly { "" } else { "it did not stop when asked; " };
+                if guard.settings_before == guard.settings_after {
+                    format!("{how}{}", guard.settings_after)
+                } else {
+                    format!("{how}before {}, after {}", guard.settings_before, guard.settings_after)
+                }
+            },
+        ),
+    }
+}
+
+fn nothing_left(left: &[String]) -> VerdictLine {
+    VerdictLine {
+        claim: "nothing was left running".into(),
+        passed: left.is_empty(),
+        because: if left.is_empty() {
+            "no process below the scratch directories, no port of theirs in use".into()
+        } else {
+            left.join("; ")
+        },
+    }
+}
+
+fn notes(acts: &[ActResult]) -> Vec<String> {
+    let mut notes = Vec::new();
+    for act in acts {
+        let name = match act.act {
+            ActKind::Baseline => "No vacuum",
+            ActKind::Stock => "Stock settings",
+            ActKind::Unthrottled => "Throttling off",
+            ActKind::Guarded => "Guarded",
+        };
+        let (failed, requests) = (act.all.failed, act.all.requests);
+        let words = match (act.act.has_storm(), failed) {
+            (true, 0) => format!("the storm caused no failed requests ({requests} asked)."),
+            (true, _) => format!("{failed} of {requests} requests failed in the storm."),
+            (false, _) => format!("{failed} of {requests} requests failed."),
+        };
+        notes.push(format!("{name}: {words}"));
+        if let Some(vacuum) = act.vacuum.as_ref().filter(|_| act.act == ActKind::Unthrottled)
+            && !vacuum.tables.is_empty()
+            && vacuum.finished_in_window(act.window_s) == vacuum.tables.len()
+        {
+            notes.push("With throttling off the storm ended within the act: raise --rows for a longer one.".into());
+        }
+        if let Some(guard) = act.guard.as_ref().filter(|guard| guard.false_alarms > 0) {
+            notes.push(format!("{} alert(s) fired before the storm: false alarms.", guard.false_alarms));
+        }
+    }
+    notes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::render::samples;
+
+    fn verdict(change: impl Fn(&mut Vec<ActResult>, &mut Option<Detection>, &mut Vec<String>)) -> Verdict {
+        let result = samples::result();
+        let (mut acts, mut detection, mut left) = (result.acts, result.detection, Vec::new());
+        change(&mut acts, &mut detection, &mut left);
+        judge(&Evidence { acts: &acts, detection: detection.as_ref(), left: &left, looked_for_left: true })
+    }
+
+    fn guarded(acts: &mut [ActResult]) -> &mut ActResult {
+        acts.iter_mut().find(|act| act.act == ActKind::Guarded).unwrap()
+    }
+
+    #[test]
+    fn a_good_run_passes() {
+        let verdict = verdict(|_, _, _| {});
+        assert!(verdict.passed, "{verdict:#?}");
+        assert_eq!(verdict.lines.len(), 8);
+    }
+
+    #[test]
+    fn every_rule_can_fail_and_fails_alone() {
+        type Change = fn(&mut Vec<ActResult>, &mut Option<Detection>, &mut Vec<String>);
+        let changes: [(&str, Change); 10] = [
+            ("p99", |acts, _, _| guarded(acts).all.p99_ms = 1e6),
+            ("p99", |acts, _, _| {
+                // Just not better enough.
+                let off = acts.iter().find(|act| act.act == ActKind::Unthrottled).unwrap().all.p99_ms;
+                guarded(acts).all.p99_ms = off * BETTER_P99;
+            }),
+            ("fails no more", |acts, _, _| guarded(acts).all.failed = 1_000_000),
+            ("detected", |_, detection, _| *detection = None),
+            ("detected", |_, detection, _| detection.as_mut().unwrap().decided_after_s = 3.01),
+            ("put vacuum's settings back", |acts, _, _| {
+                guarded(acts).guard.as_mut().unwrap().settings_after = "limit 1".into();
+            }),
+            ("put vacuum's settings back", |acts, _, _| guarded(acts).guard.as_mut().unwrap().stopped_cleanly = false),
+            ("storm came", |acts, _, _| guarded(acts).vacuum.as_mut().unwrap().first_seen_s = None),
+            ("storm came", |acts, _, _| guarded(acts).vacuum = None),
+            ("left running", |_, _, left| left.push("postgres (pid 1)".into())),
+        ];
+        for (claim, change) in changes {
+            let verdict = verdict(change);
+            let failed: Vec<_> = verdict.lines.iter().filter(|line| !line.passed).collect();
+            assert!(!verdict.passed, "{claim}");
+            assert!(failed.len() == 1 && failed[0].claim.contains(claim), "{claim}: {failed:#?}");
+        }
+    }
+
+    #[test]
+    fn stock_settings_without_failures_are_said_to_have_none() {
+        let verdict = verdict(|acts, _, _| acts.iter_mut().for_each(|act| act.all.failed = 0));
+        assert!(
+            verdict.notes.iter().any(|note| note.starts_with("Stock settings: the storm caused no failed requests")),
+            "{:#?}",
+            verdict.notes
+        );
+    }
+
+    #[test]
+    fn no_evidence_is_no_pass() {
+        let evidence = Evidence { acts: &[], detection: None, left: &[], looked_for_left: false };
+        assert!(!judge(&evidence).passed);
+    }
+}
