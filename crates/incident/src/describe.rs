@@ -47,7 +47,12 @@ fn line(kind: &EventKind) -> String {
             format!("Autovacuum's resting setting was {resting}{others}")
         }
         EventKind::VacuumSeen { process, kind, database, table, .. } => {
-            format!("{} of {} ran as process {}", sentence(vacuum_kind(*kind)), relation(database, table.as_ref()), process.pid)
+            format!(
+                "{} of {} ran as process {}",
+                sentence(vacuum_kind(*kind)),
+                relation(database, table.as_ref()),
+                process.pid
+            )
         }
         EventKind::VacuumGone { process, database, table, seen_for, cpu_time } => format!(
             "The vacuum of {} (process {}) was gone after {}, with {} of CPU time",
@@ -77,17 +82,19 @@ fn line(kind: &EventKind) -> String {
         }
         EventKind::AlertFailed { key, route, attempt, error, gave_up } => {
             let then = if *gave_up { "; delivery gave up" } else { "" };
-            format!("Route {} did not take {} at attempt {attempt}: {}{then}", quote(route), quote(&key.0), quote(error))
+            format!(
+                "Route {} did not take {} at attempt {attempt}: {}{then}",
+                quote(route),
+                quote(&key.0),
+                quote(error)
+            )
         }
         EventKind::ThrottleProposed { workers: who, tables, setting, reason, .. } => {
             format!("Proposed, not done: hold {} at {setting}, because {}", workers(who, tables), quote(reason))
         }
-        EventKind::ThrottleEngaged { workers: who, tables, lever: by, setting, reason } => format!(
-            "Began to hold {} at {setting} by {}, because {}",
-            workers(who, tables),
-            lever(*by),
-            quote(reason)
-        ),
+        EventKind::ThrottleEngaged { workers: who, tables, lever: by, setting, reason } => {
+            format!("Began to hold {} at {setting} by {}, because {}", workers(who, tables), lever(*by), quote(reason))
+        }
         EventKind::ThrottleAdjusted { workers: who, setting, reason } => {
             format!("Held {} at {setting} from now on, because {}", workers(who, &[]), quote(reason))
         }
@@ -104,7 +111,8 @@ fn line(kind: &EventKind) -> String {
             in_brackets(detail)
         ),
         EventKind::LeverUnavailable { lever: by, reason } => {
-            let which = by.map_or("No lever fitted".to_owned(), |by| format!("The lever \"{}\" could not be used", lever(by)));
+            let which =
+                by.map_or("No lever fitted".to_owned(), |by| format!("The lever \"{}\" could not be used", lever(by)));
             format!("{which}: {}", quote(reason))
         }
         EventKind::RestingSettingChanged { from, to, reason } => {
@@ -139,6 +147,10 @@ fn line(kind: &EventKind) -> String {
         EventKind::RecordingFailed { error, lost } => {
             format!("The journal could not be written ({}); {} lost", quote(error), count(*lost, "record"))
         }
+        EventKind::HistoryCut { events, max_size } => format!(
+            "The journal deleted {} that it should have kept, to stay within {max_size}",
+            count(*events, "event")
+        ),
         EventKind::Noted { author, text } => format!("{} noted: {}", quote(author), quote(text)),
         other => format!("An event of kind {} that this version has no words for", other.name()),
     }

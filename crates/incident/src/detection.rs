@@ -1,6 +1,9 @@
 //! How people came to know: the first alert that was decided, and the first that reached a route.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use model::{AlertKey, AlertState, EventId, EventKind};
 use serde::Serialize;
@@ -96,12 +99,12 @@ pub(crate) fn detection(conditions: &[Condition], evidence: &[Placed]) -> Detect
             gave_up: None,
         });
     }
-    let mut delivered: Vec<AlertKey> = Vec::new();
+    let mut delivered: BTreeSet<AlertKey> = BTreeSet::new();
     for event in evidence {
         match event.kind() {
             EventKind::AlertDelivered { key, state: AlertState::Firing, route, attempt, latency } => {
                 let (Some(alert), Some(since)) = (open.get(key), since.get(key)) else { continue };
-                delivered.push(key.clone());
+                delivered.insert(key.clone());
                 if found.delivered.is_none() {
                     found.delivered = Some(FirstDelivery {
                         event: event.id(),

@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use crate::{
     Cites, Engagement, Fact, GapKind, Incident, Outage, ServiceImpact, Stamp, Statement, VacuumFacts,
-    describe::{describe, relation, sentence},
+    describe::{describe, relation},
     timeline::edges,
     words::{self, count, down_reason, duration, list, quote},
 };
@@ -120,6 +120,9 @@ pub fn diagnose(incident: &Incident) -> Diagnosis {
             links.push(case.why_then());
         }
     }
+    if incident.alerts_of(rule::MEMORY_LOW).next().is_some() {
+        links.push(case.why_memory());
+    }
     if links.len() == 1 {
         links.push(Link::open(
             "Why?",
@@ -153,7 +156,8 @@ impl<'a> Case<'a> {
     }
 
     fn suspects(&self) -> Vec<&'a VacuumFacts> {
-        let mut held: BTreeSet<ProcessId> = self.incident.throttles.iter().flat_map(|t| t.workers.iter().copied()).collect();
+        let mut held: BTreeSet<ProcessId> =
+            self.incident.throttles.iter().flat_map(|t| t.workers.iter().copied()).collect();
         for p in &self.incident.evidence {
             if let EventKind::ThrottleProposed { workers, .. } = p.kind() {
                 held.extend(workers.iter().copied());
@@ -162,7 +166,8 @@ impl<'a> Case<'a> {
         let alerted = |v: &VacuumFacts| {
             self.incident.alerts_of(rule::VACUUM_STARVES_HOST).any(|(_, alert)| {
                 let pid = alert.labels.get(label::PID).is_some_and(|pid| *pid == v.process.pid.to_string());
-                let table = v.table.as_ref().is_some_and(|t| alert.labels.get(label::TABLE).is_some_and(|l| l == t.as_str()));
+                let table =
+                    v.table.as_ref().is_some_and(|t| alert.labels.get(label::TABLE).is_some_and(|l| l == t.as_str()));
                 pid || table
             })
         };
@@ -182,18 +187,18 @@ impl<'a> Case<'a> {
     }
 
     fn wrong(&self) -> Link {
-        if let Some(cites) = Cites::of(self.harmed.iter().flat_map(|s| harm_events(s))) {
-            let text = format!("{} failed people", services(&self.harmed));
+        if let Some(cites) = Cites::of(self.harmed.iter().flat_map(|s| s.harm_events())) {
+            let text = format!("Services failed people: {}", list(self.harmed.iter().map(|s| s.in_short())));
             return Link::established("What did people feel?", Fact::new(text, cites));
         }
-        let fact = match edges(self.incident.conditions.iter().filter(|c| {
-            matches!(c.kind, crate::ConditionKind::ServerDown)
-        })) {
-            Some(cites) => {
-                Fact::new(format!("PostgreSQL did not serve for {}", self.incident.server.downtime), cites)
-            }
-            None => self.incident.title.clone(),
-        };
+        let fact =
+            match edges(self.incident.conditions.iter().filter(|c| matches!(c.kind, crate::ConditionKind::ServerDown)))
+            {
+                Some(cites) => {
+                    Fact::new(format!("PostgreSQL did not serve for {}", self.incident.server.downtime), cites)
+                }
+                None => self.incident.title.clone(),
+            };
         let answered = self.incident.services.iter().filter_map(|s| {
             let text = format!(
                 "{} answered {} and failed none meanwhile; the slowest took {}",
@@ -218,7 +223,9 @@ impl<'a> Case<'a> {
         }
         let whether = format!("the database is why {names} failed");
         let no_event = "no event shows PostgreSQL down or the CPU saturated at that time";
-        Link::open(&question, whether, no_event)
+        let others =
+            self.alert_facts(rule::MEMORY_LOW).into_iter().chain(self.alert_facts(rule::CONNECTIONS_NEAR_LIMIT));
+        Link::open(&question, whether, no_event).seen(others)
     }
 
     fn services_by_server(&self, question: &str, names: &str) -> Link {
@@ -230,7 +237,7 @@ impl<'a> Case<'a> {
                 let missing = format!("{name} failed answers, and no event says at which moments");
                 return Link::open(question, whether, missing);
             }
-            let Some(declared) = service.service.as_ref().and_then(|s| self.path_to_cluster(s)) else {
+            let Some(declared) = self.path_to_cluster(&service.service) else {
                 let missing = format!(
                     "no event declares that {name} needs this PostgreSQL, directly or through others; that both failed is an association"
                 );
@@ -250,10 +257,10 @@ impl<'a> Case<'a> {
         }
         let still = self.harmed.iter().any(|s| s.outages.iter().any(|o| o.until.is_none()));
         let text = if still {
-            format!("As declared, PostgreSQL is needed by {names}; they failed when it had stopped serving")
+            format!("PostgreSQL did not serve; {names} need it as declared and failed after it had stopped")
         } else {
             format!(
-                "As declared, PostgreSQL is needed by {names}; they failed when it had stopped serving and recovered when it served again"
+                "PostgreSQL did not serve; {names} need it as declared, failed after it had stopped and recovered when it served again"
             )
         };
         match Cites::of(proof) {
@@ -310,7 +317,7 @@ impl<'a> Case<'a> {
             proof.extend(service.outages.iter().flat_map(Outage::events));
         }
         let text = format!(
-            "They recovered when pressure was taken from the database's CPUs: the vacuum was held, the CPUs went from {} to {} busy, and {names} became healthy while it was held",
+            "For want of CPU: when the vacuum was held, the database's CPUs went from {} to {} busy and {names} became healthy",
             relief.busy_before, relief.busy_after
         );
         match Cites::of(proof) {
@@ -333,8 +340,11 @@ impl<'a> Case<'a> {
     fn why_server(&self) -> Vec<Link> {
         let question = "Why did PostgreSQL not serve?";
         let server = &self.incident.server;
-        let reasons: Vec<Fact> =
-            server.reasons.iter().map(|(why, e)| Fact::of(format!("PostgreSQL did not serve: {}", down_reason(*why)), *e)).collect();
+        let reasons: Vec<Fact> = server
+            .reasons
+            .iter()
+            .map(|(why, e)| Fact::of(format!("PostgreSQL did not serve: {}", down_reason(*why)), *e))
+            .collect();
         let reboot = self.incident.gaps.iter().find(|g| {
             g.kind == GapKind::HostRebooted
                 && server.outages.iter().any(|o| o.from <= g.to.max(o.from) && o.until.is_none_or(|end| end >= g.from))
@@ -344,27 +354,34 @@ impl<'a> Case<'a> {
             let first = match before {
                 None => Link::established(
                     question,
-                    Fact::new(format!("{}; a reboot ends every process", reboot.fact.text()), reboot.fact.cites().clone()),
+                    Fact::new(
+                        format!("{}; a reboot ends every process", reboot.fact.text()),
+                        reboot.fact.cites().clone(),
+                    ),
                 )
                 .seen(reasons),
                 Some(outage) => Link::open(
                     question,
-                    "the cause lies in the host",
-                    "it had stopped serving before the host booted anew, and no event says why",
+                    "it was the host that stopped it",
+                    "no event says why it had stopped serving before the host booted anew",
                 )
-                .seen(Cites::of([outage.opened_by]).map(|c| Fact::new(format!("It stopped serving at {}", outage.from), c)))
+                .seen(
+                    Cites::of([outage.opened_by])
+                        .map(|c| Fact::new(format!("It stopped serving at {}", outage.from), c)),
+                )
                 .seen([reboot.fact.clone()])
                 .seen(reasons),
             };
             let host = Link::open(
                 "Why did the host boot anew?",
                 "it was starved, crashed or was restarted by someone",
-                "a guard dies with its host: see the kernel's log of the boot before (`journalctl -b -1`) and the provider's watchdog",
+                "no event can say it, for a guard dies with its host: see the kernel's log of the boot before (`journalctl -b -1`) and the provider's watchdog",
             )
             .seen(self.pressure_alerts().into_iter().chain(self.alert_facts(rule::MEMORY_LOW)));
             return vec![first, host];
         }
-        let Some((reason, event)) = server.reasons.iter().find(|(r, _)| *r != DownReason::Recovering).or(server.reasons.first())
+        let Some((reason, event)) =
+            server.reasons.iter().find(|(r, _)| *r != DownReason::Recovering).or(server.reasons.first())
         else {
             return Vec::new();
         };
@@ -409,6 +426,15 @@ impl<'a> Case<'a> {
         .seen(self.alert_facts(rule::CONNECTIONS_NEAR_LIMIT))
     }
 
+    fn why_memory(&self) -> Link {
+        Link::open(
+            "Where did the memory go?",
+            "one process took it, or all grew together",
+            "no event names a process by its memory: see the processes by resident size, and the kernel's log for the OOM killer",
+        )
+        .seen(self.alert_facts(rule::MEMORY_LOW))
+    }
+
     /// What the alerts of a rule said, each a quotation.
     fn alert_facts(&self, name: &str) -> Vec<Fact> {
         let fact = |(c, alert): (&crate::Condition, &model::Alert)| {
@@ -451,13 +477,16 @@ impl<'a> Case<'a> {
                     .seen([relief, against])
                     .seen(self.suspect_facts())
             }
-            (None, Some(against)) => {
-                Link::open(question, whether, "it was held and the pressure stayed: another cause, or one more, is likely")
-                    .seen([against])
-                    .seen(self.suspect_facts())
-            }
+            (None, Some(against)) => Link::open(
+                question,
+                whether,
+                "it was held and the pressure stayed: another cause, or one more, is likely",
+            )
+            .seen([against])
+            .seen(self.suspect_facts()),
             (None, None) if self.suspects.is_empty() && self.incident.throttles.is_empty() => {
-                Link::open(question, "one process took it", "no event names a process that used the CPU").seen(self.pressure_alerts())
+                Link::open(question, "one process took it", "no event names a process that used the CPU")
+                    .seen(self.pressure_alerts())
             }
             (None, None) => Link::open(
                 question,
@@ -470,8 +499,11 @@ impl<'a> Case<'a> {
     }
 
     fn suspects_named(&self) -> String {
-        let names: Vec<String> =
-            self.suspects.iter().map(|v| format!("the vacuum of {}", relation(&v.database, v.table.as_ref()))).collect();
+        let names: Vec<String> = self
+            .suspects
+            .iter()
+            .map(|v| format!("the vacuum of {}", relation(&v.database, v.table.as_ref())))
+            .collect();
         if names.is_empty() { "vacuum".into() } else { list(names) }
     }
 
@@ -482,7 +514,8 @@ impl<'a> Case<'a> {
                 (Some(cpu), Some(seen)) => format!(" used {cpu} of a core on average over {}", duration(seen)),
                 _ => " ran".to_owned(),
             };
-            let text = format!("The {kind} of {} (process {}){used}", relation(&v.database, v.table.as_ref()), v.process.pid);
+            let text =
+                format!("The {kind} of {} (process {}){used}", relation(&v.database, v.table.as_ref()), v.process.pid);
             Cites::of(v.events()).map(|cites| Fact::new(text, cites))
         };
         self.suspects.iter().filter_map(fact).collect()
@@ -492,32 +525,38 @@ impl<'a> Case<'a> {
     fn resting(&self) -> Option<(CostSetting, EventId)> {
         let started = self.suspects.iter().filter_map(|v| v.seen).map(|(at, _)| at).min();
         let by: Stamp = started.or_else(|| self.incident.throttles.iter().find_map(|t| t.engaged).map(|(at, _)| at))?;
-        let at_that_time = self.incident.evidence.iter().filter(|p| p.stamp <= by);
-        at_that_time
-            .filter_map(|p| match p.kind() {
-                EventKind::SettingsSeen { resting, .. } => Some((*resting, p.id())),
-                EventKind::RestingSettingChanged { to, .. } => Some((*to, p.id())),
-                _ => None,
-            })
-            .last()
+        self.incident.evidence.iter().rev().filter(|p| p.stamp <= by).find_map(|p| match p.kind() {
+            EventKind::SettingsSeen { resting, .. } => Some((*resting, p.id())),
+            EventKind::RestingSettingChanged { to, .. } => Some((*to, p.id())),
+            _ => None,
+        })
     }
 
     fn why_so_fast(&self) -> Link {
-        let question = "Why could it take that much?";
+        let question = "Why could the vacuum run that fast?";
         let whether = "its cost settings let it";
         let resting = self.resting();
         let rest_fact = resting.map(|(setting, event)| {
             let off = if setting.delay_ms == 0.0 { ": the cost-based delay was off" } else { "" };
             Fact::of(format!("Autovacuum's resting setting was {setting}{off}"), event)
         });
-        let slowed = self.incident.throttles.iter().find_map(|t| t.verified.iter().find(|v| v.slowed()).map(|v| (t, v)));
+        let slowed =
+            self.incident.throttles.iter().find_map(|t| t.verified.iter().find(|v| v.slowed()).map(|v| (t, v)));
         if let Some((engagement, v)) = slowed {
-            let held = engagement.adjusted.iter().take_while(|(id, _)| *id < v.event).last().map(|(_, s)| *s).or(engagement.setting);
+            let held = engagement
+                .adjusted
+                .iter()
+                .take_while(|(id, _)| *id < v.event)
+                .last()
+                .map(|(_, s)| *s)
+                .or(engagement.setting);
             let held = held.map_or_else(|| "the throttle".to_owned(), |s| s.to_string());
             let cites = Cites::one(v.event).and(engagement.engaged.map(|(_, id)| id));
             let text = format!(
-                "Its cost setting decided its speed: held at {held}, it went from {} to {} of a core",
-                v.cpu_before, v.cpu_after
+                "Its cost setting decided how fast the vacuum ran: when {} was held at {held}, it went from {} to {} of a core",
+                words::workers(&engagement.workers, &engagement.tables),
+                v.cpu_before,
+                v.cpu_after
             );
             let link = Link::established(question, Fact::new(text, cites));
             return match rest_fact {
@@ -559,12 +598,6 @@ impl<'a> Case<'a> {
     }
 }
 
-/// The events that show that a service failed people.
-fn harm_events(service: &ServiceImpact) -> Vec<EventId> {
-    let measured = service.measured_by.iter().copied().filter(|_| service.answers.failed > 0);
-    service.outages.iter().flat_map(Outage::events).chain(measured).collect()
-}
-
 fn services(harmed: &[&ServiceImpact]) -> String {
     list(harmed.iter().map(|s| quote(s.name())))
 }
@@ -586,7 +619,7 @@ fn within(service: &Outage, server: &Outage) -> bool {
 impl From<&Verdict> for Statement {
     fn from(verdict: &Verdict) -> Self {
         match verdict {
-            Verdict::Established(fact) => Self::Fact(Fact::new(sentence(fact.text()), fact.cites().clone())),
+            Verdict::Established(fact) => Self::Fact(fact.clone()),
             Verdict::NotEstablished { whether, missing } => {
                 Self::NotEstablished { whether: whether.clone(), missing: missing.clone() }
             }

@@ -3,7 +3,7 @@
 use model::{EventId, EventKind};
 use serde::Serialize;
 
-use crate::{Cites, Fact, Placed, Span, Stamp, words};
+use crate::{Cites, Fact, Placed, Span, Stamp, describe::describe, words};
 
 /// Why nobody watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -17,6 +17,8 @@ pub enum GapKind {
     GuardStopped,
     /// The host booted anew.
     HostRebooted,
+    /// The journal had to delete events that it should have kept.
+    HistoryCut,
 }
 
 /// A time in which nobody watched.
@@ -32,6 +34,9 @@ pub struct Gap {
     pub lasted: Span,
     /// In words, with its proof.
     pub fact: Fact,
+    /// The events of the proof. Not in JSON: the journal has them.
+    #[serde(skip)]
+    pub events: Vec<Placed>,
 }
 
 /// All gaps, in order. `events` are in order.
@@ -54,6 +59,12 @@ pub fn gaps(events: &[Placed]) -> Vec<Gap> {
                     words::quote(cause)
                 );
                 found.push(gap(GapKind::GuardSilent, from, event.stamp, text, Cites::one(event.id())));
+            }
+            (EventKind::HistoryCut { .. }, _) => {
+                // What was deleted is older than whatever is left.
+                let oldest = events.first().map_or(event.stamp, |first| first.stamp);
+                let text = describe(event.kind());
+                found.push(gap(GapKind::HistoryCut, oldest, event.stamp, text, Cites::one(event.id())));
             }
             (EventKind::GuardStarted { .. }, Some(last)) => {
                 let cites = Cites::one(last.id()).and([event.id()]).and(stopped);
@@ -88,6 +99,9 @@ pub fn gaps(events: &[Placed]) -> Vec<Gap> {
         }
         before = Some(event);
     }
+    for gap in &mut found {
+        gap.events = events.iter().filter(|p| gap.fact.cites().iter().any(|id| id == p.id())).cloned().collect();
+    }
     found
 }
 
@@ -98,5 +112,5 @@ fn unwatched(kind: GapKind, what: &str, last: &Placed, event: &Placed, cites: Ci
 }
 
 fn gap(kind: GapKind, from: Stamp, to: Stamp, text: String, cites: Cites) -> Gap {
-    Gap { kind, from, to, lasted: to.since(from), fact: Fact::new(text, cites) }
+    Gap { kind, from, to, lasted: to.since(from), fact: Fact::new(text, cites), events: Vec::new() }
 }

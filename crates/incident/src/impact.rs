@@ -12,6 +12,7 @@ use serde::Serialize;
 use crate::{
     Placed, Span, Stamp,
     timeline::{Condition, ConditionKind},
+    words::{count, quote},
 };
 
 /// A time in which something did not serve.
@@ -58,10 +59,10 @@ pub struct ServerImpact {
 }
 
 /// What one service lost.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ServiceImpact {
     /// Which.
-    pub service: Option<ServiceName>,
+    pub service: ServiceName,
     /// Each time in which it was unhealthy.
     pub outages: Vec<Outage>,
     /// All of them together.
@@ -77,14 +78,44 @@ pub struct ServiceImpact {
 }
 
 impl ServiceImpact {
+    fn new(service: &ServiceName) -> Self {
+        Self {
+            service: service.clone(),
+            outages: Vec::new(),
+            downtime: Span::default(),
+            answers: ServiceWindow::default(),
+            measured_by: Vec::new(),
+            impact: Vec::new(),
+            impact_by: Vec::new(),
+        }
+    }
+
     /// Whether the events show that it failed anybody.
     pub fn harmed(&self) -> bool {
         !self.outages.is_empty() || self.answers.failed > 0
     }
 
+    /// The events that show that it failed people.
+    pub fn harm_events(&self) -> impl Iterator<Item = EventId> {
+        let measured = self.measured_by.iter().copied().filter(|_| self.answers.failed > 0);
+        self.outages.iter().flat_map(Outage::events).chain(measured)
+    }
+
+    /// What it failed people in, in a few words.
+    pub(crate) fn in_short(&self) -> String {
+        let name = quote(self.name());
+        match (self.outages.is_empty(), self.answers.failed) {
+            (false, 0) => format!("{name} was unhealthy for {}", self.downtime),
+            (false, failed) => {
+                format!("{name} was unhealthy for {} and failed {}", self.downtime, count(failed, "answer"))
+            }
+            (true, failed) => format!("{name} failed {}", count(failed, "answer")),
+        }
+    }
+
     /// Its name.
     pub fn name(&self) -> &str {
-        self.service.as_ref().map_or("", ServiceName::as_str)
+        self.service.as_str()
     }
 }
 
@@ -144,7 +175,7 @@ pub(crate) fn services(conditions: &[Condition], evidence: &[Placed], until: Sta
     let mut found: BTreeMap<ServiceName, ServiceImpact> = BTreeMap::new();
     for condition in conditions {
         if let ConditionKind::ServiceUnhealthy { service } = &condition.kind {
-            let impact = found.entry(service.clone()).or_default();
+            let impact = found.entry(service.clone()).or_insert_with(|| ServiceImpact::new(service));
             let outage = Outage::of(condition, until);
             impact.downtime = impact.downtime.plus(outage.lasted);
             impact.outages.push(outage);
@@ -152,7 +183,7 @@ pub(crate) fn services(conditions: &[Condition], evidence: &[Placed], until: Sta
     }
     for event in evidence {
         if let EventKind::ServiceMeasured { service, answers } = event.kind() {
-            let impact = found.entry(service.clone()).or_default();
+            let impact = found.entry(service.clone()).or_insert_with(|| ServiceImpact::new(service));
             let sum = &mut impact.answers;
             sum.window = sum.window.saturating_add(answers.window);
             sum.succeeded = sum.succeeded.saturating_add(answers.succeeded);
@@ -175,7 +206,7 @@ pub(crate) fn services(conditions: &[Condition], evidence: &[Placed], until: Sta
             }
         }
     }
-    found.into_iter().map(|(name, impact)| ServiceImpact { service: Some(name), ..impact }).collect()
+    found.into_values().collect()
 }
 
 /// Vacuums in the order in which they appeared.
@@ -196,10 +227,9 @@ pub(crate) fn vacuums(evidence: &[Placed]) -> Vec<VacuumFacts> {
             EventKind::VacuumGone { process, database, table, seen_for, cpu_time } => {
                 let gone = Some((event.stamp, event.id()));
                 // A worker goes from table to table: the newest vacuum of this process on this table that has not ended.
-                let open = found
-                    .iter_mut()
-                    .rev()
-                    .find(|v| v.process == *process && v.table == *table && v.database == *database && v.gone.is_none());
+                let open = found.iter_mut().rev().find(|v| {
+                    v.process == *process && v.table == *table && v.database == *database && v.gone.is_none()
+                });
                 match open {
                     Some(vacuum) => {
                         (vacuum.gone, vacuum.seen_for, vacuum.cpu_time) = (gone, Some(*seen_for), Some(*cpu_time));

@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use model::{EventId, EventKind, Mode};
+use model::{EventId, EventKind, Mode, event::ReleaseReason};
 
-use crate::{Cites, Diagnosis, Fact, GapKind, Incident, Statement, Verdict, diagnose::Link, words, words::quote};
+use crate::{
+    Cites, Diagnosis, Engagement, Fact, GapKind, Incident, ServiceImpact, Statement, Verdict, diagnose::Link, words,
+    words::quote,
+};
 
 /// From the first sign to the first alert: longer than this is a lesson. The product's own promise.
 const DETECTION_GOAL: Duration = Duration::from_secs(3);
@@ -22,21 +25,34 @@ pub fn went_well(incident: &Incident) -> Vec<Statement> {
         let text = format!("The first alert was decided {} after its condition began", first.time_to_detect);
         out.push(Fact::of(text, first.event).into());
     }
-    for throttle in &incident.throttles {
-        if let Some(v) = throttle.relieved() {
-            let text = format!("Holding the vacuum took the CPUs from {} to {} busy", v.busy_before, v.busy_after);
-            out.push(Fact::of(text, v.event).into());
-        }
-        if let Some(release) = &throttle.released
-            && throttle.engaged.is_some()
-        {
-            let text = format!("The throttle was let go by itself after {}", words::duration(release.held));
-            out.push(Fact::of(text, release.event).into());
-        }
+    let reliefs: Vec<_> = incident.throttles.iter().filter_map(|t| t.relieved()).collect();
+    if let (Some(first), Some(cites)) = (reliefs.first(), Cites::of(reliefs.iter().map(|v| v.event))) {
+        let more = match reliefs.len() {
+            1 => String::new(),
+            n => format!(" the first time of {n}"),
+        };
+        let text =
+            format!("Holding the vacuum took the CPUs from {} to {} busy{more}", first.busy_before, first.busy_after);
+        out.push(Fact::new(text, cites).into());
+    }
+    let released = incident.throttles.iter().filter_map(|t| t.released.as_ref());
+    let released: Vec<_> = released.filter(|r| r.reason != ReleaseReason::LeftBehind).collect();
+    if let (Some(longest), Some(cites)) =
+        (released.iter().map(|r| r.held).max(), Cites::of(released.iter().map(|r| r.event)))
+    {
+        let text = match released.len() {
+            1 => format!("The throttle was let go again after {}", words::duration(longest)),
+            n => format!("{n} throttles were let go again, the longest after {}", words::duration(longest)),
+        };
+        out.push(Fact::new(text, cites).into());
     }
     for service in incident.services.iter().filter(|s| !s.harmed()) {
         if let Some(cites) = Cites::of(service.measured_by.iter().copied()) {
-            let text = format!("{} answered {} and failed none", quote(service.name()), words::count(service.answers.succeeded, "request"));
+            let text = format!(
+                "{} answered {} and failed none",
+                quote(service.name()),
+                words::count(service.answers.succeeded, "request")
+            );
             out.push(Fact::new(text, cites).into());
         }
     }
@@ -59,6 +75,9 @@ pub fn went_wrong(incident: &Incident) -> Vec<Statement> {
         Some(_) => {}
         None => out.push(Statement::not_recorded("an alert: nobody was told by oxpecker")),
     }
+    if detection.first.is_some() && detection.delivered.is_none() {
+        out.push(Statement::not_recorded("a route that took an alert: nobody was reached by oxpecker"));
+    }
     if let Some(delivered) = &detection.delivered
         && delivered.latency > DELIVERY_GOAL
     {
@@ -78,13 +97,13 @@ pub fn went_wrong(incident: &Incident) -> Vec<Statement> {
     if let Some(cites) = Cites::of(levers(incident).into_iter().map(|(_, id)| id)) {
         out.push(Fact::new("The governor wanted to act and had no lever", cites).into());
     }
-    for throttle in &incident.throttles {
-        if let Some(cites) = Cites::of(throttle.verified.iter().filter(|v| !v.obeyed).map(|v| v.event)) {
-            out.push(Fact::new("Workers did not obey a throttle", cites).into());
-        }
-        if let Some(cites) = throttle.refuted() {
-            out.push(Fact::new("Vacuum was held and that did not take the pressure away", cites).into());
-        }
+    let verified = incident.throttles.iter().flat_map(|t| &t.verified);
+    if let Some(cites) = Cites::of(verified.filter(|v| !v.obeyed).map(|v| v.event)) {
+        out.push(Fact::new("Workers did not obey a throttle", cites).into());
+    }
+    let in_vain = incident.throttles.iter().filter_map(Engagement::refuted);
+    if let Some(cites) = Cites::of(in_vain.flat_map(|c| c.iter().collect::<Vec<_>>())) {
+        out.push(Fact::new("Vacuum was held and that did not take the pressure away", cites).into());
     }
     out.extend(incident.gaps.iter().map(|g| Statement::Fact(g.fact.clone())));
     if let Some(cites) = Cites::of(recording_failures(incident)) {
@@ -102,46 +121,63 @@ pub fn tasks(incident: &Incident, diagnosis: &Diagnosis) -> Vec<Statement> {
     }
     vacuum_tasks(incident, &mut out);
     alert_tasks(incident, &mut out);
-    for gap in &incident.gaps {
-        let task = match gap.kind {
-            GapKind::GuardDied => "Find out why the guard died: `journalctl -u oxpecker`, and the kernel's log for the OOM killer",
-            GapKind::GuardSilent => "Find out what kept the guard from running: the host's CPU, memory and suspends at that time",
-            GapKind::GuardStopped => "Check why the guard was stopped at that time and that it starts with the host",
-            GapKind::HostRebooted => {
-                "Find out why the host booted anew: `journalctl -b -1 -e`, the provider's console and watchdog"
-            }
-        };
-        out.push(Statement::task(task, gap.fact.cites().iter()));
+    for kind in
+        [GapKind::GuardDied, GapKind::GuardSilent, GapKind::GuardStopped, GapKind::HostRebooted, GapKind::HistoryCut]
+    {
+        let gaps = incident.gaps.iter().filter(|g| g.kind == kind);
+        if let Some(cites) = Cites::of(gaps.flat_map(|g| g.fact.cites().iter())) {
+            out.push(Statement::task(gap_task(kind), cites.iter()));
+        }
     }
     let lost = recording_failures(incident);
     if !lost.is_empty() {
         out.push(Statement::task("Give the journal's file system room, or move state_dir", lost));
     }
-    for service in incident.services.iter().filter(|s| s.harmed()) {
-        let declared = incident.evidence.iter().any(|p| {
-            matches!(p.kind(), EventKind::ServiceDeclared { service: s, depends_on, .. }
-                if Some(s) == service.service.as_ref() && !depends_on.is_empty())
-        });
-        if !declared {
-            let harm = service.outages.iter().map(|o| o.opened_by).chain(service.measured_by.iter().copied());
-            let name = quote(service.name());
-            out.push(Statement::task(
-                format!("Declare what {name} needs (`depends_on` in its [[service]]), so that the next report can tell cause from company"),
-                harm,
-            ));
-        }
-        if service.impact.is_empty() {
-            let harm = service.outages.iter().map(|o| o.opened_by).chain(service.measured_by.iter().copied());
-            out.push(Statement::task(
-                format!("Say what people lose while {} is down (`impact` in its [[service]])", quote(service.name())),
-                harm,
-            ));
-        }
-    }
+    service_tasks(incident, &mut out);
     if let Some(Link { question, verdict: Verdict::NotEstablished { missing, .. }, .. }) = diagnosis.break_at() {
         out.push(Statement::task(format!("Answer \"{question}\", which the events leave open: {missing}"), []));
     }
     out
+}
+
+fn gap_task(kind: GapKind) -> &'static str {
+    match kind {
+        GapKind::GuardDied => {
+            "Find out why the guard died: `journalctl -u oxpecker`, and the kernel's log for the OOM killer"
+        }
+        GapKind::GuardSilent => {
+            "Find out what kept the guard from running: the host's CPU, memory and suspends at that time"
+        }
+        GapKind::GuardStopped => "Check why the guard was stopped at that time and that it starts with the host",
+        GapKind::HostRebooted => {
+            "Find out why the host booted anew: `journalctl -b -1 -e`, the provider's console and watchdog"
+        }
+        GapKind::HistoryCut => "Give the journal more room: what was deleted can't be told any more",
+    }
+}
+
+fn service_tasks(incident: &Incident, out: &mut Vec<Statement>) {
+    let declared = |s: &ServiceImpact| {
+        incident.evidence.iter().any(|p| {
+            matches!(p.kind(), EventKind::ServiceDeclared { service, depends_on, .. }
+                if *service == s.service && !depends_on.is_empty())
+        })
+    };
+    let harmed = || incident.services.iter().filter(|s| s.harmed());
+    let mut ask = |of: Vec<&ServiceImpact>, text: &dyn Fn(String) -> String| {
+        if !of.is_empty() {
+            let names = words::list(of.iter().map(|s| quote(s.name())));
+            out.push(Statement::task(text(names), of.iter().flat_map(|s| s.harm_events())));
+        }
+    };
+    ask(harmed().filter(|s| !declared(s)).collect(), &|names| {
+        format!(
+            "Declare what {names} need (`depends_on` in [[service]]), so that the next report can tell cause from company"
+        )
+    });
+    ask(harmed().filter(|s| s.impact.is_empty()).collect(), &|names| {
+        format!("Say what people lose while {names} are down (`impact` in [[service]])")
+    });
 }
 
 fn vacuum_tasks(incident: &Incident, out: &mut Vec<Statement>) {
@@ -174,7 +210,9 @@ fn vacuum_tasks(incident: &Incident, out: &mut Vec<Statement>) {
         }
     }
     let off = incident.evidence.iter().rev().find_map(|p| match p.kind() {
-        EventKind::SettingsSeen { resting, .. } | EventKind::RestingSettingChanged { to: resting, .. } => Some((*resting, p.id())),
+        EventKind::SettingsSeen { resting, .. } | EventKind::RestingSettingChanged { to: resting, .. } => {
+            Some((*resting, p.id()))
+        }
         _ => None,
     });
     if let Some((setting, id)) = off
@@ -196,7 +234,10 @@ fn alert_tasks(incident: &Incident, out: &mut Vec<Statement>) {
     let silent = detection.undelivered.iter().filter(|a| a.failures.is_empty()).map(|a| a.event);
     let silent: Vec<_> = silent.collect();
     if !silent.is_empty() {
-        out.push(Statement::task("Check that an alert route is configured for these alerts: no delivery is recorded", silent));
+        out.push(Statement::task(
+            "Check that an alert route is configured for these alerts: no delivery is recorded",
+            silent,
+        ));
     }
     if detection.first.is_none() {
         let opened = incident.conditions.iter().map(|c| c.opened_by);

@@ -21,7 +21,7 @@ pub fn render(report: &Report) -> String {
     line(
         &mut out,
         &format!(
-            "{NOTE} each fact names the journal's events that prove it, such as {}; they are listed at the end. Times are UTC. Durations are by the host's boot clock unless they say otherwise.",
+            "{NOTE} each fact names the journal's events that prove it, such as {}; they are listed at the end. Times are UTC. Durations are by the host's boot clock, which no step of the wall clock changes; those marked (wall clock) span a reboot.",
             example(report)
         ),
     );

@@ -6,15 +6,18 @@ use model::{Event, EventId, EventKind};
 use serde::Serialize;
 
 use crate::{
-    Cites, Diagnosis, Fact, Incident, IncidentId, Placed, SCHEMA_VERSION, ServiceImpact, Statement, Verdict,
-    describe::describe,
+    Cites, Diagnosis, Fact, Incident, IncidentId, Placed, SCHEMA_VERSION, ServiceImpact, Stamp, Statement, Verdict,
+    describe::{describe, relation},
     diagnose, lessons, markdown,
     timeline::{ConditionKind, edges},
     words::{self, count, list, quote},
 };
 
-/// Facts of one kind that a section lists; the rest are counted in one sentence.
-const MAX_LISTED_FACTS: usize = 30;
+/// Statements of one part of a section; the rest are counted in one sentence.
+const MAX_STATEMENTS: usize = 30;
+
+/// Steps of the clock, and gaps, that the summary names; the sections after it name the rest.
+const MAX_IN_SUMMARY: usize = 3;
 
 /// A section's heading.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -116,7 +119,7 @@ impl Report {
 /// The post-mortem of an incident.
 pub fn report(incident: &Incident) -> Report {
     let diagnosis = diagnose::diagnose(incident);
-    let sections = vec![
+    let mut sections = vec![
         section(Heading::Summary, summary(incident, &diagnosis)),
         section(Heading::Leadup, leadup(incident)),
         section(Heading::Impact, impact(incident)),
@@ -134,9 +137,21 @@ pub fn report(incident: &Incident) -> Report {
         },
         section(Heading::Tasks, or_else(lessons::tasks(incident, &diagnosis), "a reason for a task")),
     ];
+    for part in sections.iter_mut().flat_map(|s| &mut s.parts) {
+        bound(&mut part.statements);
+    }
     let title = incident.title.clone();
     let cited = cited(incident, &title, &sections);
     Report { schema_version: SCHEMA_VERSION, incident: incident.id, title, diagnosis, sections, cited }
+}
+
+/// Cuts to [`MAX_STATEMENTS`] and says so.
+fn bound(statements: &mut Vec<Statement>) {
+    if statements.len() > MAX_STATEMENTS {
+        let rest = statements.split_off(MAX_STATEMENTS);
+        let text = format!("{} more are left out here", rest.len());
+        statements.push(Statement::note(text, rest.iter().flat_map(Statement::shown)));
+    }
 }
 
 fn section(heading: Heading, statements: Vec<Statement>) -> Section {
@@ -163,45 +178,50 @@ fn cited(incident: &Incident, title: &Fact, sections: &[Section]) -> Vec<CitedEv
         };
         CitedEvent { event: p.event.clone(), offset, text: describe(p.kind()) }
     };
-    incident.evidence.iter().filter(|p| ids.contains(&p.id())).map(of).collect()
+    let mut events: Vec<&Placed> =
+        incident.evidence.iter().chain(incident.gaps.iter().flat_map(|g| &g.events)).collect();
+    events.sort_by_key(|p| (p.stamp, p.id()));
+    events.dedup_by_key(|p| p.id());
+    events.into_iter().filter(|p| ids.contains(&p.id())).map(of).collect()
 }
 
 fn summary(incident: &Incident, diagnosis: &Diagnosis) -> Vec<Statement> {
     let mut out: Vec<Statement> = Vec::new();
-    let of = incident.cluster.as_deref().map(|c| format!(" on cluster {}", quote(c))).unwrap_or_default();
-    out.push(Fact::new(format!("{}{of}", incident.title.text()), incident.title.cites().clone()).into());
+    out.push(incident.title.clone().into());
+    let of = incident.cluster.as_deref().map_or_else(|| "It".to_owned(), |c| format!("On cluster {} it", quote(c)));
+    let guard = incident.evidence.iter().find(|p| matches!(p.kind(), EventKind::GuardStarted { .. })).map(Placed::id);
     if let Some(cites) = edges(&incident.conditions) {
         let text = match incident.end {
-            Some(end) => format!("It began at {} and was over at {end}, after {}", incident.start, incident.lasted),
+            Some(end) => format!("{of} began at {} and was over at {end}, after {}", incident.start, incident.lasted),
             None => format!(
-                "It began at {} and was not over at {}, {} later, where the journal's events of it end",
+                "{of} began at {} and was not over at {}, {} later, when the newest event of it was recorded",
                 incident.start, incident.known_until, incident.lasted
             ),
         };
         let newest = incident.evidence.last().filter(|_| incident.is_open()).map(Placed::id);
-        out.push(Fact::new(text, cites.and(newest)).into());
+        let named = guard.filter(|_| incident.cluster.is_some());
+        out.push(Fact::new(text, cites.and(newest).and(named)).into());
     }
     out.extend(harm_in_short(incident));
     out.extend(response_in_short(incident));
-    out.push(match diagnosis.cause() {
-        Some(cause) => {
-            Fact::new(format!("As far as the events prove a cause: {}", lower(cause.text())), cause.cites().clone()).into()
-        }
-        None => unproven(diagnosis),
-    });
-    for event in &incident.evidence {
-        if matches!(event.kind(), EventKind::ClockStepped { .. }) {
-            out.push(Fact::of(describe(event.kind()), event.id()).into());
-            out.push(Statement::note(
-                "Times of day before and after the step do not compare; durations here are by the boot clock and are not touched by it",
-                [event.id()],
-            ));
-        }
+    out.extend(root_cause(diagnosis));
+    let steps: Vec<&Placed> = incident
+        .evidence
+        .iter()
+        .filter(|p| p.stamp >= incident.start && matches!(p.kind(), EventKind::ClockStepped { .. }))
+        .collect();
+    if let Some(cites) = Cites::of(steps.iter().map(|p| p.id())) {
+        let because: Vec<EventId> = cites.iter().collect();
+        out.extend(steps.iter().take(MAX_IN_SUMMARY).map(|p| Statement::Fact(Fact::of(describe(p.kind()), p.id()))));
+        out.push(Statement::note(
+            "times of day before and after a step do not compare; durations by the boot clock are not touched by it",
+            because,
+        ));
     }
-    out.extend(incident.gaps.iter().map(|g| Statement::Fact(g.fact.clone())));
+    out.extend(incident.gaps.iter().take(MAX_IN_SUMMARY).map(|g| Statement::Fact(g.fact.clone())));
     if !incident.gaps.is_empty() {
         out.push(Statement::note(
-            "What happened while the journal has nothing is not known; a duration that spans it is an upper bound",
+            "what happened while the journal has nothing is not known; of a thing that ended meanwhile only the latest possible end is shown",
             [],
         ));
     }
@@ -214,19 +234,9 @@ fn harm_in_short(incident: &Incident) -> Vec<Statement> {
     if let Some(cites) = edges(incident.conditions.iter().filter(|c| matches!(c.kind, ConditionKind::ServerDown))) {
         out.push(Fact::new(format!("PostgreSQL did not serve for {}", incident.server.downtime), cites).into());
     }
-    let short = harmed.iter().map(|s| match (s.outages.is_empty(), s.answers.failed) {
-        (false, 0) => format!("{} was unhealthy for {}", quote(s.name()), s.downtime),
-        (false, failed) => {
-            format!("{} was unhealthy for {} and failed {}", quote(s.name()), s.downtime, count(failed, "answer"))
-        }
-        (true, failed) => format!("{} failed {}", quote(s.name()), count(failed, "answer")),
-    });
-    let events = harmed.iter().flat_map(|s| {
-        let measured = s.measured_by.iter().copied().filter(|_| s.answers.failed > 0);
-        s.outages.iter().flat_map(|o| o.events()).chain(measured)
-    });
-    match Cites::of(events) {
-        Some(cites) => out.push(Fact::new(format!("Services that failed people: {}", list(short)), cites).into()),
+    let short = harmed.iter().map(|s| s.in_short());
+    match Cites::of(harmed.iter().flat_map(|s| s.harm_events())) {
+        Some(cites) => out.push(Fact::new(format!("Services failed people: {}", list(short)), cites).into()),
         None => out.push(Statement::not_recorded("a service that was unhealthy, or an answer that failed")),
     }
     out
@@ -236,15 +246,25 @@ fn response_in_short(incident: &Incident) -> Vec<Statement> {
     let engaged = incident.throttles.iter().filter_map(|t| t.engaged.map(|(_, id)| (t, id)));
     let engaged: Vec<_> = engaged.collect();
     if let Some((first, _)) = engaged.first()
-        && let Some(cites) = Cites::of(engaged.iter().map(|(t, id)| [Some(*id), t.released.as_ref().map(|r| r.event)]).flat_map(|e| e.into_iter().flatten()))
+        && let Some(cites) = Cites::of(
+            engaged
+                .iter()
+                .map(|(t, id)| [Some(*id), t.released.as_ref().map(|r| r.event)])
+                .flat_map(|e| e.into_iter().flatten()),
+        )
     {
-        let held: std::time::Duration = engaged.iter().filter_map(|(t, _)| t.released.as_ref()).map(|r| r.held).fold(
-            std::time::Duration::ZERO,
-            std::time::Duration::saturating_add,
-        );
-        let times = if engaged.len() == 1 { String::new() } else { format!(", {} in all", count(engaged.len() as u64, "time")) };
+        let held: std::time::Duration = engaged
+            .iter()
+            .filter_map(|(t, _)| t.released.as_ref())
+            .map(|r| r.held)
+            .fold(std::time::Duration::ZERO, std::time::Duration::saturating_add);
+        let times = if engaged.len() == 1 {
+            String::new()
+        } else {
+            format!(", {} in all,", count(engaged.len() as u64, "time"))
+        };
         let released = engaged.iter().all(|(t, _)| t.released.is_some());
-        let until = if released { format!("; held for {}", words::duration(held)) } else { String::new() };
+        let until = if released { format!(" for {}", words::duration(held)) } else { String::new() };
         let text = format!("Oxpecker held {}{times}{until}", words::workers(&first.workers, &first.tables));
         return vec![Fact::new(text, cites).into()];
     }
@@ -264,14 +284,18 @@ fn unproven(diagnosis: &Diagnosis) -> Statement {
 fn leadup(incident: &Incident) -> Vec<Statement> {
     let before = incident.evidence.iter().filter(|p| p.stamp < incident.start);
     let telling = before.filter(|p| {
-        !matches!(p.kind(), EventKind::ServiceMeasured { .. } | EventKind::AlertDelivered { .. } | EventKind::ServiceDeclared { .. })
+        !matches!(
+            p.kind(),
+            EventKind::ServiceMeasured { .. } | EventKind::AlertDelivered { .. } | EventKind::ServiceDeclared { .. }
+        )
     });
-    or_else(dated(incident, telling.collect()), "anything in the minutes before")
+    or_else(dated(incident, &telling.collect::<Vec<_>>()), "anything in the minutes before")
 }
 
 /// Events with their times, one a sentence; the oldest are counted where there are too many.
-fn dated(incident: &Incident, events: Vec<&Placed>) -> Vec<Statement> {
-    let left_out = events.len().saturating_sub(MAX_LISTED_FACTS);
+fn dated(incident: &Incident, events: &[&Placed]) -> Vec<Statement> {
+    // One less than a part may have, for the sentence that counts the older ones.
+    let left_out = events.len().saturating_sub(MAX_STATEMENTS - 1);
     let (old, shown) = events.split_at(left_out);
     let mut out: Vec<Statement> = Vec::new();
     if let Some(cites) = Cites::of(old.iter().map(|p| p.id())) {
@@ -293,7 +317,9 @@ fn impact(incident: &Incident) -> Vec<Statement> {
         if let Some(cites) = Cites::of(outage.events()) {
             let text = match outage.until {
                 Some(until) => format!("PostgreSQL did not serve from {} to {until}, {}", outage.from, outage.lasted),
-                None => format!("PostgreSQL did not serve from {} on, {} as far as is known", outage.from, outage.lasted),
+                None => {
+                    format!("PostgreSQL did not serve from {} on, {} as far as is known", outage.from, outage.lasted)
+                }
             };
             out.push(Fact::new(text, cites).into());
         }
@@ -304,7 +330,7 @@ fn impact(incident: &Incident) -> Vec<Statement> {
     if !incident.services.iter().any(ServiceImpact::harmed) {
         out.push(Statement::not_recorded("a service that was unhealthy, or an answer that failed"));
     }
-    bounded(out)
+    out
 }
 
 fn service_impact(service: &ServiceImpact) -> Vec<Statement> {
@@ -315,12 +341,15 @@ fn service_impact(service: &ServiceImpact) -> Vec<Statement> {
             1 => "once".to_owned(),
             n => format!("{n} times"),
         };
-        let still = if service.outages.iter().any(|o| o.until.is_none()) { ", and still is as far as is known" } else { "" };
-        out.push(Fact::new(format!("{name} was unhealthy {times}, for {} in all{still}", service.downtime), cites).into());
+        let still =
+            if service.outages.iter().any(|o| o.until.is_none()) { ", and still is as far as is known" } else { "" };
+        out.push(
+            Fact::new(format!("{name} was unhealthy {times}, for {} in all{still}", service.downtime), cites).into(),
+        );
     }
     if let Some(cites) = Cites::of(service.measured_by.iter().copied()) {
         let text = format!(
-            "{name} failed {} of {}, measured over {}; the slowest took {}",
+            "{} of {} of {name} failed, measured over {}; the slowest took {}",
             service.answers.failed,
             count(service.answers.failed.saturating_add(service.answers.succeeded), "answer"),
             words::duration(service.answers.window),
@@ -377,7 +406,11 @@ fn detection(incident: &Incident) -> Vec<Statement> {
     }
     for alert in &found.undelivered {
         if let Some(event) = alert.gave_up {
-            let text = format!("Delivery of {} gave up after {}", quote(&alert.key.0), count(alert.failures.len() as u64, "failed attempt"));
+            let text = format!(
+                "Delivery of {} gave up after {}",
+                quote(&alert.key.0),
+                count(alert.failures.len() as u64, "failed attempt")
+            );
             out.push(Fact::new(text, Cites::one(event).and(alert.failures.iter().copied())).into());
         }
     }
@@ -388,23 +421,23 @@ fn detection(incident: &Incident) -> Vec<Statement> {
         .filter(|c| found.first.as_ref().is_some_and(|f| f.event != c.opened_by))
         .filter_map(|c| incident.evidence.iter().find(|p| p.id() == c.opened_by))
         .collect();
-    out.extend(dated(incident, others));
-    bounded(out)
+    out.extend(dated(incident, &others));
+    out
 }
 
 /// What a sentence of the response is about; a run of the same is one sentence.
 fn response_group(kind: &EventKind) -> Option<&'static str> {
     match kind {
         EventKind::ThrottleProposed { .. } => Some("proposal"),
-        EventKind::ThrottleEngaged { .. } => Some("beginning of a throttle"),
-        EventKind::ThrottleAdjusted { .. } => Some("adjustment of the throttle"),
-        EventKind::ThrottleVerified { .. } => Some("measurement of the throttle"),
+        EventKind::ThrottleEngaged { .. } => Some("beginning"),
+        EventKind::ThrottleAdjusted { .. } => Some("adjustment"),
+        EventKind::ThrottleVerified { .. } => Some("measurement"),
         EventKind::ThrottleReleased { .. } => Some("release"),
         EventKind::LeverUnavailable { .. } => Some("missing lever"),
-        EventKind::RestingSettingChanged { .. } => Some("change of the resting setting"),
+        EventKind::RestingSettingChanged { .. } => Some("change"),
         EventKind::Noted { .. } => Some("note"),
-        EventKind::GuardStarted { .. } => Some("start of a guard"),
-        EventKind::GuardStopped { .. } => Some("stop of a guard"),
+        EventKind::GuardStarted { .. } => Some("start"),
+        EventKind::GuardStopped { .. } => Some("stop"),
         _ => None,
     }
 }
@@ -420,7 +453,10 @@ fn response(incident: &Incident) -> Vec<Statement> {
     }
     let acts = incident.evidence.iter().filter(|p| {
         // The leadup shows what changed before; a throttle from before belongs here all the same.
-        let standing = matches!(p.kind(), EventKind::RestingSettingChanged { .. } | EventKind::GuardStarted { .. } | EventKind::Noted { .. });
+        let standing = matches!(
+            p.kind(),
+            EventKind::RestingSettingChanged { .. } | EventKind::GuardStarted { .. } | EventKind::Noted { .. }
+        );
         p.stamp >= incident.start || !standing
     });
     let acts: Vec<(&Placed, &'static str)> = acts.filter_map(|p| response_group(p.kind()).map(|g| (p, g))).collect();
@@ -430,36 +466,22 @@ fn response(incident: &Incident) -> Vec<Statement> {
     }
     for run in acts.chunk_by(|(_, a), (_, b)| a == b && !["note", "missing lever"].contains(a)) {
         let Some(((first, group), more)) = run.split_first() else { continue };
-        out.extend(dated(incident, vec![first]));
-        if let (Some((last, _)), Some(cites)) = (more.last(), Cites::of(more.iter().map(|(p, _)| p.id()))) {
-            let text = match more.len() {
-                1 => format!("Then: {}", describe(last.kind())),
-                n => format!("Then {} in all up to {}, the last: {}", count(n as u64, &format!("further {group}")), last.stamp, describe(last.kind())),
-            };
+        out.extend(dated(incident, &[first]));
+        if let [(only, _)] = more {
+            out.extend(dated(incident, &[only]));
+        } else if let (Some((last, _)), Some(cites)) = (more.last(), Cites::of(more.iter().map(|(p, _)| p.id()))) {
+            let further = count(more.len() as u64, &format!("further {group}"));
+            let text = format!("Then {further} up to {}, the last: {}", last.stamp, describe(last.kind()));
             out.push(Fact::new(text, cites).into());
         }
     }
-    bounded(out)
-}
-
-/// At most [`MAX_LISTED_FACTS`] statements; the facts left out are counted and cited.
-fn bounded(mut statements: Vec<Statement>) -> Vec<Statement> {
-    if statements.len() <= MAX_LISTED_FACTS {
-        return statements;
-    }
-    let rest = statements.split_off(MAX_LISTED_FACTS);
-    if let Some(cites) = Cites::of(rest.iter().flat_map(Statement::shown)) {
-        statements.push(Fact::new(format!("{} more are left out here", count(rest.len() as u64, "sentence")), cites).into());
-    }
-    statements
+    out
 }
 
 fn recovery(incident: &Incident) -> Vec<Statement> {
-    let mut ends: Vec<_> = incident.conditions.iter().filter_map(|c| Some((c.ended?, c.ended_by?, c))).collect();
-    ends.sort_by_key(|(at, id, _)| (*at, *id));
-    let mut out: Vec<Statement> = Vec::new();
-    for (at, event, condition) in ends {
-        let after = at.since(incident.start);
+    let mut ends: Vec<(Stamp, EventId, String)> = Vec::new();
+    for condition in &incident.conditions {
+        let (Some(at), Some(event)) = (condition.ended, condition.ended_by) else { continue };
         let what = match &condition.kind {
             ConditionKind::Alert { alert } if condition.end_unseen => {
                 format!("the alert {} had ended unseen before its next episode", quote(&alert.rule.0))
@@ -468,58 +490,60 @@ fn recovery(incident: &Incident) -> Vec<Statement> {
             ConditionKind::ServerDown => "PostgreSQL served again".to_owned(),
             ConditionKind::ServiceUnhealthy { service } => format!("{} was healthy again", quote(service.as_str())),
         };
-        out.push(Fact::of(format!("{after} after the start ({at}), {what}"), event).into());
+        ends.push((at, event, what));
     }
-    for vacuum in &incident.vacuums {
-        if let (Some((at, id)), Some(EventKind::VacuumGone { .. })) =
-            (vacuum.gone, vacuum.gone.and_then(|(_, id)| incident.evidence.iter().find(|p| p.id() == id)).map(Placed::kind))
-            && at >= incident.start
-            && let Some(event) = incident.evidence.iter().find(|p| p.id() == id)
-        {
-            out.push(Fact::of(format!("{} after the start: {}", at.since(incident.start), describe(event.kind())), id).into());
+    for event in incident.evidence.iter().filter(|p| p.stamp >= incident.start) {
+        if let EventKind::VacuumGone { database, table, cpu_time, .. } = event.kind() {
+            let cpu = words::duration(*cpu_time);
+            let what =
+                format!("the vacuum of {} was gone, having used {cpu} of CPU time", relation(database, table.as_ref()));
+            ends.push((event.stamp, event.id(), what));
         }
     }
+    ends.sort();
+    let told = ends.into_iter().map(|(at, event, what)| {
+        Fact::of(format!("{at}, {} after the start: {what}", at.since(incident.start)), event).into()
+    });
+    let mut out: Vec<Statement> = told.collect();
     let mut still: BTreeMap<String, EventId> = BTreeMap::new();
     for condition in incident.conditions.iter().filter(|c| c.ended.is_none()) {
         let what = match &condition.kind {
-            ConditionKind::Alert { alert } => format!("the end of the alert {} ({})", quote(&alert.rule.0), quote(&alert.summary)),
+            ConditionKind::Alert { alert } => {
+                format!("the end of the alert {} ({})", quote(&alert.rule.0), quote(&alert.summary))
+            }
             ConditionKind::ServerDown => "PostgreSQL serving again".to_owned(),
             ConditionKind::ServiceUnhealthy { service } => format!("{} being healthy again", quote(service.as_str())),
         };
         still.entry(what).or_insert(condition.opened_by);
     }
-    let mut out = bounded(out);
-    out.extend(still.into_keys().take(MAX_LISTED_FACTS).map(Statement::not_recorded));
+    out.extend(still.into_keys().map(Statement::not_recorded));
     out
 }
 
 fn whys(diagnosis: &Diagnosis) -> Vec<Part> {
     let part = |(n, link): (usize, &crate::Link)| {
-        let mut statements: Vec<Statement> = vec![(&link.verdict).into()];
-        statements.extend(link.seen.iter().cloned());
+        let mut statements: Vec<Statement> = vec![labelled("Established", (&link.verdict).into())];
+        statements.extend(link.seen.iter().cloned().map(|seen| labelled("Seen", seen)));
         Part { label: Some(format!("{}. {}", n + 1, link.question)), statements }
     };
     diagnosis.links.iter().enumerate().map(part).collect()
 }
 
+/// A fact with a word before it that says what it is to its question; other statements say so themselves.
+fn labelled(label: &str, statement: Statement) -> Statement {
+    match statement {
+        Statement::Fact(fact) => Fact::new(format!("{label}: {}", fact.text()), fact.cites().clone()).into(),
+        other => other,
+    }
+}
+
 fn root_cause(diagnosis: &Diagnosis) -> Vec<Statement> {
     let mut out: Vec<Statement> = Vec::new();
     if let Some(cause) = diagnosis.cause() {
-        out.push(Fact::new(cause.text(), cause.cites().clone()).into());
+        out.push(labelled("As far as the events prove a cause", cause.clone().into()));
     }
     if diagnosis.break_at().is_some() {
         out.push(unproven(diagnosis));
     }
     or_else(out, "a cause")
-}
-
-/// With a small letter at its beginning, unless the first word is a name.
-fn lower(text: &str) -> String {
-    let first = text.split_whitespace().next().unwrap_or_default();
-    let plain = ["It", "Its", "The", "They", "As", "A", "Vacuum"].contains(&first);
-    let mut chars = text.chars();
-    match chars.next() {
-        Some(c) if plain => c.to_lowercase().chain(chars).collect(),
-        _ => text.to_owned(),
-    }
 }

@@ -13,6 +13,9 @@ use crate::{Cites, Placed, Stamp};
 /// The least fall of the busy share that counts as the pressure having fallen, in parts of 1. Less is within what a busy host does
 /// by itself from one second to the next.
 pub const MIN_PRESSURE_FALL: f64 = 0.10;
+/// From which busy share on the pressure counts as having stayed. Below it a throttle that changes little says nothing: there was
+/// little to take away.
+pub const STILL_PRESSED: f64 = 0.85;
 
 /// One hold of a throttle.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -60,6 +63,11 @@ impl Verification {
         self.obeyed && self.cpu_after < self.cpu_before
     }
 
+    /// Whether the pressure stayed though they slowed: what speaks against the workers as its cause.
+    pub fn in_vain(&self) -> bool {
+        self.slowed() && !self.relieved() && self.busy_after.0 >= STILL_PRESSED
+    }
+
     /// Whether the pressure fell with them: what ties the pressure to the workers.
     pub fn relieved(&self) -> bool {
         self.slowed() && self.busy_before.0 - self.busy_after.0 >= MIN_PRESSURE_FALL
@@ -96,7 +104,7 @@ impl Engagement {
         match release {
             Some(release) => Some(Cites::one(release.event).and(slowed.map(|v| v.event))),
             None if self.verified.iter().any(Verification::relieved) => None,
-            None => Cites::of(slowed.map(|v| v.event)),
+            None => Cites::of(self.verified.iter().filter(|v| v.in_vain()).map(|v| v.event)),
         }
     }
 
@@ -126,7 +134,9 @@ pub(crate) fn engagements(evidence: &[Placed]) -> Vec<Engagement> {
         }
         let held = matches!(
             event.kind(),
-            EventKind::ThrottleAdjusted { .. } | EventKind::ThrottleVerified { .. } | EventKind::ThrottleReleased { .. }
+            EventKind::ThrottleAdjusted { .. }
+                | EventKind::ThrottleVerified { .. }
+                | EventKind::ThrottleReleased { .. }
         );
         if !held {
             continue;

@@ -82,7 +82,7 @@ impl fmt::Display for Span {
         f.write_str(&words::duration(self.duration))?;
         match self.clock {
             Clock::Boot => Ok(()),
-            Clock::Wall => f.write_str(" (by the wall clock, across a reboot)"),
+            Clock::Wall => f.write_str(" (wall clock)"),
         }
     }
 }
@@ -110,7 +110,8 @@ impl Placed {
     /// A moment that this event speaks of as past, such as an alert's `since`: of this boot, or of the one before where the boot
     /// clock shows more than it does now.
     pub fn past(&self, at: Moment) -> Stamp {
-        let boot = if at.boot_us <= self.stamp.at.boot_us { self.stamp.boot } else { self.stamp.boot.saturating_sub(1) };
+        let boot =
+            if at.boot_us <= self.stamp.at.boot_us { self.stamp.boot } else { self.stamp.boot.saturating_sub(1) };
         Stamp { at, boot }
     }
 }
@@ -159,8 +160,8 @@ mod tests {
         let before = stamp(1_000, 100, 0);
         let cases = [
             (stamp(400, 105, 0), "5.0 s"),
-            (stamp(1_090, 3, 1), "1 min 30 s (by the wall clock, across a reboot)"),
-            (stamp(900, 3, 1), "0 ms (by the wall clock, across a reboot)"),
+            (stamp(1_090, 3, 1), "1 min 30 s (wall clock)"),
+            (stamp(900, 3, 1), "0 ms (wall clock)"),
         ];
         for (after, text) in cases {
             assert_eq!(after.since(before).to_string(), text);

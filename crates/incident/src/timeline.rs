@@ -20,8 +20,8 @@ use model::{
 use serde::Serialize;
 
 use crate::{
-    Cites, Detection, Engagement, Fact, Gap, Placed, SCHEMA_VERSION, ServerImpact, ServiceImpact, Span, Stamp, VacuumFacts,
-    detection, gaps, impact, response, sequence, title,
+    Cites, Detection, Engagement, Fact, Gap, Placed, SCHEMA_VERSION, ServerImpact, ServiceImpact, Span, Stamp,
+    VacuumFacts, detection, gaps, impact, response, sequence, title,
 };
 
 /// How many events without a place of their own are remembered as a possible leadup of the next incident.
@@ -69,7 +69,11 @@ pub struct ParseIncidentIdError(String);
 
 impl fmt::Display for ParseIncidentIdError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "'{}' names no incident: expected I- and a number, such as I-17; `oxpecker incident list` shows them", self.0)
+        write!(
+            f,
+            "'{}' names no incident: expected I- and a number, such as I-17; `oxpecker incident list` shows them",
+            self.0
+        )
     }
 }
 
@@ -215,6 +219,9 @@ impl From<Vec<Incident>> for IncidentList {
 }
 
 /// The incidents in `events`, oldest first. Events may come in any order and more than once.
+///
+/// A condition ends with the event that says so. A guard that begins must therefore record how PostgreSQL, each service and each alert
+/// that it took over are, also where that is well: else what ended unseen stays open here.
 pub fn incidents(events: &[Event], rules: &IncidentRules) -> Vec<Incident> {
     let placed = sequence::arrange(events);
     let gaps = gaps::gaps(&placed);
@@ -222,8 +229,7 @@ pub fn incidents(events: &[Event], rules: &IncidentRules) -> Vec<Incident> {
     for event in &placed {
         correlator.take(event);
     }
-    let mut found: Vec<Incident> =
-        correlator.drafts.into_iter().filter_map(|draft| draft.finish(&gaps)).collect();
+    let mut found: Vec<Incident> = correlator.drafts.into_iter().filter_map(|draft| draft.finish(&gaps)).collect();
     found.sort_by_key(|i| (i.start, i.id));
     found
 }
@@ -308,7 +314,8 @@ struct Correlator {
     cluster: Option<String>,
     tracks: BTreeMap<Option<String>, Track>,
     drafts: Vec<Draft>,
-    by_alert: HashMap<AlertKey, (usize, Stamp)>,
+    /// The incident of each alert and, while it fires, since when.
+    by_alert: HashMap<AlertKey, (usize, Option<Stamp>)>,
     by_process: HashMap<ProcessId, usize>,
 }
 
@@ -333,8 +340,11 @@ impl Correlator {
             _ => self.cluster.clone(),
         };
         match event.kind() {
-            EventKind::Alerted { alert } if alert.state == AlertState::Firing && alert.severity >= Severity::Warning => {
-                let since = self.by_alert.get(&alert.key).map_or_else(|| event.past(alert.since), |(_, since)| *since);
+            EventKind::Alerted { alert }
+                if alert.state == AlertState::Firing && alert.severity >= Severity::Warning =>
+            {
+                let known = self.by_alert.get(&alert.key).and_then(|(_, since)| *since);
+                let since = known.unwrap_or_else(|| event.past(alert.since));
                 let kind = ConditionKind::Alert { alert: Box::new(alert.clone()) };
                 self.open(event, &cluster, Identity::Alert(alert.key.clone()), kind, since.min(event.stamp));
             }
@@ -357,17 +367,24 @@ impl Correlator {
         self.remember(event, cluster);
     }
 
-    fn open(&mut self, event: &Placed, cluster: &Option<String>, identity: Identity, kind: ConditionKind, since: Stamp) {
+    fn open(
+        &mut self,
+        event: &Placed,
+        cluster: &Option<String>,
+        identity: Identity,
+        kind: ConditionKind,
+        since: Stamp,
+    ) {
         let index = self.incident_for(event, cluster, since);
         let draft = &mut self.drafts[index];
         draft.evidence.push(event.clone());
         if draft.open.contains_key(&identity) {
             return;
         }
-        // A new key with the rule and labels of an open episode means that the old one ended while nobody looked.
+        // A new key with the rule and subject of an open episode means that the old one ended while nobody looked.
         if let ConditionKind::Alert { alert: new } = &kind {
             let superseded = draft.open.iter().find_map(|(id, n)| match &draft.conditions[*n].kind {
-                ConditionKind::Alert { alert: old } if old.rule == new.rule && old.labels == new.labels => {
+                ConditionKind::Alert { alert: old } if old.rule == new.rule && subject(old).eq(subject(new)) => {
                     Some((id.clone(), *n))
                 }
                 _ => None,
@@ -378,7 +395,7 @@ impl Correlator {
                 (condition.ended, condition.ended_by) = (Some(event.stamp), Some(event.id()));
                 condition.end_unseen = true;
             }
-            self.by_alert.insert(new.key.clone(), (index, since));
+            self.by_alert.insert(new.key.clone(), (index, Some(since)));
         }
         draft.open.insert(identity, draft.conditions.len());
         draft.conditions.push(Condition {
@@ -433,6 +450,9 @@ impl Correlator {
         };
         let draft = &mut self.drafts[index];
         draft.evidence.push(event.clone());
+        if let Identity::Alert(key) = identity {
+            self.by_alert.insert(key.clone(), (index, None));
+        }
         if let Some(n) = draft.open.remove(identity) {
             let condition = &mut draft.conditions[n];
             (condition.ended, condition.ended_by) = (Some(event.stamp.max(condition.since)), Some(event.id()));
@@ -449,9 +469,13 @@ impl Correlator {
                 || (draft.throttled && still_throttled(event.kind()).is_some())
         });
         let linked = match event.kind() {
-            EventKind::AlertDelivered { key, .. } | EventKind::AlertFailed { key, .. } => self.by_alert.get(key).map(|(i, _)| *i),
+            EventKind::AlertDelivered { key, .. } | EventKind::AlertFailed { key, .. } => {
+                self.by_alert.get(key).map(|(i, _)| *i)
+            }
             EventKind::Alerted { alert } => self.by_alert.get(&alert.key).map(|(i, _)| *i),
-            EventKind::VacuumGone { process, .. } => self.by_process.get(process).copied().filter(|_| current.is_none()),
+            EventKind::VacuumGone { process, .. } => {
+                self.by_process.get(process).copied().filter(|_| current.is_none())
+            }
             _ => None,
         };
         let Some(index) = linked.or(current) else {
@@ -470,7 +494,11 @@ impl Correlator {
     fn remember(&mut self, event: &Placed, cluster: Option<String>) {
         let standing = &mut self.tracks.entry(cluster).or_default().standing;
         let key = match event.kind() {
-            EventKind::GuardStarted { .. } => Standing::Guard,
+            EventKind::GuardStarted { .. } => {
+                // Which vacuums still run it sees for itself.
+                standing.retain(|key, _| !matches!(key, Standing::Vacuum(_)));
+                Standing::Guard
+            }
             EventKind::SettingsSeen { .. } => Standing::Settings,
             EventKind::RestingSettingChanged { .. } => Standing::Resting,
             EventKind::ServerUp { .. } => Standing::Server,
@@ -486,10 +514,17 @@ impl Correlator {
     }
 }
 
+/// The labels that say what an alert is about. A process is none of them: the next episode has another.
+fn subject(alert: &Alert) -> impl Iterator<Item = (&String, &String)> {
+    alert.labels.iter().filter(|(name, _)| *name != label::PID)
+}
+
 /// Whether a throttle is held after this event; `None` for an event that says nothing of it.
 fn still_throttled(kind: &EventKind) -> Option<bool> {
     match kind {
-        EventKind::ThrottleEngaged { .. } | EventKind::ThrottleAdjusted { .. } | EventKind::ThrottleVerified { .. } => Some(true),
+        EventKind::ThrottleEngaged { .. } | EventKind::ThrottleAdjusted { .. } | EventKind::ThrottleVerified { .. } => {
+            Some(true)
+        }
         EventKind::ThrottleReleased { .. } => Some(false),
         _ => None,
     }

@@ -4,6 +4,7 @@ use model::{EventId, alert::rule};
 
 use crate::{
     Fact,
+    describe::sentence,
     timeline::{Condition, ConditionKind},
     words::quote,
 };
@@ -23,7 +24,7 @@ pub fn title(conditions: &[Condition], fallback: EventId) -> Fact {
         Some((c, ConditionKind::Alert { alert })) if quote(&alert.summary).is_empty() => {
             Fact::of(format!("Alert {}", quote(&alert.rule.0)), c.opened_by)
         }
-        Some((c, ConditionKind::Alert { alert })) => Fact::of(quote(&alert.summary), c.opened_by),
+        Some((c, ConditionKind::Alert { alert })) => Fact::of(sentence(&quote(&alert.summary)), c.opened_by),
         Some((c, ConditionKind::ServerDown)) => Fact::of("PostgreSQL did not serve", c.opened_by),
         Some((c, ConditionKind::ServiceUnhealthy { service })) => {
             Fact::of(format!("Service {} was unhealthy", quote(service.as_str())), c.opened_by)

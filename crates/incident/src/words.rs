@@ -28,7 +28,8 @@ pub fn quote(text: &str) -> String {
 }
 
 fn clean(text: &str, max_chars: usize) -> String {
-    let is_format = |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+    let is_format =
+        |c: char| matches!(c, '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
     let mut line = String::new();
     let mut chars = 0;
     for c in text.chars().filter(|c| !is_format(*c)) {

@@ -23,7 +23,9 @@ fn citations(line: &str) -> BTreeSet<EventId> {
 
 /// Whether a line says of itself that it states no fact.
 fn is_marked(line: &str) -> bool {
-    ["- *Not established:* ", "- *Not in the journal:* ", "- *Note:* ", "- [ ] ", "*Note:* "].iter().any(|m| line.starts_with(m))
+    ["- *Not established:* ", "- *Not in the journal:* ", "- *Note:* ", "- [ ] ", "*Note:* "]
+        .iter()
+        .any(|m| line.starts_with(m))
 }
 
 /// Checks one report against the events given; returns its Markdown.
@@ -50,8 +52,16 @@ pub fn check(incident: &Incident, events: &[Event]) -> Result<String, String> {
         cited.extend(here);
     }
     let expected = [
-        "Summary", "Leadup", "Impact", "Detection", "Response", "Recovery", "Five whys", "Blameless root cause",
-        "Lessons learned", "Follow-up tasks",
+        "Summary",
+        "Leadup",
+        "Impact",
+        "Detection",
+        "Response",
+        "Recovery",
+        "Five whys",
+        "Blameless root cause",
+        "Lessons learned",
+        "Follow-up tasks",
     ];
     if headings != expected {
         return Err(format!("headings are {headings:?}"));

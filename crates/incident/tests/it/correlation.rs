@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use incident::{Clock, GapKind, Incident, IncidentRules, incidents};
-use model::{Mode, Severity, alert::rule, event::DownReason, reading::Health};
+use incident::{Clock, GapKind, Incident, IncidentId, IncidentList, IncidentRules, SCHEMA_VERSION, incidents};
+use model::{EventId, Mode, Severity, alert::rule, event::DownReason, reading::Health};
 
-use crate::{stories, story::Story};
+use crate::{checks, stories, story::Story};
 
 fn found(story: &Story) -> Vec<Incident> {
     incidents(&story.events, &IncidentRules::default())
@@ -166,4 +166,51 @@ fn a_service_that_is_down_twice_is_counted_twice() {
     let incident = only(&s);
     assert_eq!(incident.services[0].outages.len(), 2);
     assert_eq!(incident.services[0].downtime.duration, Duration::from_secs(7));
+}
+
+/// Lines of a report that people can still read through, its table of events aside.
+const READABLE_LINES: usize = 400;
+
+#[test]
+fn a_long_incident_has_a_report_that_can_be_read() {
+    let story = stories::endless();
+    let incident = only(&story);
+    let markdown = checks::check(&incident, &story.events).unwrap();
+    let lines = markdown.lines().take_while(|l| *l != "## Cited events").count();
+    assert!(lines < READABLE_LINES, "{lines} lines");
+    assert!(markdown.len() < 200_000, "{} bytes", markdown.len());
+}
+
+#[test]
+fn the_same_key_after_its_resolve_is_a_new_episode() {
+    let mut s = Story::new();
+    s.guard(Mode::Act, "b")
+        .alert(rule::MEMORY_LOW, Severity::Warning, 0, "low", &[])
+        .wait_ms(9_000)
+        .resolve(rule::MEMORY_LOW);
+    s.wait_ms(3_600_000).alert(rule::MEMORY_LOW, Severity::Warning, 0, "low", &[]);
+    assert_eq!(found(&s).iter().map(Incident::is_open).collect::<Vec<_>>(), [false, true]);
+}
+
+#[test]
+fn json_has_a_version_and_what_lists_show() {
+    let list = IncidentList::from(found(&stories::storm_guarded()));
+    let json = serde_json::to_value(&list).unwrap();
+    assert_eq!(json["schema_version"], SCHEMA_VERSION);
+    let incident = &json["incidents"][0];
+    assert_eq!(incident["id"], "I-7");
+    assert_eq!(incident["severity"], "critical");
+    assert_eq!(incident["title"]["cites"], serde_json::json!([7]));
+    assert_eq!(incident["start"]["wall"], "2026-03-01T02:05:00.54Z");
+    assert_eq!(incident["conditions"][1]["kind"], "service_unhealthy");
+    assert_eq!(incident["throttles"][0]["released"]["reason"], "pressure_over");
+}
+
+#[test]
+fn a_name_that_is_none_is_refused_with_a_hint() {
+    for text in ["", "I-", "17", "I-+1", "I-x", "E17"] {
+        let refused = text.parse::<IncidentId>().unwrap_err().to_string();
+        assert!(refused.contains("oxpecker incident list"), "{refused}");
+    }
+    assert_eq!("i-17".parse(), Ok(IncidentId(EventId(17))));
 }

@@ -1,5 +1,7 @@
 //! Incidents and reports from constructed event sequences.
 
+#![allow(clippy::unwrap_used, reason = "clippy knows #[test] functions as tests, not their helpers")]
+
 mod checks;
 mod correlation;
 mod diagnosis;

@@ -5,14 +5,17 @@ use std::{collections::BTreeMap, time::Duration};
 use incident::{IncidentRules, Span, incidents, report};
 use jiff::Timestamp;
 use model::{
-    Alert, AlertKey, AlertState, Cores, Event, EventId, EventKind, Mode, Moment, PgVersion, Pid, ServiceName, Severity, Share,
-    TableName,
+    Alert, AlertKey, AlertState, Cores, Event, EventId, EventKind, Mode, Moment, PgVersion, Pid, ServiceName, Severity,
+    Share, TableName,
     event::{DownReason, Lever, ReleaseReason, ServiceWindow},
     reading::{Health, VacuumKind},
 };
 use proptest::prelude::*;
 
-use crate::{checks, stories, story::{cost, worker}};
+use crate::{
+    checks, stories,
+    story::{cost, worker},
+};
 
 fn moment() -> impl Strategy<Value = Moment> {
     let wall = prop_oneof![4 => 1_772_330_400_i64..1_772_340_400, 1 => -377_705_023_201_i64..253_402_207_200];
@@ -50,7 +53,8 @@ fn alert() -> impl Strategy<Value = Alert> {
     ];
     let severity = prop_oneof![Just(Severity::Info), Just(Severity::Warning), Just(Severity::Critical)];
     let state = prop_oneof![2 => Just(AlertState::Firing), 1 => Just(AlertState::Resolved)];
-    let labels = proptest::collection::btree_map(prop_oneof![Just("cluster"), Just("table"), Just("pid")], name(), 0..3);
+    let labels =
+        proptest::collection::btree_map(prop_oneof![Just("cluster"), Just("table"), Just("pid")], name(), 0..3);
     (rule, severity, state, moment(), moment(), text(), name(), labels).prop_map(
         |(rule, severity, state, since, decided, summary, key, labels)| Alert {
             key: AlertKey(key),
@@ -109,7 +113,8 @@ fn kind() -> impl Strategy<Value = EventKind> {
         boot_id().prop_map(|boot_id| EventKind::HostRebooted { boot_id }),
         moment().prop_map(|m| EventKind::ServerUp { version: PgVersion(150_001), started: m.wall, in_recovery: true }),
         (down_reason(), text()).prop_map(|(reason, detail)| EventKind::ServerDown { reason, detail }),
-        (any::<u32>(), number()).prop_map(|(l, d)| EventKind::SettingsSeen { resting: cost(l, d), others: BTreeMap::new() }),
+        (any::<u32>(), number())
+            .prop_map(|(l, d)| EventKind::SettingsSeen { resting: cost(l, d), others: BTreeMap::new() }),
         (0_i32..3, vacuum, name(), table()).prop_map(|(pid, kind, database, table)| EventKind::VacuumSeen {
             process: worker(pid),
             kind,
@@ -160,15 +165,26 @@ fn kind() -> impl Strategy<Value = EventKind> {
                 obeyed,
             }
         }),
-        (release_reason(), duration(), text()).prop_map(|(reason, held, detail)| EventKind::ThrottleReleased { reason, held, detail }),
+        (release_reason(), duration(), text()).prop_map(|(reason, held, detail)| EventKind::ThrottleReleased {
+            reason,
+            held,
+            detail
+        }),
         text().prop_map(|reason| EventKind::LeverUnavailable { lever: None, reason }),
         text().prop_map(|reason| EventKind::RestingSettingChanged { from: cost(1, 1.0), to: cost(2, 0.0), reason }),
         (service(), proptest::collection::vec(service(), 0..3), lost())
             .prop_map(|(service, depends_on, impact)| EventKind::ServiceDeclared { service, depends_on, impact }),
-        (service(), health(), text(), lost())
-            .prop_map(|(service, health, detail, impact)| EventKind::ServiceChanged { service, health, detail, impact }),
+        (service(), health(), text(), lost()).prop_map(|(service, health, detail, impact)| EventKind::ServiceChanged {
+            service,
+            health,
+            detail,
+            impact
+        }),
         (service(), any::<u64>(), any::<u64>(), duration()).prop_map(|(service, succeeded, failed, slowest)| {
-            EventKind::ServiceMeasured { service, answers: ServiceWindow { window: slowest, succeeded, failed, slowest } }
+            EventKind::ServiceMeasured {
+                service,
+                answers: ServiceWindow { window: slowest, succeeded, failed, slowest },
+            }
         }),
         (text(), any::<u64>()).prop_map(|(error, lost)| EventKind::RecordingFailed { error, lost }),
         (text(), text()).prop_map(|(author, text)| EventKind::Noted { author, text }),
@@ -185,7 +201,8 @@ fn promises(events: &[Event]) -> Result<(), TestCaseError> {
     let rules = IncidentRules::default();
     let found = incidents(events, &rules);
     for incident in &found {
-        let spans: Vec<Span> = incident.conditions.iter().map(|c| c.lasted(incident.until())).chain([incident.lasted]).collect();
+        let spans: Vec<Span> =
+            incident.conditions.iter().map(|c| c.lasted(incident.until())).chain([incident.lasted]).collect();
         prop_assert!(incident.start <= incident.until());
         prop_assert!(spans.iter().all(|s| s.duration <= Duration::MAX));
         prop_assert!(incident.conditions.iter().all(|c| c.since <= c.ended.unwrap_or(c.since)));
@@ -207,7 +224,7 @@ fn promises(events: &[Event]) -> Result<(), TestCaseError> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn any_events_give_honest_reports(events in events()) {

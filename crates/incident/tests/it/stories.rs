@@ -4,7 +4,10 @@ use model::{
     Mode, Severity,
     alert::rule,
     event::{DownReason, ReleaseReason},
-    reading::{Health::{Healthy, Unhealthy}, VacuumKind},
+    reading::{
+        Health::{Healthy, Unhealthy},
+        VacuumKind,
+    },
 };
 
 use crate::story::{Story, cost};
@@ -73,10 +76,19 @@ pub fn not_the_vacuum() -> Story {
 
 pub fn connection_surge() -> Story {
     let mut s = begun(Mode::Act);
-    s.alert(rule::CONNECTIONS_NEAR_LIMIT, Severity::Warning, 1_000, "92 of 97 connections used, 60 more than a minute ago", &[]);
+    s.alert(
+        rule::CONNECTIONS_NEAR_LIMIT,
+        Severity::Warning,
+        1_000,
+        "92 of 97 connections used, 60 more than a minute ago",
+        &[],
+    );
     s.wait_ms(90).delivered(rule::CONNECTIONS_NEAR_LIMIT, 90).wait_ms(4_000);
     s.down(DownReason::OutOfConnections, "FATAL: sorry, too many clients already").wait_ms(500);
-    s.service("site", Unhealthy, "status 500").wait_ms(1_000).service("bot", Unhealthy, "site answers 500").wait_ms(90_000);
+    s.service("site", Unhealthy, "status 500")
+        .wait_ms(1_000)
+        .service("bot", Unhealthy, "site answers 500")
+        .wait_ms(90_000);
     s.push(model::EventKind::Noted { author: "joe".into(), text: "stopped the import job".into() }).wait_ms(3_000);
     s.up().wait_ms(700).service("site", Healthy, "").wait_ms(900).service("bot", Healthy, "").wait_ms(5_000);
     s.resolve(rule::CONNECTIONS_NEAR_LIMIT);
@@ -97,7 +109,9 @@ pub fn server_crash() -> Story {
 pub fn noise() -> Story {
     let mut s = begun(Mode::Act);
     s.vacuum(99, "public.small", VacuumKind::Autovacuum).wait_ms(900).vacuum_gone(99, "public.small", 900, 30);
-    s.alert("checkpoint-often", Severity::Info, 0, "checkpoints by request", &[]).wait_ms(500).resolve("checkpoint-often");
+    s.alert("checkpoint-often", Severity::Info, 0, "checkpoints by request", &[])
+        .wait_ms(500)
+        .resolve("checkpoint-often");
     s.step_ms(250).measured("site", 10, 0, 20);
     s
 }
@@ -121,7 +135,11 @@ pub fn guard_killed() -> Story {
 pub fn clock_stepped() -> Story {
     let mut s = begun(Mode::Act);
     storm_begins(&mut s);
-    s.wait_ms(1_000).service("site", Unhealthy, "no answer within 2 s").wait_ms(4_000).step_ms(-7_200_000).wait_ms(6_000);
+    s.wait_ms(1_000)
+        .service("site", Unhealthy, "no answer within 2 s")
+        .wait_ms(4_000)
+        .step_ms(-7_200_000)
+        .wait_ms(6_000);
     s.service("site", Healthy, "").wait_ms(1_000).resolve(rule::VACUUM_STARVES_HOST);
     s
 }
@@ -172,4 +190,29 @@ pub fn all() -> Vec<(&'static str, Story)> {
         ("host_rebooted", host_rebooted()),
         ("hostile_text", hostile_text()),
     ]
+}
+
+/// Hours of flapping: what a report must cut short.
+pub fn endless() -> Story {
+    let mut s = begun(Mode::Act);
+    storm_begins(&mut s);
+    for n in 0..400 {
+        s.wait_ms(500).engage(4711, "public.messages");
+        for limit in 1..5 {
+            s.wait_ms(500).adjust(4711, limit);
+        }
+        s.verify((0.9, 0.1), (1.0, 0.5), true).release(ReleaseReason::PressureOver, 2_500);
+        s.vacuum(5000 + n, "public.small", VacuumKind::Autovacuum).wait_ms(100).vacuum_gone(
+            5000 + n,
+            "public.small",
+            100,
+            50,
+        );
+        s.service("site", Unhealthy, "status 503").wait_ms(700).service("site", Healthy, "").measured("site", 5, 1, 90);
+        s.service(&format!("s{n}"), Unhealthy, "").wait_ms(1).service(&format!("s{n}"), Healthy, "");
+        s.push(model::EventKind::Noted { author: "ana".into(), text: "still at it".into() }).step_ms(10);
+        s.down(DownReason::NoAnswer, "").wait_ms(10).up().failed(rule::VACUUM_STARVES_HOST, 1, false);
+        s.push(model::EventKind::LeverUnavailable { lever: None, reason: format!("reason {n}") });
+    }
+    s
 }

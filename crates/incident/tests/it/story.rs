@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use model::{
-    Alert, AlertKey, AlertState, Cores, Event, EventId, EventKind, Mode, Moment, Pid, ProcessId, ServiceName, Severity, Share,
-    TableName,
+    Alert, AlertKey, AlertState, Cores, Event, EventId, EventKind, Mode, Moment, Pid, ProcessId, ServiceName, Severity,
+    Share, TableName,
     event::{CostSetting, DownReason, Lever, ReleaseReason, ServiceWindow},
     reading::{Health, VacuumKind},
 };
@@ -62,10 +62,6 @@ impl Story {
         self
     }
 
-    pub fn last(&self) -> EventId {
-        self.events.last().unwrap().id
-    }
-
     pub fn guard(&mut self, mode: Mode, boot_id: &str) -> &mut Self {
         self.push(EventKind::GuardStarted {
             version: "0.1.0".into(),
@@ -110,9 +106,17 @@ impl Story {
     }
 
     /// An alert whose condition began `ago_ms` before now.
-    pub fn alert(&mut self, rule: &str, severity: Severity, ago_ms: u64, summary: &str, labels: &[(&str, &str)]) -> &mut Self {
+    pub fn alert(
+        &mut self,
+        rule: &str,
+        severity: Severity,
+        ago_ms: u64,
+        summary: &str,
+        labels: &[(&str, &str)],
+    ) -> &mut Self {
         let boot_us = self.boot_us.saturating_sub(ago_ms * 1000);
-        let wall = Timestamp::from_microsecond(self.wall.as_microsecond() - i64::try_from(ago_ms * 1000).unwrap()).unwrap();
+        let wall =
+            Timestamp::from_microsecond(self.wall.as_microsecond() - i64::try_from(ago_ms * 1000).unwrap()).unwrap();
         let mut labels: std::collections::BTreeMap<String, String> =
             labels.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
         labels.insert("cluster".into(), "main".into());
@@ -190,7 +194,11 @@ impl Story {
     }
 
     pub fn release(&mut self, reason: ReleaseReason, held_ms: u64) -> &mut Self {
-        self.push(EventKind::ThrottleReleased { reason, held: Duration::from_millis(held_ms), detail: "stall share 3 %".into() })
+        self.push(EventKind::ThrottleReleased {
+            reason,
+            held: Duration::from_millis(held_ms),
+            detail: "stall share 3 %".into(),
+        })
     }
 
     pub fn propose(&mut self, pid: i32, table: &str) -> &mut Self {
