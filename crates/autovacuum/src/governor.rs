@@ -1,0 +1,509 @@
+//! The governor: readings in, events out, and in between the closed loop.
+//!
+//! Order of every engagement, so that it can be killed at any instant: record in the state directory (synced), release worker and dead
+//! man's switch armed, then the file, then the signals. Of every end: the file, the signals, the full reload, then disarmed, then the
+//! record removed.
+
+mod act;
+mod hand;
+mod safety;
+mod sight;
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use jiff::Timestamp;
+use model::{
+    EventKind, Mode, Moment, Observation, ProcessId, TableName,
+    event::{CostSetting, Lever, ReleaseReason},
+};
+use serde::Serialize;
+use tokio_postgres::Client;
+
+use crate::{
+    controller::{self, Act, Facts, LeverFacts, Limits, Reach, State, Worker},
+    levers::{self, Availability, LeverStatus},
+    record, release_worker,
+    undo::{STATEMENT_TIMEOUT, UndoPlan},
+};
+use hand::Hand;
+pub use safety::ReleaseCommand;
+use safety::Safety;
+use sight::{MAX_REMEMBERED, OwnCost, Rules, Sight};
+
+/// How often the levers are looked at again while nothing is held: an owner may have changed something.
+const DETECT_EVERY: Duration = Duration::from_secs(60);
+/// The same after a try that failed.
+const DETECT_AGAIN: Duration = Duration::from_secs(10);
+/// How often a left-behind throttle is tried again.
+const UNDO_AGAIN: Duration = Duration::from_secs(5);
+
+/// What the governor is started with.
+#[derive(Clone, Debug)]
+pub struct GovernorOptions {
+    /// How far it may go.
+    pub mode: Mode,
+    /// Thresholds and bounds.
+    pub limits: Limits,
+    /// The include file; see [`default_include_file`].
+    pub include_file: PathBuf,
+    /// Where the record of a throttle is kept.
+    pub state_dir: PathBuf,
+    /// The cluster's name in the configuration.
+    pub cluster: String,
+    /// How the release worker is started; without it only the dead man's switch lets go after `kill -9`.
+    pub release_command: Option<ReleaseCommand>,
+}
+
+/// `/run/oxpecker/<cluster>/throttle.conf`.
+pub fn default_include_file(cluster: &str) -> PathBuf {
+    PathBuf::from("/run/oxpecker").join(cluster).join("throttle.conf")
+}
+
+/// The governor's state, for people and machines.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct GovernorStatus {
+    /// How far it may go.
+    pub mode: Mode,
+    /// Whether workers are held now.
+    pub engaged: bool,
+    /// Whom.
+    pub workers: Vec<ProcessId>,
+    /// Where.
+    pub setting: Option<CostSetting>,
+    /// By which lever.
+    pub lever: Option<Lever>,
+    /// Every lever with its reason; empty until the server was asked.
+    pub levers: Vec<LeverStatus>,
+    /// What the server's owner configured.
+    pub configured: Option<CostSetting>,
+    /// The resting setting that we put in place, if any.
+    pub resting: Option<CostSetting>,
+    /// What is missing and what that costs.
+    pub limitations: Vec<String>,
+}
+
+/// A hold that is carried out.
+#[derive(Debug)]
+struct Engaged {
+    /// All that were held at some time: they are told at the end.
+    ever: Vec<ProcessId>,
+    /// When those told will have read the file, so that it can be made neutral.
+    neutral_at: Option<Moment>,
+    plan: UndoPlan,
+}
+
+/// Our resting setting (13 to 15).
+#[derive(Debug)]
+struct Resting {
+    from: CostSetting,
+    to: CostSetting,
+    since: Timestamp,
+    plan: UndoPlan,
+}
+
+/// See the module's documentation.
+#[derive(Debug)]
+pub struct Governor {
+    options: GovernorOptions,
+    client: Option<Arc<Client>>,
+    connection: String,
+    sight: Sight,
+    state: State,
+    availability: Option<Availability>,
+    hand: Option<Hand>,
+    safety: Safety,
+    engaged: Option<Engaged>,
+    resting: Option<Resting>,
+    detect_at: Option<Moment>,
+    detect_error: Option<String>,
+    recover_at: Option<Moment>,
+    recovered: bool,
+    reload_due: bool,
+    last_reload: Option<Moment>,
+    last_launcher_signal: Option<Moment>,
+    known_workers: Vec<ProcessId>,
+    newcomer: bool,
+    last_refusal: Option<String>,
+}
+
+impl Governor {
+    /// A governor that has seen nothing yet and writes nothing before it has.
+    pub fn new(options: GovernorOptions) -> Self {
+        let safety = Safety::new(options.release_command.clone());
+        Self {
+            options,
+            client: None,
+            connection: String::new(),
+            sight: Sight::default(),
+            state: State::default(),
+            availability: None,
+            hand: None,
+            safety,
+            engaged: None,
+            resting: None,
+            detect_at: None,
+            detect_error: None,
+            recover_at: None,
+            recovered: false,
+            reload_due: false,
+            last_reload: None,
+            last_launcher_signal: None,
+            known_workers: Vec::new(),
+            newcomer: false,
+            last_refusal: None,
+        }
+    }
+
+    /// Takes in what an observer saw.
+    pub fn on_observation(&mut self, observation: &Observation) {
+        self.sight.observe(observation);
+        let Some(activity) = &self.sight.activity else { return };
+        let workers: Vec<ProcessId> = activity.vacuums.iter().map(|v| v.process).collect();
+        self.newcomer |= workers.iter().any(|w| !self.known_workers.contains(w));
+        self.known_workers = workers;
+    }
+
+    /// The kept session, and how to open another. `None` when it is lost: on the next step everything is let go, for the server
+    /// may be another one when it comes back. A session that replaces another must be announced by `None` first.
+    pub fn on_client(&mut self, client: Option<Arc<Client>>, connection: &str) {
+        connection.clone_into(&mut self.connection);
+        self.client = client;
+        self.detect_at = None;
+        if self.client.is_none() {
+            self.safety.session_lost();
+            self.sight.forget();
+        }
+    }
+
+    /// One round of the loop. Every wait in it is bounded.
+    pub async fn step(&mut self, now: Moment) -> Vec<EventKind> {
+        let mut events = Vec::new();
+        if self.client.as_ref().is_some_and(|client| client.is_closed()) {
+            let connection = std::mem::take(&mut self.connection);
+            self.on_client(None, &connection);
+        }
+        if !self.recovered {
+            self.recover(now, &mut events).await;
+            return events;
+        }
+        if self.client.is_none() {
+            self.without_server(now, &mut events).await;
+            return events;
+        }
+        self.prepare(now, &mut events).await;
+        self.sight.sample(now);
+        self.learn_own_costs().await;
+        self.safety.mend(&self.connection).await;
+        self.make_neutral(now).await;
+        let workers = self.workers();
+        let lever = self.lever_facts(now);
+        let facts = Facts {
+            now,
+            may_act: self.may_act(),
+            host: self.sight.host.as_ref(),
+            activity: self.sight.activity.as_ref(),
+            tables: self.sight.tables.as_ref(),
+            workers: &workers,
+            lever,
+        };
+        let (next, decision) = controller::decide(&facts, &self.state, &self.options.limits);
+        let may_act = facts.may_act;
+        self.state = next;
+        if let Some(v) = decision.verified {
+            events.push(EventKind::ThrottleVerified {
+                cpu_before: v.cpu_before,
+                cpu_after: v.cpu_after,
+                busy_before: v.busy_before,
+                busy_after: v.busy_after,
+                obeyed: v.obeyed,
+            });
+        }
+        match decision.act {
+            Act::Nothing => self.reload_when_quiet(now).await,
+            Act::Engage { workers: chosen, setting, reason } if may_act => {
+                self.engage(now, chosen, setting, reason, &workers, &mut events).await;
+            }
+            Act::Engage { workers: chosen, setting, reason } => {
+                self.propose(chosen, setting, reason, &workers, &mut events);
+            }
+            Act::Adjust { workers: chosen, setting, reason } => {
+                self.adjust(now, chosen, setting, reason, &mut events).await;
+            }
+            Act::Release { reason, held, detail } => self.let_go(now, reason, held, detail, &mut events).await,
+        }
+        events
+    }
+
+    /// Lets go of everything, takes back the resting setting and ends the helpers: for an orderly stop, or when acting is switched off.
+    pub async fn release(&mut self, now: Moment, reason: ReleaseReason) -> Vec<EventKind> {
+        let mut events = Vec::new();
+        if let Some(hold) = self.state.hold.take() {
+            let held = now.since(hold.since);
+            self.let_go(now, reason, held, "told to let go".to_owned(), &mut events).await;
+        }
+        self.take_back_resting(&mut events).await;
+        if self.reload_due
+            && let Some(hand) = &self.hand
+            && hand.reload(self.client.as_deref()).await.is_ok()
+        {
+            self.reload_due = false;
+        }
+        if let Some(Hand { home: crate::undo::Home::IncludeFile { path }, .. }) = self.hand.take()
+            && self.engaged.is_none()
+            && let Err(error) = crate::include_file::remove(&path)
+        {
+            tracing::warn!(%error, "the include file stays; it is neutral");
+        }
+        if self.engaged.is_none() && self.resting.is_none() {
+            self.safety.disarm(self.client.as_ref(), &self.connection).await;
+        }
+        self.safety.close().await;
+        self.detect_at = None;
+        self.availability = None;
+        events
+    }
+
+    /// Its state now.
+    pub fn status(&self) -> GovernorStatus {
+        let hold = self.engaged.as_ref().and(self.state.hold.as_ref());
+        let mut limitations = self.availability.as_ref().map_or_else(Vec::new, |a| a.server.limitations.clone());
+        limitations.extend(self.detect_error.clone());
+        if self.options.mode == Mode::Act {
+            limitations.extend(self.safety.limitations());
+        }
+        GovernorStatus {
+            mode: self.options.mode,
+            engaged: hold.is_some(),
+            workers: hold.map_or_else(Vec::new, |hold| hold.workers.clone()),
+            setting: hold.map(|hold| hold.setting),
+            lever: self.availability.as_ref().and_then(Availability::chosen),
+            levers: self.availability.as_ref().map_or_else(Vec::new, |a| a.levers.clone()),
+            configured: self.availability.as_ref().map(|a| a.server.configured),
+            resting: self.resting.as_ref().map(|r| r.to),
+            limitations,
+        }
+    }
+
+    /// The running workers as the controller sees them, with why each is or is not governable.
+    pub fn workers(&self) -> Vec<Worker> {
+        let server = self.availability.as_ref().map(|a| &a.server);
+        let major = server.map_or(18, |s| s.major);
+        let delay = server.map_or(2.0, |s| s.configured.delay_ms);
+        let governable_since = match &self.resting {
+            Some(resting) => Ok(Some(resting.since)),
+            None if major < 16 && delay <= 0.0 => Err(()),
+            None => Ok(None),
+        };
+        self.sight.workers(&Rules {
+            major,
+            may_signal: server.is_some_and(|s| s.may_signal),
+            governable_since,
+            database: server.map(|s| s.database.as_str()),
+            limits: &self.options.limits,
+        })
+    }
+
+    fn reach(&self) -> Reach {
+        self.hand.as_ref().map_or(Reach::Workers, |hand| hand.reach)
+    }
+
+    fn may_act(&self) -> bool {
+        self.options.mode == Mode::Act && self.hand.is_some()
+    }
+
+    fn lever_facts(&self, now: Moment) -> LeverFacts {
+        let server = self.availability.as_ref().map(|a| &a.server);
+        let configured = server.map_or(CostSetting { limit: 200, delay_ms: 2.0 }, |s| s.configured);
+        let resting = self.resting.as_ref().map_or(configured, |r| r.to);
+        let old = server.is_some_and(|s| s.major < 16);
+        let delay_ms = if old && resting.delay_ms > 0.0 { resting.delay_ms } else { levers::HOLD_DELAY_MS };
+        LeverFacts { reach: self.reach(), resting, delay_ms, quiet: self.quiet(now) }
+    }
+
+    /// How long the launcher must be left in peace: each signal sets its next start to naptime / databases from now. While all slots
+    /// are taken it could start nobody anyway, and right after it started a worker nothing is lost either.
+    fn quiet(&self, _now: Moment) -> Duration {
+        /// A margin over the launcher's own rounding (it sleeps at least 100 ms).
+        const MARGIN: f64 = 1.5;
+        let Some(server) = self.availability.as_ref().map(|a| &a.server) else { return Duration::ZERO };
+        let window =
+            Duration::from_secs_f64((server.naptime_s * MARGIN / f64::from(server.databases)).clamp(0.1, 3_600.0));
+        match self.reach() {
+            Reach::Workers => Duration::ZERO,
+            Reach::Everyone => window.max(Duration::from_secs(5)),
+            Reach::Launcher => {
+                let full = self.sight.activity.as_ref().is_some_and(|a| {
+                    let slots = usize::try_from(a.autovacuum_slots).unwrap_or(usize::MAX);
+                    a.vacuums.iter().filter(|v| v.kind != model::reading::VacuumKind::Manual).count() >= slots
+                });
+                if full || self.newcomer { Duration::from_secs(1) } else { window }
+            }
+        }
+    }
+
+    /// Undoes what a guard before us left behind. Until that is done nothing else is.
+    async fn recover(&mut self, now: Moment, events: &mut Vec<EventKind>) {
+        if self.recover_at.is_some_and(|at| now.boot_us < at.boot_us) {
+            return;
+        }
+        self.recover_at = Some(now.plus(UNDO_AGAIN));
+        match record::read(&self.options.state_dir) {
+            Ok(None) => self.recovered = true,
+            Ok(Some(plan)) => {
+                let bound = STATEMENT_TIMEOUT.saturating_mul(2);
+                let undoing = crate::undo::undo(&plan, self.client.as_deref());
+                let Ok(done) = tokio::time::timeout(bound, undoing).await else { return };
+                if !done.complete() {
+                    tracing::warn!(errors = ?done.errors, "a throttle of a guard that died is not undone yet");
+                    return;
+                }
+                if let Err(error) = record::remove(&self.options.state_dir) {
+                    tracing::warn!(%error, "the record of an undone throttle stays");
+                }
+                self.recovered = true;
+                events.push(EventKind::ThrottleReleased {
+                    reason: ReleaseReason::LeftBehind,
+                    held: Duration::ZERO,
+                    detail: format!(
+                        "a guard that died had held {} worker(s); how long is not known",
+                        plan.workers.len()
+                    ),
+                });
+            }
+            Err(error) => {
+                tracing::error!(%error, "the record of a throttle can't be read");
+                self.detect_error = Some(error.to_string());
+                self.options.mode = self.options.mode.min(Mode::Advise);
+                self.recovered = true;
+            }
+        }
+    }
+
+    /// The session is lost. Files and signals still work where the server is on this host.
+    async fn without_server(&mut self, now: Moment, events: &mut Vec<EventKind>) {
+        if let Some(hold) = self.state.hold.take() {
+            let held = now.since(hold.since);
+            self.let_go(
+                now,
+                ReleaseReason::ReadingsLost,
+                held,
+                "the connection to PostgreSQL was lost".to_owned(),
+                events,
+            )
+            .await;
+        }
+        self.take_back_resting(events).await;
+        if self.engaged.is_none() && self.resting.is_none() {
+            if self.hand.is_some() {
+                self.safety.disarm(None, &self.connection).await;
+            }
+            self.hand = None;
+            self.availability = None;
+        }
+        self.state.pressed_since = None;
+    }
+
+    /// Looks for the levers and gets the helpers ready, while the host is well.
+    async fn prepare(&mut self, now: Moment, events: &mut Vec<EventKind>) {
+        let due = self.detect_at.is_none_or(|at| now.boot_us >= at.boot_us);
+        let busy = self.engaged.is_some() || self.resting.is_some();
+        // In trouble only the first look is worth its time.
+        let trouble = self.availability.is_some() && self.state.pressed_since.is_some();
+        let Some(client) = self.client.clone() else { return };
+        if !due || busy || trouble {
+            return;
+        }
+        let acting = self.options.mode == Mode::Act;
+        let found = match levers::detect(&client, &self.options.include_file, acting).await {
+            Ok(found) => found,
+            Err(error) => {
+                self.detect_error = Some(error);
+                self.detect_at = Some(now.plus(DETECT_AGAIN));
+                return;
+            }
+        };
+        self.detect_error = None;
+        self.detect_at = Some(now.plus(DETECT_EVERY));
+        let chosen = found.chosen();
+        let reach = found.reach();
+        let resting = found.resting_needed();
+        let why_none = found.why_none();
+        let server = found.server.clone();
+        self.availability = Some(found);
+        self.hand = None;
+        if !acting {
+            return;
+        }
+        let (Some(lever), Some(reach)) = (chosen, reach) else {
+            self.refuse(None, why_none, events);
+            return;
+        };
+        let home = match self.home(lever, &client).await {
+            Ok(home) => home,
+            Err(error) => {
+                self.refuse(Some(lever), error, events);
+                return;
+            }
+        };
+        let name = self.lock_name();
+        if let Err(error) = self.safety.prepare(&client, &self.connection, &name, &home).await {
+            self.refuse(Some(lever), error, events);
+            return;
+        }
+        self.hand = Some(Hand { lever, reach, home, server, resting: None });
+        if let Some(resting) = resting {
+            self.place_resting(now, resting, events).await;
+        }
+    }
+
+    /// One lock for each server, whichever state directory or file a guard uses: the key is the same for all guards.
+    fn lock_name(&self) -> String {
+        "governor".to_owned()
+    }
+
+    fn refuse(&mut self, lever: Option<Lever>, reason: String, events: &mut Vec<EventKind>) {
+        // Once for each reason, or each look would repeat it.
+        if self.last_refusal.as_ref() != Some(&reason) {
+            self.last_refusal = Some(reason.clone());
+            events.push(EventKind::LeverUnavailable { lever, reason });
+        }
+    }
+
+    async fn learn_own_costs(&mut self) {
+        let (Some(client), Some(availability)) = (self.client.clone(), &self.availability) else { return };
+        let unknown = self.sight.unknown_relations(&availability.server.database);
+        if unknown.is_empty() {
+            return;
+        }
+        if self.sight.own_costs.len() + unknown.len() > MAX_REMEMBERED {
+            self.sight.own_costs.clear();
+        }
+        let oids: Vec<u32> = unknown.iter().map(|oid| oid.0).collect();
+        // Of a TOAST table the options of its own name are in its own row.
+        let query = "SELECT c.oid, o.option_name, o.option_value FROM pg_catalog.pg_class c, \
+            pg_catalog.pg_options_to_table(c.reloptions) o WHERE c.oid = ANY ($1) \
+            AND o.option_name IN ('autovacuum_vacuum_cost_limit', 'autovacuum_vacuum_cost_delay')";
+        let answer = crate::undo::bounded(client.query(query, &[&oids])).await;
+        for oid in unknown {
+            // Remembered even where the answer failed: it must not be asked four times a second.
+            self.sight.own_costs.entry(oid).or_default();
+        }
+        for row in answer.unwrap_or_default() {
+            let own: &mut OwnCost = self.sight.own_costs.entry(model::Oid(row.get(0))).or_default();
+            let value = row.get::<_, &str>(2).parse::<f64>().ok();
+            match (row.get::<_, &str>(1), value) {
+                ("autovacuum_vacuum_cost_limit", Some(v)) => own.limit = v > 0.0,
+                (_, Some(v)) if v >= 0.0 => own.delay = Some(v),
+                _ => {}
+            }
+        }
+    }
+}
+
+/// The tables of those workers, in their order.
+fn tables_of(workers: &[Worker], chosen: &[ProcessId]) -> Vec<Option<TableName>> {
+    chosen.iter().map(|id| workers.iter().find(|w| w.process == *id).and_then(|w| w.table.clone())).collect()
+}
+
+/// `undo_left_behind` for `oxpecker release` and systemd's ExecStopPost.
+pub use release_worker::undo_left_behind;

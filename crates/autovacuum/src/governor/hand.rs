@@ -1,0 +1,97 @@
+//! The lever in hand: putting a setting into its home, and telling those who are to read it.
+
+use std::path::PathBuf;
+
+use model::{
+    ProcessId,
+    event::{CostSetting, Lever},
+};
+use tokio_postgres::Client;
+
+use crate::{
+    alter_system,
+    controller::Reach,
+    host_process::{self, Role},
+    include_file,
+    levers::Server,
+    undo::{Home, bounded},
+};
+
+/// A lever, ready for use.
+#[derive(Clone, Debug)]
+pub(super) struct Hand {
+    pub lever: Lever,
+    pub reach: Reach,
+    pub home: Home,
+    pub server: Server,
+    /// Our resting setting, where one is in place.
+    pub resting: Option<CostSetting>,
+}
+
+impl Hand {
+    /// Writes a setting where the server will find it. Nobody reads it yet.
+    pub(super) async fn put(&self, setting: CostSetting, client: Option<&Client>) -> Result<(), String> {
+        match &self.home {
+            Home::IncludeFile { path } => {
+                self.write(path.clone(), include_file::content(setting, "a throttle is held")).await
+            }
+            Home::AlterSystem { .. } => bounded(alter_system::set(client.ok_or(NO_CONNECTION)?, setting)).await,
+        }
+    }
+
+    /// Writes what applies while nobody is held.
+    pub(super) async fn put_rest(&self, client: Option<&Client>) -> Result<(), String> {
+        match &self.home {
+            Home::IncludeFile { path } => {
+                let text = self.resting.map_or_else(
+                    || include_file::NEUTRAL.to_owned(),
+                    |rest| include_file::content(rest, "the resting setting, by which running workers can be governed"),
+                );
+                self.write(path.clone(), text).await
+            }
+            Home::AlterSystem { former } => bounded(alter_system::restore(client.ok_or(NO_CONNECTION)?, former)).await,
+        }
+    }
+
+    /// Blocking I/O off the runtime's thread: the path may be on a disk that is as starved as the rest.
+    async fn write(&self, path: PathBuf, text: String) -> Result<(), String> {
+        let owner = self.server.owner;
+        tokio::task::spawn_blocking(move || include_file::replace(&path, &text, owner))
+            .await
+            .map_err(|error| error.to_string())?
+            .map_err(|error| error.to_string())
+    }
+
+    /// Tells those who are to read the file. Workers that are gone are fine; returns how many were told.
+    pub(super) async fn tell(&self, workers: &[ProcessId], client: Option<&Client>) -> Result<usize, String> {
+        match self.reach {
+            Reach::Workers => {
+                let mut told = 0;
+                for worker in workers {
+                    match host_process::hang_up(*worker, Role::Worker) {
+                        Ok(()) => told += 1,
+                        Err(host_process::SignalError::NotIt(_)) => {}
+                        Err(error) => return Err(error.to_string()),
+                    }
+                }
+                Ok(told)
+            }
+            Reach::Launcher => {
+                let launcher = self.server.launcher.ok_or("the autovacuum launcher was not found")?;
+                host_process::hang_up(launcher, Role::Launcher).map_err(|error| error.to_string())?;
+                Ok(workers.len())
+            }
+            Reach::Everyone => self.reload(client).await.map(|()| workers.len()),
+        }
+    }
+
+    /// Has every process of the server read its configuration.
+    pub(super) async fn reload(&self, client: Option<&Client>) -> Result<(), String> {
+        if let Some(postmaster) = self.server.postmaster.filter(|_| self.server.may_signal) {
+            return host_process::hang_up(postmaster, Role::Postmaster).map_err(|error| error.to_string());
+        }
+        bounded(client.ok_or(NO_CONNECTION)?.simple_query("SELECT pg_reload_conf()")).await.map(|_| ())
+    }
+}
+
+const NO_CONNECTION: &str = "there is no connection to PostgreSQL";

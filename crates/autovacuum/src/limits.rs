@@ -1,0 +1,102 @@
+//! The governor's settings: every threshold, window and bound that the controller uses, in one place.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// Thresholds and bounds of the controller. The defaults are what the project was measured with.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Busy share of the database's CPUs from which they count as saturated.
+    pub saturated: f64,
+    /// Busy share up to which there is room for more vacuum. The band up to `saturated` is the hysteresis.
+    pub room: f64,
+    /// Busy share that opening up aims at.
+    pub target: f64,
+    /// Share of the database's CPUs that governable vacuums must use together to count as a cause.
+    pub substantial: f64,
+    /// CPU pressure (`some`) from which somebody counts as waiting.
+    pub pressure: f64,
+    /// CPU pressure (`some`) that needs no second reading.
+    pub pressure_strong: f64,
+    /// Canary latency below which nobody is hurt, whatever it was before.
+    pub canary_floor: Duration,
+    /// How many times its quiet latency the canary must take to count as slow. Twice that needs no second reading.
+    pub canary_factor: f64,
+    /// How long the pressure must have lasted, by the readings' windows, where it is strong.
+    pub confirm_strong: Duration,
+    /// The same where it is not.
+    pub confirm_weak: Duration,
+    /// Age of the newest host reading from which readings count as lost.
+    pub host_lost: Duration,
+    /// Age of the newest activity reading from which readings count as lost; longer, for a starved server is slow to answer.
+    pub activity_lost: Duration,
+    /// The pace, in cost units a second for each worker, at which a hold begins. Stock settings allow 100,000.
+    pub first_pace: f64,
+    /// The pace that a hold does not go below unless the CPUs stay saturated for `floor_patience`: vacuum must end some day.
+    pub floor_pace: f64,
+    /// See `floor_pace`.
+    pub floor_patience: Duration,
+    /// The pace that collective levers leave while an ANALYZE runs, for it holds a snapshot.
+    pub analyze_pace: f64,
+    /// Least time between two changes of a hold.
+    pub adjust_every: Duration,
+    /// When the workers are checked for obedience after a hold began.
+    pub verify_after: Duration,
+    /// How long the pressure may stay without any relief before the hold counts as useless.
+    pub unhelped_for: Duration,
+    /// How long a fully opened hold is watched before it ends.
+    pub calm_for: Duration,
+    /// The longest hold.
+    pub max_hold: Duration,
+    /// Least time between the end of a hold and the next.
+    pub cooldown: Duration,
+    /// The same after a useless hold; doubles with each in a row.
+    pub cooldown_unhelped: Duration,
+    /// Where that doubling ends.
+    pub cooldown_max: Duration,
+    /// Heap blocks below which a table counts as small: its worker is left alone.
+    pub small_table_blocks: u64,
+    /// Dead tuples of a small table below which it never counts as waiting.
+    pub hot_dead_floor: u64,
+    /// Dead tuples per live tuple from which a small table counts as waiting.
+    pub hot_dead_share: f64,
+    /// The age in transactions or multixacts from which vacuum in any database is left alone.
+    pub wraparound_age: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            saturated: 0.90,
+            room: 0.75,
+            target: 0.82,
+            substantial: 0.15,
+            pressure: 0.20,
+            pressure_strong: 0.50,
+            canary_floor: Duration::from_millis(50),
+            canary_factor: 5.0,
+            confirm_strong: Duration::from_millis(900),
+            confirm_weak: Duration::from_millis(1_900),
+            host_lost: Duration::from_secs(5),
+            activity_lost: Duration::from_secs(10),
+            first_pace: 2_000.0,
+            floor_pace: 500.0,
+            floor_patience: Duration::from_secs(5),
+            analyze_pace: 20_000.0,
+            adjust_every: Duration::from_secs(1),
+            verify_after: Duration::from_secs(3),
+            unhelped_for: Duration::from_secs(8),
+            calm_for: Duration::from_secs(3),
+            max_hold: Duration::from_secs(30 * 60),
+            cooldown: Duration::from_secs(2),
+            cooldown_unhelped: Duration::from_secs(60),
+            cooldown_max: Duration::from_secs(600),
+            small_table_blocks: 4_096,
+            hot_dead_floor: 1_000,
+            hot_dead_share: 0.5,
+            wraparound_age: 1_000_000_000,
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! The dead man's switch inside the server: it lets go of a throttle when the guard *and* its children are gone.
+//!
+//! The guard's kept session holds an advisory lock. A second session of ours runs a DO block that tries to take that lock twice a
+//! second. When the guard dies, however it dies, the kernel closes its sockets, the server ends its session, the lock comes free, and
+//! the block empties the include file from within the server (COPY TO) and reloads. A backend does not notice that its own
+//! client died while it computes or sleeps, unless `client_connection_check_interval` (14+) says so, which is why this works.
+//!
+//! The block commits in each round (allowed at top level since 11), so that it holds no snapshot and no xmin for longer than one
+//! nap, and vacuum itself is not held up by it.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use futures_util::future::poll_fn;
+use model::{Pid, event::CostSetting};
+use tokio::sync::watch;
+use tokio_postgres::{AsyncMessage, Client, NoTls};
+
+use crate::{
+    alter_system::quoted,
+    include_file::{self, NEUTRAL},
+    undo::bounded,
+};
+
+/// What the switch's session calls itself.
+pub const APPLICATION_NAME: &str = "oxpecker dead man's switch";
+/// The longest wait for a connection or for the block to report that it watches.
+const ARM_TIMEOUT: Duration = Duration::from_secs(2);
+/// First key of the advisory lock: "oxpk".
+const LOCK_CLASS: i32 = 0x6f78_706b;
+/// What the block says when it has begun to watch.
+const ARMED: &str = "oxpecker: armed";
+
+/// The second key of the advisory lock: one for each include file, so that two clusters' guards never meet.
+fn lock_key(name: &str) -> i32 {
+    // FNV-1a (draft-eastlake-fnv): any stable hash will do.
+    let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    i32::from_ne_bytes(hash.to_ne_bytes())
+}
+
+/// Takes the guard's lock in its kept session. False where another guard holds it.
+///
+/// # Errors
+/// In words.
+pub async fn take_lock(client: &Client, name: &str) -> Result<bool, String> {
+    // A session takes an advisory lock again and again; once is enough for the switch.
+    let held = "SELECT 1 FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() \
+         AND classid::int8 = $1 AND objid::int8 = $2 AND objsubid = 2 AND granted";
+    let (class, object) = (i64::from(LOCK_CLASS), i64::from(u32::from_ne_bytes(lock_key(name).to_ne_bytes())));
+    if !bounded(client.query(held, &[&class, &object])).await?.is_empty() {
+        return Ok(true);
+    }
+    let row = bounded(client.query_one("SELECT pg_try_advisory_lock($1, $2)", &[&LOCK_CLASS, &lock_key(name)])).await?;
+    Ok(row.get(0))
+}
+
+/// The block. Everything in it is a constant of ours or quoted.
+fn block(name: &str, include: Option<&Path>, open_first: Option<CostSetting>) -> String {
+    let key = lock_key(name);
+    let copy = |text: &str| {
+        include.map_or_else(String::new, |path| {
+            // COPY's text format turns line breaks of one value into \n, so each line is a row; no line of ours has a backslash.
+            let rows: Vec<String> = text.lines().map(|line| format!("({})", quoted(line))).collect();
+            let copy = format!("COPY (VALUES {}) TO {}", rows.join(", "), quoted(&path.display().to_string()));
+            format!("EXECUTE {};", quoted(&copy))
+        })
+    };
+    let opening = open_first.map_or_else(String::new, |open| {
+        format!(
+            "{} PERFORM pg_reload_conf(); COMMIT; PERFORM pg_sleep(0.7); COMMIT;",
+            copy(&include_file::content(open, "opening held workers"))
+        )
+    });
+    let neutral = copy(NEUTRAL);
+    let body = format!(
+        "BEGIN \
+           RAISE NOTICE '{ARMED}'; \
+           WHILE NOT pg_try_advisory_lock({LOCK_CLASS}, {key}) LOOP \
+             COMMIT; PERFORM pg_sleep(0.5); COMMIT; \
+           END LOOP; \
+           {opening} {neutral} PERFORM pg_reload_conf(); \
+         END"
+    );
+    format!("DO {}", quoted(&body))
+}
+
+/// The second session.
+pub struct Switch {
+    client: Arc<Client>,
+    pid: Pid,
+    name: String,
+    armed: bool,
+    notices: watch::Receiver<u64>,
+    running: Option<tokio::task::JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for Switch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Switch").field("pid", &self.pid).field("armed", &self.armed).finish_non_exhaustive()
+    }
+}
+
+impl Switch {
+    /// Opens the second session, early: when the host starves or connections run out it is too late.
+    ///
+    /// # Errors
+    /// In words.
+    pub async fn connect(connection: &str, name: &str) -> Result<Self, String> {
+        let mut config: tokio_postgres::Config =
+            connection.parse().map_err(|error: tokio_postgres::Error| error.to_string())?;
+        config.application_name(APPLICATION_NAME);
+        let (client, mut link) = tokio::time::timeout(ARM_TIMEOUT, config.connect(NoTls))
+            .await
+            .map_err(|_| "PostgreSQL took no second connection in time".to_owned())?
+            .map_err(|error| crate::undo::in_words(&error))?;
+        let (count, notices) = watch::channel(0_u64);
+        tokio::spawn(async move {
+            while let Some(Ok(message)) = poll_fn(|cx| link.poll_message(cx)).await {
+                if let AsyncMessage::Notice(notice) = message
+                    && notice.message() == ARMED
+                {
+                    count.send_modify(|n| *n += 1);
+                }
+            }
+        });
+        // Nothing may end the wait: no time-out of any kind, and no look at whether the client lives.
+        let settings = "SELECT set_config(name, '0', false) FROM pg_catalog.pg_settings WHERE name IN \
+            ('client_connection_check_interval', 'statement_timeout', 'lock_timeout', 'transaction_timeout', \
+             'idle_in_transaction_session_timeout', 'idle_session_timeout')";
+        bounded(client.simple_query(settings)).await?;
+        bounded(client.simple_query("SET client_min_messages = notice")).await?;
+        let pid = bounded(client.query_one("SELECT pg_backend_pid()", &[])).await?.get::<_, i32>(0);
+        Ok(Self {
+            client: Arc::new(client),
+            pid: Pid(pid),
+            name: name.to_owned(),
+            armed: false,
+            notices,
+            running: None,
+        })
+    }
+
+    /// Whether the session is still there.
+    pub fn is_alive(&self) -> bool {
+        !self.client.is_closed()
+    }
+
+    /// The session's backend.
+    pub fn backend(&self) -> Pid {
+        self.pid
+    }
+
+    /// Whether the block can do its work: the role may write server files and reload, and the file can be written by the server.
+    /// Rewrites the file with its neutral content to see, so it must not be called while something is held.
+    ///
+    /// # Errors
+    /// Why not, in words.
+    pub async fn rehearse(&self, include: &Path) -> Result<(), String> {
+        let may = bounded(
+            self.client
+                .query_one("SELECT pg_catalog.has_function_privilege('pg_catalog.pg_reload_conf()', 'execute')", &[]),
+        )
+        .await?;
+        if !may.get::<_, bool>(0) {
+            return Err(
+                "the role may not execute pg_reload_conf() (hint: GRANT EXECUTE ON FUNCTION pg_reload_conf() TO it)"
+                    .to_owned(),
+            );
+        }
+        let rows: Vec<String> = NEUTRAL.lines().map(|line| format!("({})", quoted(line))).collect();
+        let copy = format!("COPY (VALUES {}) TO {}", rows.join(", "), quoted(&include.display().to_string()));
+        bounded(self.client.simple_query(&copy)).await.map(|_| ())
+    }
+
+    /// Starts the block and waits until it says that it watches.
+    ///
+    /// # Errors
+    /// In words.
+    pub async fn arm(&mut self, include: Option<PathBuf>, open_first: Option<CostSetting>) -> Result<(), String> {
+        if self.armed {
+            return Ok(());
+        }
+        let before = *self.notices.borrow();
+        let statement = block(&self.name, include.as_deref(), open_first);
+        let client = Arc::clone(&self.client);
+        self.running = Some(tokio::spawn(async move {
+            match client.simple_query(&statement).await {
+                Ok(_) => tracing::warn!("the dead man's switch let go: the guard's session lost its lock"),
+                // Disarming cancels the block; anything else matters only to the next arming.
+                Err(error) => tracing::debug!(error = %crate::undo::in_words(&error), "the dead man's switch ended"),
+            }
+        }));
+        let mut notices = self.notices.clone();
+        let heard = tokio::time::timeout(ARM_TIMEOUT, notices.wait_for(|n| *n > before)).await;
+        if matches!(heard, Ok(Ok(_))) {
+            self.armed = true;
+            return Ok(());
+        }
+        Err("the dead man's switch in the server did not report that it watches".to_owned())
+    }
+
+    /// Whether the block watches.
+    pub fn is_armed(&self) -> bool {
+        self.armed && self.running.as_ref().is_some_and(|task| !task.is_finished())
+    }
+
+    /// Ends the block. Closing the connection would not: the backend would not notice.
+    ///
+    /// # Errors
+    /// In words; the block watches on then, and does its harmless work when the guard ends.
+    pub async fn disarm(&mut self, guard: &Client) -> Result<(), String> {
+        if self.running.as_ref().is_some_and(|task| !task.is_finished()) {
+            bounded(guard.query("SELECT pg_cancel_backend($1)", &[&self.pid.0])).await?;
+        }
+        if let Some(mut task) = self.running.take()
+            && tokio::time::timeout(ARM_TIMEOUT, &mut task).await.is_err()
+        {
+            self.running = Some(task);
+            return Err("the dead man's switch did not end in time".to_owned());
+        }
+        self.armed = false;
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_differ_by_name_and_are_stable() {
+        assert_eq!(lock_key("main"), lock_key("main"));
+        assert_ne!(lock_key("main"), lock_key("other"));
+    }
+
+    #[test]
+    fn the_block_quotes_what_it_is_given() {
+        let text = block("main", Some(Path::new("/run/o'x/throttle.conf")), None);
+        assert!(text.contains("COMMIT; PERFORM pg_sleep(0.5); COMMIT;"));
+        assert!(text.contains("/run/o''''''''x/throttle.conf"), "{text}");
+        assert!(!block("main", None, None).contains("COPY"));
+    }
+}
