@@ -73,7 +73,7 @@ impl Store {
     /// checkpoint lets begin anew, can be written although the file system has nothing left. Returns the readings given up.
     pub(crate) fn make_room(&mut self) -> Result<u64, JournalError> {
         // Whether it succeeds shows in what follows.
-        let _ = self.connection.pragma_query(None, "wal_checkpoint(passive)", |_| Ok(()));
+        let _ = self.checkpoint("passive");
         self.delete_oldest("readings", i64::MAX)
     }
 

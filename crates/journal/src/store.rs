@@ -99,7 +99,7 @@ impl Store {
         let failed = self.failed("checkpoint");
         // Waiting for the reader would make events wait, too.
         self.connection.busy_timeout(std::time::Duration::ZERO).map_err(&failed)?;
-        let checkpoint = self.connection.pragma_query(None, "wal_checkpoint(truncate)", |_| Ok(()));
+        let checkpoint = self.checkpoint("truncate");
         self.connection.busy_timeout(format::BUSY_TIMEOUT).map_err(&failed)?;
         checkpoint.map_err(&failed)?;
         let size = ByteSize(format::size_of(&log));
@@ -107,6 +107,11 @@ impl Store {
             return Err(JournalError::LogHeld { path: self.path.clone(), size });
         }
         Ok(())
+    }
+
+    /// Folds the write-ahead log into the file, as far as readers let it.
+    pub(crate) fn checkpoint(&self, mode: &str) -> rusqlite::Result<()> {
+        self.connection.query_row(&format!("PRAGMA wal_checkpoint({mode})"), [], |_| Ok(()))
     }
 
     /// Pages of the file, and how many of them are free.

@@ -1,0 +1,242 @@
+//! Any event of any kind.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use jiff::Timestamp;
+use model::{
+    Alert, AlertKey, AlertState, ByteSize, Cores, DatabaseName, EventKind, Mode, Moment, Oid, PgVersion, Pid,
+    ProcessId, RuleId, ServiceName, Severity, Share, TableName,
+    event::{CostSetting, DownReason, Lever, ReleaseReason, ServiceWindow},
+    reading::{Health, VacuumKind},
+};
+use proptest::{collection::vec, option, prelude::*, sample::select};
+
+/// Text as it comes: of any script, with quotes, control characters and line ends.
+pub fn text() -> impl Strategy<Value = String> {
+    prop_oneof!["[a-z ]{0,20}", any::<String>()]
+}
+
+pub fn moment() -> impl Strategy<Value = Moment> {
+    // Within jiff's range, and on the boot clock within what SQLite's integers hold.
+    (-377_705_023_201_000_000_i64..=253_402_207_200_000_000, 0..=i64::MAX as u64)
+        .prop_map(|(us, boot_us)| Moment { wall: Timestamp::from_microsecond(us).unwrap(), boot_us })
+}
+
+pub fn timestamp() -> impl Strategy<Value = Timestamp> {
+    moment().prop_map(|moment| moment.wall)
+}
+
+pub fn number() -> impl Strategy<Value = f64> {
+    prop_oneof![0.0..1.0, proptest::num::f64::NORMAL | proptest::num::f64::ZERO]
+}
+
+pub fn duration() -> impl Strategy<Value = Duration> {
+    (any::<u64>(), 0..1_000_000_000_u32).prop_map(|(seconds, nanos)| Duration::new(seconds, nanos))
+}
+
+pub fn process() -> impl Strategy<Value = ProcessId> {
+    (any::<i32>(), any::<u64>()).prop_map(|(pid, start_ticks)| ProcessId { pid: Pid(pid), start_ticks })
+}
+
+pub fn vacuum_kind() -> impl Strategy<Value = VacuumKind> {
+    use VacuumKind::{AntiWraparound, Autoanalyze, Autovacuum, Manual};
+    select(vec![Autovacuum, Autoanalyze, AntiWraparound, Manual])
+}
+
+pub fn health() -> impl Strategy<Value = Health> {
+    select(vec![Health::Healthy, Health::Unhealthy])
+}
+
+pub fn table() -> impl Strategy<Value = Option<TableName>> {
+    option::of(text().prop_map(TableName))
+}
+
+fn setting() -> impl Strategy<Value = CostSetting> {
+    (any::<u32>(), number()).prop_map(|(limit, delay_ms)| CostSetting { limit, delay_ms })
+}
+
+fn lever() -> impl Strategy<Value = Lever> {
+    select(vec![Lever::WorkerSignal, Lever::LauncherSignal, Lever::FullReload, Lever::AlterSystem])
+}
+
+fn alert_state() -> impl Strategy<Value = AlertState> {
+    select(vec![AlertState::Firing, AlertState::Resolved])
+}
+
+fn database() -> impl Strategy<Value = DatabaseName> {
+    text().prop_map(DatabaseName)
+}
+
+fn service() -> impl Strategy<Value = ServiceName> {
+    text().prop_map(ServiceName)
+}
+
+fn texts() -> impl Strategy<Value = Vec<String>> {
+    vec(text(), 0..4)
+}
+
+fn labels() -> impl Strategy<Value = BTreeMap<String, String>> {
+    proptest::collection::btree_map(text(), text(), 0..4)
+}
+
+fn alert() -> impl Strategy<Value = Alert> {
+    let severity = select(vec![Severity::Info, Severity::Warning, Severity::Critical]);
+    let head = (text(), text(), severity, alert_state(), moment(), moment());
+    (head, text(), texts(), texts(), labels()).prop_map(
+        |((key, rule, severity, state, since, decided), summary, details, next_steps, labels)| Alert {
+            key: AlertKey(key),
+            rule: RuleId(rule),
+            severity,
+            state,
+            since,
+            decided,
+            summary,
+            details,
+            next_steps,
+            labels,
+        },
+    )
+}
+
+/// One strategy for each kind. `round_trip` checks that none is missing.
+pub fn each_kind() -> Vec<BoxedStrategy<EventKind>> {
+    let workers = || vec(process(), 0..4);
+    let tables = || vec(table(), 0..4);
+    let down = select(vec![
+        DownReason::NotListening,
+        DownReason::Recovering,
+        DownReason::ShuttingDown,
+        DownReason::OutOfConnections,
+        DownReason::Refused,
+        DownReason::NoAnswer,
+        DownReason::ConnectionLost,
+        DownReason::UnsupportedVersion,
+    ]);
+    let release = select(vec![
+        ReleaseReason::PressureOver,
+        ReleaseReason::NotHelping,
+        ReleaseReason::WorkersGone,
+        ReleaseReason::TimeBound,
+        ReleaseReason::HotTableWaiting,
+        ReleaseReason::WraparoundNear,
+        ReleaseReason::ReadingsLost,
+        ReleaseReason::GuardStopping,
+        ReleaseReason::LeftBehind,
+    ]);
+    let mode = select(vec![Mode::Observe, Mode::Advise, Mode::Act]);
+    let window = (duration(), any::<u64>(), any::<u64>(), duration())
+        .prop_map(|(window, succeeded, failed, slowest)| ServiceWindow { window, succeeded, failed, slowest });
+    let key = || text().prop_map(AlertKey);
+    let optional_oid = option::of(any::<u32>().prop_map(Oid));
+    vec![
+        (text(), any::<i32>(), text(), text(), mode, texts())
+            .prop_map(|(version, pid, boot_id, cluster, mode, limitations)| EventKind::GuardStarted {
+                version,
+                pid: Pid(pid),
+                boot_id,
+                cluster,
+                mode,
+                limitations,
+            })
+            .boxed(),
+        text().prop_map(|reason| EventKind::GuardStopped { reason }).boxed(),
+        (duration(), text()).prop_map(|(silence, cause)| EventKind::GuardWasSilent { silence, cause }).boxed(),
+        any::<i64>().prop_map(|by_ms| EventKind::ClockStepped { by_ms }).boxed(),
+        text().prop_map(|boot_id| EventKind::HostRebooted { boot_id }).boxed(),
+        (any::<u32>(), timestamp(), any::<bool>())
+            .prop_map(|(version, started, in_recovery)| EventKind::ServerUp {
+                version: PgVersion(version),
+                started,
+                in_recovery,
+            })
+            .boxed(),
+        (down, text()).prop_map(|(reason, detail)| EventKind::ServerDown { reason, detail }).boxed(),
+        (setting(), labels()).prop_map(|(resting, others)| EventKind::SettingsSeen { resting, others }).boxed(),
+        (process(), vacuum_kind(), database(), table(), optional_oid)
+            .prop_map(|(process, kind, database, table, relation)| EventKind::VacuumSeen {
+                process,
+                kind,
+                database,
+                table,
+                relation,
+            })
+            .boxed(),
+        (process(), database(), table(), duration(), duration())
+            .prop_map(|(process, database, table, seen_for, cpu_time)| EventKind::VacuumGone {
+                process,
+                database,
+                table,
+                seen_for,
+                cpu_time,
+            })
+            .boxed(),
+        alert().prop_map(|alert| EventKind::Alerted { alert }).boxed(),
+        (key(), alert_state(), text(), any::<u32>(), duration())
+            .prop_map(|(key, state, route, attempt, latency)| EventKind::AlertDelivered {
+                key,
+                state,
+                route,
+                attempt,
+                latency,
+            })
+            .boxed(),
+        (key(), text(), any::<u32>(), text(), any::<bool>())
+            .prop_map(|(key, route, attempt, error, gave_up)| EventKind::AlertFailed {
+                key,
+                route,
+                attempt,
+                error,
+                gave_up,
+            })
+            .boxed(),
+        (workers(), tables(), setting(), text(), text())
+            .prop_map(|(workers, tables, setting, reason, command)| EventKind::ThrottleProposed {
+                workers,
+                tables,
+                setting,
+                reason,
+                command,
+            })
+            .boxed(),
+        (workers(), tables(), lever(), setting(), text())
+            .prop_map(|(workers, tables, lever, setting, reason)| EventKind::ThrottleEngaged {
+                workers,
+                tables,
+                lever,
+                setting,
+                reason,
+            })
+            .boxed(),
+        (workers(), setting(), text())
+            .prop_map(|(workers, setting, reason)| EventKind::ThrottleAdjusted { workers, setting, reason })
+            .boxed(),
+        (number(), number(), number(), number(), any::<bool>())
+            .prop_map(|(before, after, busy_before, busy_after, obeyed)| EventKind::ThrottleVerified {
+                cpu_before: Cores(before),
+                cpu_after: Cores(after),
+                busy_before: Share(busy_before),
+                busy_after: Share(busy_after),
+                obeyed,
+            })
+            .boxed(),
+        (release, duration(), text())
+            .prop_map(|(reason, held, detail)| EventKind::ThrottleReleased { reason, held, detail })
+            .boxed(),
+        (option::of(lever()), text()).prop_map(|(lever, reason)| EventKind::LeverUnavailable { lever, reason }).boxed(),
+        (setting(), setting(), text())
+            .prop_map(|(from, to, reason)| EventKind::RestingSettingChanged { from, to, reason })
+            .boxed(),
+        (service(), vec(service(), 0..4), texts())
+            .prop_map(|(service, depends_on, impact)| EventKind::ServiceDeclared { service, depends_on, impact })
+            .boxed(),
+        (service(), health(), text(), texts())
+            .prop_map(|(service, health, detail, impact)| EventKind::ServiceChanged { service, health, detail, impact })
+            .boxed(),
+        (service(), window).prop_map(|(service, answers)| EventKind::ServiceMeasured { service, answers }).boxed(),
+        (text(), any::<u64>()).prop_map(|(error, lost)| EventKind::RecordingFailed { error, lost }).boxed(),
+        (any::<u64>(), any::<u64>())
+            .prop_map(|(events, size)| EventKind::HistoryCut { events, max_size: ByteSize(size) })
+            .boxed(),
+        (text(), text()).prop_map(|(author, text)| EventKind::Noted { author, text }).boxed(),
+    ]
+}
