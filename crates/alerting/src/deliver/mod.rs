@@ -106,17 +106,20 @@ where
         let Ok(message) = serde_json::from_slice(&line) else { continue };
         match message {
             ToWorker::Deliver { id, route, alert, age_ms } => match orders.get(&route) {
-                Some(orders) => {
+                Some(Ok(orders)) => {
                     let order = Order::Deliver { id, alert, age: Duration::from_millis(age_ms) };
                     let _ = orders.send(order).await;
                 }
-                None => {
-                    let error = "this route can't work, see the message at the start".to_owned();
+                broken => {
+                    let error = match broken {
+                        Some(Err(error)) => error.clone(),
+                        _ => "it was never told of this route".to_owned(),
+                    };
                     let _ = answers.send(ToGuard::Failed { id, attempt: 1, error, gave_up: true }).await;
                 }
             },
             ToWorker::Forget { id } => {
-                for orders in orders.values() {
+                for orders in orders.values().flatten() {
                     let _ = orders.send(Order::Forget { id }).await;
                 }
             }
@@ -135,7 +138,8 @@ where
     Ok(())
 }
 
-type Orders = HashMap<String, mpsc::Sender<Order>>;
+/// By route: where its orders go, or why it can't work.
+type Orders = HashMap<String, Result<mpsc::Sender<Order>, String>>;
 
 fn start_routes(
     routes: &[Route],
@@ -159,9 +163,12 @@ fn start_routes(
                 // One more than the guard may have under way, for each of the two kinds of order.
                 let (sender, receiver) = mpsc::channel(2 * MAX_PENDING + 2);
                 tasks.spawn(RouteTask::new(target, receiver, answers.clone()).run());
-                orders.insert(route.name.clone(), sender);
+                orders.insert(route.name.clone(), Ok(sender));
             }
-            Err(error) => problems.push(RouteProblem { route: route.name.clone(), error }),
+            Err(error) => {
+                problems.push(RouteProblem { route: route.name.clone(), error: error.clone() });
+                orders.insert(route.name.clone(), Err(error));
+            }
         }
     }
     Ok((orders, problems))

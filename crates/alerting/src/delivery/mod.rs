@@ -115,13 +115,13 @@ fn log(alert: &Alert) {
     match (alert.state, severity) {
         (AlertState::Resolved, _) => tracing::info!(%key, %rule, %severity, %since, details, "resolved: {summary}"),
         (AlertState::Firing, Severity::Critical) => {
-            tracing::error!(%key, %rule, %severity, %since, details, "ALERT: {summary}")
+            tracing::error!(%key, %rule, %severity, %since, details, "ALERT: {summary}");
         }
         (AlertState::Firing, Severity::Warning) => {
-            tracing::warn!(%key, %rule, %severity, %since, details, "ALERT: {summary}")
+            tracing::warn!(%key, %rule, %severity, %since, details, "ALERT: {summary}");
         }
         (AlertState::Firing, Severity::Info) => {
-            tracing::info!(%key, %rule, %severity, %since, details, "ALERT: {summary}")
+            tracing::info!(%key, %rule, %severity, %since, details, "ALERT: {summary}");
         }
     }
 }

@@ -122,13 +122,21 @@ async fn drive(
                     let _ = said.send((generation, Said::Message(message))).await;
                 }
                 Err(_) => {
-                    tracing::debug!(bytes = line.len(), "deliver worker: said something that is not our protocol")
+                    tracing::debug!(bytes = line.len(), "deliver worker: said something that is not our protocol");
                 }
             }
         }
     };
-    // Both sides at once: a worker that is not read from does not read either.
-    tokio::join!(write_lines(stdin, hello, lines), read);
+    // Both sides at once: a worker that is not read from does not read either. Its end shows on the side that is read; the other
+    // one may end before, when it is told to finish.
+    let write = async {
+        write_lines(stdin, hello, lines).await;
+        std::future::pending::<()>().await;
+    };
+    tokio::select! {
+        () = read => {}
+        () = write => {}
+    }
     let end = match tokio::time::timeout(Duration::from_secs(2), child.wait()).await {
         Ok(Ok(status)) => status.to_string(),
         Ok(Err(error)) => format!("it can't be waited for: {error}"),
