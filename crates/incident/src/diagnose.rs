@@ -188,8 +188,8 @@ impl<'a> Case<'a> {
 
     fn wrong(&self) -> Link {
         if let Some(cites) = Cites::of(self.harmed.iter().flat_map(|s| s.harm_events())) {
-            let text = format!("Services failed people: {}", list(self.harmed.iter().map(|s| s.in_short())));
-            return Link::established("What did people feel?", Fact::new(text, cites));
+            let text = format!("Services failed: {}", list(self.harmed.iter().map(|s| s.in_short())));
+            return Link::established("What failed?", Fact::new(text, cites));
         }
         let fact =
             match edges(self.incident.conditions.iter().filter(|c| matches!(c.kind, crate::ConditionKind::ServerDown)))
@@ -257,10 +257,10 @@ impl<'a> Case<'a> {
         }
         let still = self.harmed.iter().any(|s| s.outages.iter().any(|o| o.until.is_none()));
         let text = if still {
-            format!("PostgreSQL did not serve; {names} need it as declared and failed after it had stopped")
+            format!("PostgreSQL did not serve; {names}, declared to need it, failed after it had stopped")
         } else {
             format!(
-                "PostgreSQL did not serve; {names} need it as declared, failed after it had stopped and recovered when it served again"
+                "PostgreSQL did not serve; {names}, declared to need it, failed after it had stopped and recovered when it served again"
             )
         };
         match Cites::of(proof) {
@@ -553,7 +553,7 @@ impl<'a> Case<'a> {
             let held = held.map_or_else(|| "the throttle".to_owned(), |s| s.to_string());
             let cites = Cites::one(v.event).and(engagement.engaged.map(|(_, id)| id));
             let text = format!(
-                "Its cost setting decided how fast the vacuum ran: when {} was held at {held}, it went from {} to {} of a core",
+                "The cost setting decided how fast the vacuum ran: when {} was held at {held}, it went from {} to {} of a core",
                 words::workers(&engagement.workers, &engagement.tables),
                 v.cpu_before,
                 v.cpu_after

@@ -1,5 +1,7 @@
 //! Times in which nobody is known to have watched. What happened in them is not known, and a report must say so.
 
+use std::collections::HashMap;
+
 use model::{EventId, EventKind};
 use serde::Serialize;
 
@@ -99,8 +101,9 @@ pub fn gaps(events: &[Placed]) -> Vec<Gap> {
         }
         before = Some(event);
     }
+    let by_id: HashMap<EventId, &Placed> = events.iter().map(|p| (p.id(), p)).collect();
     for gap in &mut found {
-        gap.events = events.iter().filter(|p| gap.fact.cites().iter().any(|id| id == p.id())).cloned().collect();
+        gap.events = gap.fact.cites().iter().filter_map(|id| by_id.get(&id)).map(|p| (*p).clone()).collect();
     }
     found
 }

@@ -187,7 +187,11 @@ fn cited(incident: &Incident, title: &Fact, sections: &[Section]) -> Vec<CitedEv
 
 fn summary(incident: &Incident, diagnosis: &Diagnosis) -> Vec<Statement> {
     let mut out: Vec<Statement> = Vec::new();
-    out.push(incident.title.clone().into());
+    let harm = harm_in_short(incident);
+    let told = |s: &Statement| matches!(s, Statement::Fact(fact) if fact.text().starts_with(incident.title.text()));
+    if !harm.iter().any(told) {
+        out.push(incident.title.clone().into());
+    }
     let of = incident.cluster.as_deref().map_or_else(|| "It".to_owned(), |c| format!("On cluster {} it", quote(c)));
     let guard = incident.evidence.iter().find(|p| matches!(p.kind(), EventKind::GuardStarted { .. })).map(Placed::id);
     if let Some(cites) = edges(&incident.conditions) {
@@ -202,7 +206,7 @@ fn summary(incident: &Incident, diagnosis: &Diagnosis) -> Vec<Statement> {
         let named = guard.filter(|_| incident.cluster.is_some());
         out.push(Fact::new(text, cites.and(newest).and(named)).into());
     }
-    out.extend(harm_in_short(incident));
+    out.extend(harm);
     out.extend(response_in_short(incident));
     out.extend(root_cause(diagnosis));
     let steps: Vec<&Placed> = incident
@@ -236,7 +240,7 @@ fn harm_in_short(incident: &Incident) -> Vec<Statement> {
     }
     let short = harmed.iter().map(|s| s.in_short());
     match Cites::of(harmed.iter().flat_map(|s| s.harm_events())) {
-        Some(cites) => out.push(Fact::new(format!("Services failed people: {}", list(short)), cites).into()),
+        Some(cites) => out.push(Fact::new(format!("Services failed: {}", list(short)), cites).into()),
         None => out.push(Statement::not_recorded("a service that was unhealthy, or an answer that failed")),
     }
     out
@@ -269,7 +273,7 @@ fn response_in_short(incident: &Incident) -> Vec<Statement> {
         return vec![Fact::new(text, cites).into()];
     }
     match Cites::of(lessons::proposals(incident).into_iter().map(|(id, _)| id)) {
-        Some(cites) => vec![Fact::new("Oxpecker proposed to hold vacuum and did not act", cites).into()],
+        Some(cites) => vec![Fact::new("Oxpecker proposed to hold vacuum; no act of it is recorded", cites).into()],
         None => vec![Statement::not_recorded("an act of oxpecker on PostgreSQL")],
     }
 }
@@ -419,6 +423,8 @@ fn detection(incident: &Incident) -> Vec<Statement> {
         .iter()
         .filter(|c| matches!(c.kind, ConditionKind::Alert { .. }))
         .filter(|c| found.first.as_ref().is_some_and(|f| f.event != c.opened_by))
+        // One more than is shown, so that what is left out is said to be.
+        .take(MAX_STATEMENTS + 1)
         .filter_map(|c| incident.evidence.iter().find(|p| p.id() == c.opened_by))
         .collect();
     out.extend(dated(incident, &others));

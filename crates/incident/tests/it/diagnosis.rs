@@ -17,7 +17,7 @@ fn assert_chain(story: &Story, expected: &[(&str, bool)]) {
     assert_eq!(chain, expected);
 }
 
-const FELT: &str = "What did people feel?";
+const FAILED: &str = "What failed?";
 const WRONG: &str = "What was wrong?";
 const CPU: &str = "Where did the CPU go?";
 const FAST: &str = "Why could the vacuum run that fast?";
@@ -28,10 +28,10 @@ const CONNECTIONS: &str = "Why were connections short?";
 #[test]
 fn a_verified_throttle_proves_what_a_share_of_the_cpu_does_not() {
     let site = "Why did site fail?";
-    assert_chain(&stories::storm_guarded(), &[(FELT, true), (site, true), (CPU, true), (FAST, true), (THEN, false)]);
+    assert_chain(&stories::storm_guarded(), &[(FAILED, true), (site, true), (CPU, true), (FAST, true), (THEN, false)]);
     assert_chain(
         &stories::storm_without_lever(),
-        &[(FELT, true), (site, false), (CPU, false), (FAST, false), (THEN, false)],
+        &[(FAILED, true), (site, false), (CPU, false), (FAST, false), (THEN, false)],
     );
 }
 
@@ -57,10 +57,10 @@ fn a_throttle_that_was_obeyed_and_did_not_help_is_evidence_against() {
 fn services_fall_with_the_server_only_where_the_need_is_declared() {
     let story = stories::connection_surge();
     let services = "Why did bot and site fail?";
-    assert_chain(&story, &[(FELT, true), (services, true), (SERVER, true), (CONNECTIONS, false)]);
+    assert_chain(&story, &[(FAILED, true), (services, true), (SERVER, true), (CONNECTIONS, false)]);
     let mut undeclared = stories::connection_surge();
     undeclared.events.retain(|e| e.kind.name() != "service_declared");
-    assert_chain(&undeclared, &[(FELT, true), (services, false), (SERVER, true), (CONNECTIONS, false)]);
+    assert_chain(&undeclared, &[(FAILED, true), (services, false), (SERVER, true), (CONNECTIONS, false)]);
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn a_server_that_was_down_before_the_reboot_was_not_stopped_by_it() {
     assert_chain(
         &stories::host_rebooted(),
         &[
-            (FELT, true),
+            (FAILED, true),
             ("Why did bot and site fail?", true),
             (SERVER, false),
             ("Why did the host boot anew?", false),
@@ -83,8 +83,8 @@ fn a_server_that_was_down_before_the_reboot_was_not_stopped_by_it() {
 fn the_cause_is_the_deepest_link_before_a_break() {
     let story = stories::storm_guarded();
     let diagnosis = diagnose(&incidents(&story.events, &IncidentRules::default())[0]);
-    assert!(diagnosis.cause().unwrap().text().starts_with("Its cost setting"));
+    assert!(diagnosis.cause().unwrap().text().starts_with("The cost setting"));
     let story = stories::storm_without_lever();
     let diagnosis = diagnose(&incidents(&story.events, &IncidentRules::default())[0]);
-    assert_eq!(diagnosis.cause(), None, "the first link is what was felt, not a cause");
+    assert_eq!(diagnosis.cause(), None, "the first link is what failed, not a cause");
 }
