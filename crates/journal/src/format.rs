@@ -43,7 +43,7 @@ CREATE TABLE readings (
     at_wall_us INTEGER NOT NULL,
     boot_us    INTEGER NOT NULL,
     kind       TEXT    NOT NULL,
-    body       TEXT    NOT NULL
+    body       BLOB    NOT NULL
 ) STRICT;
 CREATE INDEX readings_kind ON readings (kind, at_wall_us);
 CREATE TABLE ticks (

@@ -23,7 +23,7 @@
 //! | | `body` | the event as JSON, with its kind as member `event` |
 //! | `readings` | `id`, `at_wall_us`, `boot_us` | as for events |
 //! | | `kind` | `host`, `activity`, `wal`, `tables` or `service` |
-//! | | `body` | `model::Reading` as JSON, with its kind as member `reading` |
+//! | | `body` | `model::Reading` as JSON, with its kind as member `reading`, in a zlib stream (RFC 1950) |
 //! | `ticks` | `age_us` | notes of the journal's own clock, about hourly: how old the journal is, see below |
 //! | | `wall_us`, `boot_us`, `boot_id` | the instant of the note on both clocks, and which boot it was |
 //! | | `last_event`, `last_reading` | the newest entries at that instant |
@@ -49,9 +49,11 @@
 //! # When the store fails
 //! The writer tries again (0.25 s, doubled up to 5 s) for as long as it takes, opening the file anew after anything but a lack of space or a lock. Meanwhile
 //! events and readings wait in a backlog of [`JournalOptions::backlog`]; when it is full the oldest readings go, then new events are refused.
-//! On a full disk the oldest stored readings are given up for events, into whose place these are written.
+//! Where there is no space for events, the oldest stored readings are given up and their pages used; on a file system without a single free block that
+//! may fail as well, for the log needs some to grow.
 
 mod age;
+mod body;
 mod clock;
 mod error;
 mod format;

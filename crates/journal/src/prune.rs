@@ -69,8 +69,8 @@ impl Store {
         Ok(Pruned { rows: protected, protected, more: protected > 0 })
     }
 
-    /// Where the disk is full: gives up the oldest readings for the sake of events. The pages that become free, and the log that the
-    /// checkpoint lets begin anew, can be written although the file system has nothing left. Returns the readings given up.
+    /// Where there is no space: gives up the oldest readings for the sake of events, which can be written into their pages. On a file system
+    /// without a free block it may fail like any other transaction. Returns the readings given up.
     pub(crate) fn make_room(&mut self) -> Result<u64, JournalError> {
         // Whether it succeeds shows in what follows.
         let _ = self.checkpoint("passive");
@@ -114,7 +114,7 @@ mod tests {
     use model::ByteSize;
 
     use super::*;
-    use crate::queue::Row;
+    use crate::{queue::Row, tests::noise};
 
     const HOUR: Duration = Duration::from_secs(3600);
     const START: Moment = Moment { wall: Timestamp::UNIX_EPOCH, boot_us: 1_000_000 };
@@ -181,7 +181,7 @@ mod tests {
     fn the_file_keeps_its_bound_readings_first_then_old_events_then_all() {
         let retention = Retention { max_size: Retention::LEAST_SIZE, ..Retention::default() };
         let mut journal = Fixture::new(retention);
-        let row = |size: usize| Row::new(START, "noted", "x".repeat(size));
+        let row = |size: usize| Row::new(START, "noted", noise(size));
         let events: Vec<_> = (0..64).map(|_| row(3000)).collect();
         let mut protected = 0;
         let mut prune = |journal: &mut Fixture, now: Moment| {
@@ -227,7 +227,7 @@ mod tests {
     #[test]
     fn what_is_freed_goes_back_to_the_file_system() {
         let mut journal = Fixture::new(Retention { readings: HOUR, ..Retention::default() });
-        let readings: Vec<_> = (0..64).map(|_| Row::new(START, "noted", "x".repeat(3000))).collect();
+        let readings: Vec<_> = (0..64).map(|_| Row::new(START, "noted", noise(4000))).collect();
         for _ in 0..40 {
             journal.store.write_readings(&readings).unwrap();
         }

@@ -1,6 +1,7 @@
 //! Reading the journal from any process: while the guard writes it, after the guard was killed, and from a copy.
 //!
-//! Each call is one short read transaction, so that no reader keeps the write-ahead log from being folded into the file.
+//! Each call is one short read transaction, in which rows are only copied, not parsed: a reader keeps the write-ahead log from being
+//! folded into the file.
 //!
 //! SQLite reads a write-ahead log through a shared memory file beside it, which the first one to open the journal has to create, and
 //! rebuild after a crash. Where this process can't create it (a read-only directory), there are two cases: no log is there, then the
@@ -18,7 +19,7 @@ use jiff::Timestamp;
 use model::{ByteSize, Event, EventId, EventKind, Moment, Reading};
 use rusqlite::{Connection, ErrorCode, OpenFlags, OptionalExtension, Row, types::Value};
 
-use crate::{JournalError, format};
+use crate::{JournalError, body, format};
 
 /// What one call returns at most, however much was asked for.
 pub const MOST_ROWS: usize = 100_000;
@@ -189,15 +190,13 @@ impl Reader {
         }
         let sql = filter.sql("events", query.limit, query.newest);
         let mut found = Events::default();
-        self.each(&sql, &filter.values, |row| {
-            let stored = StoredEvent::read(row)?;
+        for stored in self.rows(&sql, &filter.values, StoredEvent::read)? {
             found.last = Some(stored.id);
             match stored.parse() {
                 Ok(event) => found.events.push(event),
                 Err(_) => found.skipped += 1,
             }
-            Ok(())
-        })?;
+        }
         Ok(found)
     }
 
@@ -235,13 +234,13 @@ impl Reader {
         filter.wall(query.since, query.until);
         let sql = filter.sql("readings", query.limit, query.newest);
         let mut found = Readings::default();
-        self.each(&sql, &filter.values, |row| {
-            match serde_json::from_str(row.get_ref(4)?.as_str()?) {
-                Ok(reading) => found.readings.push(reading),
-                Err(_) => found.skipped += 1,
+        for stored in self.rows(&sql, &filter.values, |row| row.get::<_, Vec<u8>>(4))? {
+            let json = body::unpack(&stored);
+            match json.and_then(|json| serde_json::from_slice(&json).ok()) {
+                Some(reading) => found.readings.push(reading),
+                None => found.skipped += 1,
             }
-            Ok(())
-        })?;
+        }
         Ok(found)
     }
 
@@ -265,11 +264,10 @@ impl Reader {
             let sql = format!(
                 "SELECT coalesce(max(id) - min(id) + 1, 0), (SELECT at_wall_us FROM {table} ORDER BY id LIMIT 1) FROM {table}"
             );
-            self.each(&sql, &[], |row| {
-                let oldest: Option<i64> = row.get(1)?;
-                *side = (row.get::<_, i64>(0)?.unsigned_abs(), oldest.map(timestamp));
-                Ok(())
+            let counted = self.rows(&sql, &[], |row| {
+                Ok((row.get::<_, i64>(0)?.unsigned_abs(), row.get::<_, Option<i64>>(1)?.map(timestamp)))
             })?;
+            *side = counted.first().copied().unwrap_or_default();
         }
         let [(events, oldest_event), (readings, oldest_reading)] = sides;
         Ok(JournalSize {
@@ -282,19 +280,15 @@ impl Reader {
         })
     }
 
-    fn each(
+    fn rows<T>(
         &self,
         sql: &str,
         values: &[Value],
-        mut take: impl FnMut(&Row<'_>) -> rusqlite::Result<()>,
-    ) -> Result<(), JournalError> {
-        let mut run = || {
+        copy: impl FnMut(&Row<'_>) -> rusqlite::Result<T>,
+    ) -> Result<Vec<T>, JournalError> {
+        let run = || {
             let mut statement = self.connection.prepare_cached(sql)?;
-            let mut rows = statement.query(rusqlite::params_from_iter(values))?;
-            while let Some(row) = rows.next()? {
-                take(row)?;
-            }
-            Ok(())
+            statement.query_map(rusqlite::params_from_iter(values), copy)?.collect::<rusqlite::Result<Vec<_>>>()
         };
         run().map_err(|source| JournalError::sqlite("read", &self.path, source))
     }

@@ -1,11 +1,14 @@
 //! The writer's connection: batches in, one transaction each.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use model::{ByteSize, EventId};
-use rusqlite::{Connection, Transaction, TransactionBehavior};
+use rusqlite::{Connection, Transaction, TransactionBehavior, types::ToSqlOutput};
 
-use crate::{JournalError, Retention, format, queue::Row};
+use crate::{JournalError, Retention, body, format, queue::Row};
 
 /// The journal, open for writing. At most one per state directory: whoever opens it holds the directory's lock.
 pub(crate) struct Store {
@@ -20,6 +23,8 @@ pub(crate) struct Store {
     identity: Option<(u64, u64)>,
 }
 
+/// How long a reader is waited for when the log is at its bound: events wait meanwhile, too.
+const LOG_PATIENCE: Duration = Duration::from_millis(100);
 const INSERT_EVENT: &str = "INSERT INTO events (at_wall_us, boot_us, kind, body) VALUES (?1, ?2, ?3, ?4)";
 const INSERT_READING: &str = "INSERT INTO readings (at_wall_us, boot_us, kind, body) VALUES (?1, ?2, ?3, ?4)";
 
@@ -63,7 +68,8 @@ impl Store {
         let failed = self.failed("record events in");
         let first = self.last_event + 1;
         let transaction = begin(&mut self.connection).map_err(&failed)?;
-        let last = insert(&transaction, INSERT_EVENT, rows).map_err(&failed)?.unwrap_or(self.last_event);
+        let last = insert(&transaction, INSERT_EVENT, rows, |row| row.body.as_str().into()).map_err(&failed)?;
+        let last = last.unwrap_or(self.last_event);
         transaction.commit().map_err(&failed)?;
         self.last_event = last;
         Ok(EventId(first))
@@ -76,7 +82,7 @@ impl Store {
         self.sync_commits(false)?;
         let failed = self.failed("record readings in");
         let transaction = begin(&mut self.connection).map_err(&failed)?;
-        insert(&transaction, INSERT_READING, rows.iter()).map_err(&failed)?;
+        insert(&transaction, INSERT_READING, rows.iter(), |row| body::pack(&row.body).into()).map_err(&failed)?;
         transaction.commit().map_err(&failed)
     }
 
@@ -93,19 +99,19 @@ impl Store {
     /// Keeps the write-ahead log within its bound, also against a reader that does not let go: events go on, readings wait.
     fn bound_log(&mut self) -> Result<(), JournalError> {
         let log = format::log_of(&self.path);
-        if format::size_of(&log) <= Retention::LOG_RESERVE.0 {
+        if format::size_of(&log) <= Retention::LOG_RESERVE.0 * 3 / 4 {
             return Ok(());
         }
         let failed = self.failed("checkpoint");
-        // Waiting for the reader would make events wait, too.
-        self.connection.busy_timeout(std::time::Duration::ZERO).map_err(&failed)?;
+        self.connection.busy_timeout(LOG_PATIENCE).map_err(&failed)?;
         let checkpoint = self.checkpoint("truncate");
         self.connection.busy_timeout(format::BUSY_TIMEOUT).map_err(&failed)?;
-        checkpoint.map_err(&failed)?;
         let size = ByteSize(format::size_of(&log));
         if size > Retention::LOG_RESERVE {
+            checkpoint.map_err(&failed)?;
             return Err(JournalError::LogHeld { path: self.path.clone(), size });
         }
+        // Else there is room for some more attempts.
         Ok(())
     }
 
@@ -138,11 +144,12 @@ fn insert<'r>(
     transaction: &Transaction<'_>,
     sql: &str,
     rows: impl Iterator<Item = &'r Row>,
+    stored: impl Fn(&'r Row) -> ToSqlOutput<'r>,
 ) -> rusqlite::Result<Option<i64>> {
     let mut statement = transaction.prepare_cached(sql)?;
     let mut last = None;
     for row in rows {
-        let id = statement.insert((row.wall_us, row.boot_us, row.kind, &row.body))?;
+        let id = statement.insert((row.wall_us, row.boot_us, row.kind, stored(row)))?;
         debug_assert!(last.is_none_or(|last| id == last + 1), "AUTOINCREMENT counts by one for a single writer");
         last = Some(id);
     }

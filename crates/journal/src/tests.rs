@@ -46,6 +46,13 @@ fn noted(text: impl Into<String>) -> EventKind {
     EventKind::Noted { author: "test".into(), text: text.into() }
 }
 
+/// Text that can't be made much smaller: multiples of the golden ratio in base 64.
+pub(crate) fn noise(size: usize) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+-";
+    let digit = |n: u64| (n + 1).wrapping_pow(3).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 58;
+    (0..size as u64).map(|n| DIGITS.get(usize::try_from(digit(n)).unwrap()).copied().map(char::from).unwrap()).collect()
+}
+
 fn options() -> JournalOptions {
     JournalOptions {
         backlog: ByteSize(64 << 10),
@@ -141,7 +148,7 @@ fn on_a_full_store_readings_are_given_up_for_events() {
     let path = format::path_in(dir.path());
     {
         let mut store = Store::open(&path, Retention::default()).unwrap();
-        let row = || crate::queue::Row::new(clock::now(), "host", "x".repeat(3000));
+        let row = || crate::queue::Row::new(clock::now(), "host", noise(4000));
         store.write_readings(&std::iter::repeat_with(row).take(300).collect::<Vec<_>>()).unwrap();
     }
     let pages = (format::size_of(&path) / format::PAGE_SIZE) as i64;

@@ -10,7 +10,7 @@ use std::{
 use journal::{AppendError, Journal, JournalHealth, JournalOptions, Lost, Recording, StateDir};
 use model::{ByteSize, EventKind};
 
-use crate::{any_reading, support::*};
+use crate::support::*;
 
 /// A tmpfs of its own, gone with the value.
 struct SmallDisk {
@@ -122,21 +122,4 @@ fn a_guard_starts_on_a_full_disk_and_records_when_there_is_space() {
     journal.close(PATIENCE).unwrap();
     let texts: Vec<_> = all_events(disk.path()).iter().map(|event| text(event).to_owned()).collect();
     assert_eq!(texts, ["from the start", "recording_failed"]);
-}
-
-#[test]
-fn on_a_full_disk_events_take_the_place_of_readings() {
-    let Some(disk) = SmallDisk::new("size=4m,mode=700") else { return };
-    let options = JournalOptions { backlog: ByteSize(4 << 20), ..hasty() };
-    let journal = Journal::open(disk.path(), options).unwrap();
-    for n in 0..700 {
-        journal.record(&any_reading::host(at(n), 10));
-    }
-    until(&journal, "the readings", |health| health.waiting_readings == 0);
-    let _ballast = disk.fill();
-    for n in 0..100 {
-        let ticket = journal.append(at(n), &noted(format!("{n} {}", "x".repeat(1000))));
-        ticket.wait_for(PATIENCE).expect("recorded on a full disk").unwrap();
-    }
-    assert_eq!(journal.health().lost.events, 0);
 }

@@ -43,8 +43,9 @@ fn journals_of_all_formats_become_current_ones_and_lose_nothing() {
         connection.execute_batch(&sql).unwrap();
         let found: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
         assert_eq!(found, format, "the golden file says which format it is");
-        let rows = |table: &str| -> Vec<(i64, String)> {
-            let mut statement = connection.prepare(&format!("SELECT id, body FROM {table} ORDER BY id")).unwrap();
+        let rows = |table: &str| -> Vec<(i64, Vec<u8>)> {
+            let sql = format!("SELECT id, CAST(body AS BLOB) FROM {table} ORDER BY id");
+            let mut statement = connection.prepare(&sql).unwrap();
             statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap().map(Result::unwrap).collect()
         };
         let (events, readings) = (rows("events"), rows("readings"));
@@ -58,14 +59,15 @@ fn journals_of_all_formats_become_current_ones_and_lose_nothing() {
         let now = all_events(dir.path());
         assert_eq!(now.len(), events.len() + 1);
         for ((id, old), event) in events.iter().zip(&now) {
-            let old: Value = serde_json::from_str(old).unwrap();
+            let old: Value = serde_json::from_slice(old).unwrap();
             let new = serde_json::to_value(&event.kind).unwrap();
             assert_eq!(event.id.0, *id);
             assert!(says_as_much(&old, &new), "format {format}, event {id}:\n{old}\nis now\n{new}");
         }
         let mut reader = Reader::open(dir.path()).unwrap();
         for (_, old) in readings {
-            let old: Value = serde_json::from_str(&old).unwrap();
+            let old = miniz_oxide::inflate::decompress_to_vec_zlib(&old).unwrap();
+            let old: Value = serde_json::from_slice(&old).unwrap();
             let kind = old["reading"].as_str().unwrap();
             let new = serde_json::to_value(reader.latest_reading(kind).unwrap().unwrap()).unwrap();
             assert!(says_as_much(&old, &new), "format {format}:\n{old}\nis now\n{new}");

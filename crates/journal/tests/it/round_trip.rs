@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use journal::{EventQuery, Journal, Reader, ReadingQuery};
+use journal::{EventQuery, Journal, Reader, ReadingQuery, Retention};
 use model::{Event, EventKind, Reading};
 use proptest::{
     prelude::*,
@@ -120,7 +120,7 @@ fn events_come_back_as_asked_for() {
 
 #[test]
 fn a_reading_costs_the_disk_what_is_declared() {
-    // What docs say: about 2 KiB for a host with ten watched processes, a little less for sessions with three vacuums.
+    // What the default size is made for: two readings a second of this kind for more than a day.
     let dir = tempfile::tempdir().unwrap();
     let journal =
         Journal::open(dir.path(), journal::JournalOptions { backlog: model::ByteSize(64 << 20), ..hasty() }).unwrap();
@@ -138,5 +138,6 @@ fn a_reading_costs_the_disk_what_is_declared() {
         of(any_reading::host(at(0), 10)),
         of(any_reading::activity(at(0), 3))
     );
-    assert!((1000..3500).contains(&each), "{each} bytes for a reading");
+    let day = each * 2 * 86_400;
+    assert!(each > 300 && day < Retention::default().max_size.0 * 2 / 3, "{each} bytes for a reading");
 }
