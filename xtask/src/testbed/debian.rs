@@ -1,4 +1,4 @@
-//! Packages of Debian and its children, installed when we may: as root, and unless `OXPECKER_NO_INSTALL` is set.
+//! Packages of Debian and its children, installed when we may: as root, and unless `OXPECKER_TEST_NO_INSTALL` is set.
 
 use std::{fs, path::Path, process::Command};
 
@@ -26,8 +26,8 @@ pub fn install_npm() -> Result<()> {
 
 fn may_install(package: &str) -> Result<()> {
     let hint = format!("hint: install the package `{package}` (or what your distribution calls it)");
-    if std::env::var_os("OXPECKER_NO_INSTALL").is_some() {
-        bail!("OXPECKER_NO_INSTALL is set; {hint}");
+    if std::env::var_os("OXPECKER_TEST_NO_INSTALL").is_some() {
+        bail!("OXPECKER_TEST_NO_INSTALL is set; {hint}");
     }
     if !shell::has("apt-get") {
         bail!("this is not Debian; {hint}");
