@@ -5,10 +5,11 @@
 //! events do not prove is said to be not established, with the evidence that is missing.
 //!
 //! ```text
-//! events -> sequence (order, boots) -> timeline (which belong together) -> Incident
-//!                                                          Incident -> diagnose (five whys) -> report -> Markdown, JSON
+//! events -> sequence (order, boots) -> correlate (which belong together) -> Incident
+//! Incident -> diagnose (five whys) -> report (sections, lessons, cited events) -> Markdown, JSON
 //! ```
 
+mod correlate;
 mod describe;
 mod detection;
 pub mod diagnose;
@@ -24,6 +25,7 @@ pub mod timeline;
 mod title;
 mod words;
 
+pub use correlate::incidents;
 pub use describe::describe;
 pub use detection::{Detection, FirstAlert, FirstDelivery, Undelivered};
 pub use diagnose::{Diagnosis, Link, Verdict, diagnose};
@@ -33,7 +35,7 @@ pub use impact::{Outage, ServerImpact, ServiceImpact, VacuumFacts};
 pub use report::{Heading, Part, Report, Section, report};
 pub use response::{Engagement, Verification};
 pub use sequence::{Clock, Placed, Span, Stamp};
-pub use timeline::{Condition, ConditionKind, Incident, IncidentId, IncidentList, IncidentRules, incidents};
+pub use timeline::{Condition, ConditionKind, Incident, IncidentId, IncidentList, IncidentRules};
 
 /// The version of this crate's JSON: [`IncidentList`] and [`Report`]. Raised when a field is removed or changes its meaning.
 pub const SCHEMA_VERSION: u32 = 1;
