@@ -13,7 +13,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use model::{Alert, AlertKey, AlertState};
+use model::{Alert, AlertState};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -164,11 +164,6 @@ impl Outbox {
         }
         write(&self.dir, EPISODES, &EpisodesFile { format: FORMAT, open: self.open.clone() })
     }
-
-    /// The keys of the open episodes as noted.
-    pub fn open_keys(&self) -> impl Iterator<Item = &AlertKey> {
-        self.open.iter().map(|alert| &alert.key)
-    }
 }
 
 /// Sorted by name is sorted by number.
@@ -253,11 +248,10 @@ mod tests {
         outbox.note(&alert("a", AlertState::Resolved)).unwrap();
         drop(outbox);
 
-        let (outbox, recovered) = Outbox::open(&path).unwrap();
+        let (_, recovered) = Outbox::open(&path).unwrap();
         assert_eq!(recovered.pending, [pending(2), pending(11)]);
         assert_eq!(recovered.open, [alert("b", AlertState::Firing)]);
         assert_eq!(recovered.problems, Vec::<String>::new());
-        assert_eq!(outbox.open_keys().collect::<Vec<_>>(), [&AlertKey("b".into())]);
     }
 
     #[test]

@@ -103,7 +103,10 @@ where
     let _ = answers.send(ToGuard::Ready { protocol: PROTOCOL, problems }).await;
 
     while let Ok(true) = read_line(&mut reader, &mut line).await {
-        let Ok(message) = serde_json::from_slice(&line) else { continue };
+        let Ok(message) = serde_json::from_slice(&line) else {
+            tracing::warn!(bytes = line.len(), "deliver worker: the guard said something that is not our protocol");
+            continue;
+        };
         match message {
             ToWorker::Deliver { id, route, alert, age_ms } => match orders.get(&route) {
                 Some(Ok(orders)) => {

@@ -29,6 +29,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(30);
 /// A worker that lived this long was fine: the pauses begin anew.
 const LIVED: Duration = Duration::from_secs(60);
 
+/// Failed starts in a row that are reported for each waiting alert. Later ones are only logged, or an outage of the worker would
+/// flood the journal.
+const REPORTED_STARTS: u32 = 3;
+
 /// Messages of workers that wait to be read.
 const SAID: usize = 1_024;
 
@@ -43,6 +47,8 @@ pub(super) struct Supervisor {
     generation: u64,
     /// Starts that were followed by no minute of life.
     failed_starts: u32,
+    /// Why there is no worker at the moment.
+    why_none: String,
     start_at: Instant,
     ping_at: Instant,
     said: mpsc::Sender<(u64, Said)>,
@@ -70,6 +76,7 @@ impl Supervisor {
             worker: None,
             generation: 0,
             failed_starts: 0,
+            why_none: String::new(),
             start_at: now,
             ping_at: now + PING_INTERVAL,
             said,
@@ -163,7 +170,9 @@ impl Supervisor {
     }
 
     fn hand_over(&mut self, pending: &Pending) {
-        let Some(worker) = &self.worker else { return };
+        let Some(worker) = &self.worker else {
+            return self.report_failure(pending, self.failed_starts.max(1), self.why_none.clone(), false);
+        };
         let message = ToWorker::Deliver {
             id: pending.id,
             route: pending.route.clone(),
@@ -211,10 +220,12 @@ impl Supervisor {
         self.failed_starts = self.failed_starts.saturating_add(1);
         let doubled = FIRST_PAUSE.saturating_mul(1_u32.checked_shl(self.failed_starts - 1).unwrap_or(u32::MAX));
         self.start_at = Instant::now() + doubled.min(LONGEST_PAUSE);
+        error.clone_into(&mut self.why_none);
         tracing::error!(attempt = self.failed_starts, pending = self.pending.len(), "{error}");
-        let waiting: Vec<_> = self.pending.values().cloned().collect();
-        for pending in &waiting {
-            self.report_failure(pending, self.failed_starts, error.to_owned(), false);
+        if self.failed_starts <= REPORTED_STARTS {
+            for pending in self.pending.values() {
+                self.report_failure(pending, self.failed_starts, error.to_owned(), false);
+            }
         }
     }
 
