@@ -411,6 +411,24 @@ async fn a_worker_killed_in_the_middle_is_replaced_and_the_key_stays() {
 }
 
 #[tokio::test]
+async fn a_worker_that_is_stuck_is_replaced() {
+    let server = answering(ResponseTemplate::new(200)).await;
+    let place = Place::new();
+    let mut started = start(&place.outbox(), vec![route("ops", &server.uri())], place.worker());
+    started.delivery.submit(alert("a", AlertState::Firing));
+    assert_eq!(delivered(&mut started.outcomes).await.0, "a");
+    let stuck = place.pids()[0];
+    kill_process(Pid::from_raw(stuck).unwrap(), Signal::STOP).unwrap();
+    started.delivery.submit(alert("b", AlertState::Firing));
+    match tokio::time::timeout(2 * PATIENCE, started.outcomes.recv()).await.unwrap().unwrap().1 {
+        EventKind::AlertFailed { error, gave_up: false, .. } => assert!(error.contains("does not answer"), "{error}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(delivered(&mut started.outcomes).await.0, "b");
+    until("the stuck worker is killed", || !runs(stuck)).await;
+}
+
+#[tokio::test]
 async fn without_a_worker_the_log_and_the_outbox_have_the_alert() {
     let (log, _guard) = Log::capture();
     let server = answering(ResponseTemplate::new(200)).await;

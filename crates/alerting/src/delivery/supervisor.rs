@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 use super::{
     OUTBOX_ROUTE, first_id,
     storage::{Storage, Write, WriteFailed},
-    worker::{PING_INTERVAL, SILENCE, Said, Worker, WorkerCommand},
+    worker::{MAX_UNANSWERED, PING_INTERVAL, Said, Worker, WorkerCommand},
 };
 use crate::{
     clock, deliver,
@@ -238,12 +238,12 @@ impl Supervisor {
     }
 
     fn tick(&mut self) {
-        let now = Instant::now();
-        self.ping_at = now + PING_INTERVAL;
-        match &self.worker {
+        self.ping_at = Instant::now() + PING_INTERVAL;
+        match &mut self.worker {
             None => self.start_worker(),
-            Some(worker) if now.duration_since(worker.heard) > SILENCE => self.lose_worker("it was silent"),
+            Some(worker) if worker.unanswered >= MAX_UNANSWERED => self.lose_worker("it does not answer"),
             Some(worker) => {
+                worker.unanswered += 1;
                 worker.tell(&ToWorker::Ping);
             }
         }
@@ -251,7 +251,7 @@ impl Supervisor {
 
     fn hear(&mut self, generation: u64, what: Said) {
         let Some(worker) = self.worker.as_mut().filter(|worker| worker.generation == generation) else { return };
-        worker.heard = Instant::now();
+        worker.unanswered = 0;
         match what {
             Said::Gone(how) => self.lose_worker(&how),
             Said::Message(ToGuard::Pong) => {}

@@ -25,11 +25,12 @@ use crate::{
 /// Lines on their way to the worker: all that may be pending, with room for what is forgotten and for pings.
 const WAITING_LINES: usize = 2 * MAX_PENDING + 64;
 
-/// A worker that has said nothing for this long is taken for stuck. It answers pings at once, on a starved CPU within seconds.
-pub(super) const SILENCE: Duration = Duration::from_secs(60);
+/// How often a worker is asked whether it is there.
+pub(super) const PING_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How often it is asked.
-pub(super) const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// A worker that let this many pings in a row unanswered is taken for stuck. Pings rather than time: a guard that was starved or
+/// stopped itself has asked nothing meanwhile.
+pub(super) const MAX_UNANSWERED: u32 = 4;
 
 /// How to start the worker.
 #[derive(Clone, Debug)]
@@ -54,7 +55,8 @@ pub(super) struct Worker {
     /// Tells its messages from those of the worker before.
     pub(super) generation: u64,
     pub(super) started: Instant,
-    pub(super) heard: Instant,
+    /// Pings since it last said anything.
+    pub(super) unanswered: u32,
     lines: Option<mpsc::Sender<Vec<u8>>>,
     task: JoinHandle<()>,
 }
@@ -89,8 +91,7 @@ impl Worker {
         let (lines, lines_rx) = mpsc::channel(WAITING_LINES);
         let hello = to_line(&ToWorker::Hello { protocol: PROTOCOL, routes: routes.to_vec() });
         let task = tokio::spawn(drive(child, stdin, stdout, hello, lines_rx, generation, said));
-        let now = Instant::now();
-        Ok(Self { generation, started: now, heard: now, lines: Some(lines), task })
+        Ok(Self { generation, started: Instant::now(), unanswered: 0, lines: Some(lines), task })
     }
 
     /// Whether the worker could be told; if not, it is stuck or gone.
