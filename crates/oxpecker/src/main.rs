@@ -1,2 +1,29 @@
-//! The binary.
-fn main() {}
+//! oxpecker keeps a small team's PostgreSQL, and what depends on it, alive.
+//!
+//! This crate is the binary: commands, configuration, wiring and exit codes. It is the only place that knows all the others.
+
+mod cli;
+mod commands;
+mod config;
+mod exit;
+mod guard;
+mod logging;
+mod output;
+mod place;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // clap's own code for wrong usage is 2, as ours; help and version are fine.
+            let code = if error.use_stderr() { exit::USAGE } else { exit::FINE };
+            let _ = error.print();
+            return ExitCode::from(code);
+        }
+    };
+    exit::report(commands::dispatch(cli))
+}

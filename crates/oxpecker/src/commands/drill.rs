@@ -1,0 +1,195 @@
+//! `oxpecker demo` and `oxpecker drill list|run`.
+
+use std::{
+    env, fs,
+    io::{self, IsTerminal as _},
+    time::Duration,
+};
+
+use drill::{DrillError, DrillOptions, ProgressEvent};
+use indicatif::{ProgressBar, ProgressStyle};
+use jiff::Timestamp;
+use scratch::Installation;
+
+use super::runtime;
+use crate::{
+    cli::{DemoArgs, Format, Global},
+    exit::{FINDING, FINE, Failure, Outcome},
+    guard::Signals,
+    output,
+};
+
+/// What can be replayed: its name and what it is.
+const DRILLS: [(&str, &str); 1] = [(
+    "vacuum-storm",
+    "autovacuum takes the database's only core, as in the outage: stock settings, throttling off, guarded",
+)];
+
+/// The result is laid out for this many columns where there is no terminal.
+const COLUMNS: u16 = 100;
+
+const STORY: &str = "\
+One small server, one PostgreSQL, three services that need it, and users who do not wait. Then autovacuum wakes up.
+First as it was; then the same storm again, with oxpecker riding along. Everything below is measured in this run.
+";
+
+/// `oxpecker demo`: the drill with the story around it.
+pub fn demo(global: &Global, args: DemoArgs) -> Outcome {
+    if global.output == Format::Text && !global.quiet {
+        output::note(STORY);
+    }
+    run(global, DRILLS[0].0, args)
+}
+
+/// `oxpecker drill list`.
+pub fn list(global: &Global) -> Outcome {
+    let drills: Vec<_> = DRILLS.iter().map(|(name, what)| serde_json::json!({ "name": name, "what": what })).collect();
+    output::result(global.output, "drills", &serde_json::json!({ "drills": drills }), || {
+        DRILLS.iter().map(|(name, what)| format!("{name}  {what}\n")).collect()
+    })?;
+    Ok(FINE)
+}
+
+/// `oxpecker drill run NAME`.
+pub fn run(global: &Global, name: &str, args: DemoArgs) -> Outcome {
+    if !DRILLS.iter().any(|(known, _)| *known == name) {
+        let known: Vec<&str> = DRILLS.iter().map(|(known, _)| *known).collect();
+        return Err(Failure::usage(anyhow::anyhow!(
+            "there is no drill called {name:?}; there is {}",
+            known.join(", ")
+        ))
+        .hint("`oxpecker drill list` says what each does"));
+    }
+    let options = options(args)?;
+    let mut progress = Shown::new(global);
+    let result = runtime()?.block_on(async {
+        let mut signals = Signals::listen()?;
+        let cancel = async {
+            let _ = signals.next().await;
+        };
+        drill::run(&options, &mut |event| progress.show(event), cancel).await.map_err(|error| match error {
+            DrillError::Options { .. } => Failure::usage(error),
+            _ => Failure::from(error),
+        })
+    });
+    progress.end();
+    let result = result?;
+    output::result(global.output, "drill_result", &result, || {
+        let (width, colour) =
+            if io::stdout().is_terminal() { (columns(), env::var_os("NO_COLOR").is_none()) } else { (COLUMNS, false) };
+        drill::render(&result, usize::from(width), colour)
+    })?;
+    Ok(if result.verdict.passed { FINE } else { FINDING })
+}
+
+fn columns() -> u16 {
+    rustix::termios::tcgetwinsize(io::stdout())
+        .map(|size| size.ws_col)
+        .ok()
+        .filter(|columns| *columns > 0)
+        .unwrap_or(COLUMNS)
+}
+
+fn options(args: DemoArgs) -> Result<DrillOptions, Failure> {
+    let postgres = match &args.pg_bin {
+        Some(dir) => Installation::at(dir).ok_or_else(|| {
+            Failure::usage(anyhow::anyhow!("there is no PostgreSQL server in {}", dir.display()))
+                .hint("name the folder that holds `postgres` and `initdb`, such as /usr/lib/postgresql/15/bin")
+        })?,
+        None => scratch::installations().into_iter().find(|i| (13..=18).contains(&i.major())).ok_or_else(|| {
+            Failure::usage(anyhow::anyhow!("no PostgreSQL 13 to 18 is installed"))
+                .hint("install a server (Debian: postgresql), or run `make demo`, which does it for you")
+        })?,
+    };
+    let report_dir = args.report_dir;
+    fs::create_dir_all(&report_dir).map_err(|e| {
+        Failure::usage(anyhow::Error::new(e).context(format!("can't create {}", report_dir.display())))
+            .hint("name another folder with --report-dir")
+    })?;
+    let mut options = DrillOptions::new(env::current_exe()?, postgres);
+    options.load_share = f64::from(args.load) / 100.0;
+    options.storm = Duration::from_secs(args.act.into());
+    options.keep = args.keep;
+    options.report = report_dir.join(format!("incident-{}.md", Timestamp::now().strftime("%Y%m%dT%H%M%SZ")));
+    if let Some(seed) = args.seed {
+        options.seed = seed;
+    }
+    if let Some(rows) = args.rows {
+        options.rows = rows;
+    }
+    Ok(options)
+}
+
+/// Progress on stderr: a bar on a terminal, plain lines elsewhere.
+struct Shown {
+    quiet: bool,
+    bar: Option<ProgressBar>,
+    current: String,
+}
+
+impl Shown {
+    fn new(global: &Global) -> Self {
+        let bar = (io::stderr().is_terminal() && !global.quiet).then(|| {
+            let style = ProgressStyle::with_template("{prefix:.bold} {wide_msg}\n  [{bar:40}] {percent:>3} %");
+            let bar = ProgressBar::new(1000);
+            if let Ok(style) = style {
+                bar.set_style(style.progress_chars("=> "));
+            }
+            bar
+        });
+        Self { quiet: global.quiet, bar, current: String::new() }
+    }
+
+    fn show(&mut self, event: ProgressEvent) {
+        match event {
+            ProgressEvent::Began { number, of, title, expected } => {
+                self.current = format!("[{number}/{of}] {title}");
+                match &self.bar {
+                    Some(bar) => {
+                        bar.set_position(0);
+                        bar.set_prefix(self.current.clone());
+                        bar.set_message(format!("about {} s", expected.as_secs()));
+                    }
+                    None => self.line(&format!("{} (about {} s)", self.current, expected.as_secs())),
+                }
+            }
+            ProgressEvent::Goes { elapsed, expected, now } => {
+                if let Some(bar) = &self.bar {
+                    let left = expected.saturating_sub(elapsed).as_secs();
+                    let part = elapsed.as_secs_f64() / expected.as_secs_f64().max(0.001);
+                    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clamped to 0..=1000")]
+                    bar.set_position((part * 1000.0).clamp(0.0, 1000.0) as u64);
+                    bar.set_message(if now.is_empty() {
+                        format!("{left} s left")
+                    } else {
+                        format!("{left} s left · {now}")
+                    });
+                }
+            }
+            ProgressEvent::Ended { took, outcome } => {
+                let text = format!("{}: {outcome} ({:.1} s)", self.current, took.as_secs_f64());
+                match &self.bar {
+                    Some(bar) => bar.println(text),
+                    None => self.line(&format!("  {outcome} ({:.1} s)", took.as_secs_f64())),
+                }
+            }
+            ProgressEvent::Note(text) => match &self.bar {
+                Some(bar) => bar.println(text),
+                None => self.line(&text),
+            },
+            _ => {}
+        }
+    }
+
+    fn line(&self, text: &str) {
+        if !self.quiet {
+            output::note(text);
+        }
+    }
+
+    fn end(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

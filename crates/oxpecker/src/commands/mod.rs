@@ -1,0 +1,45 @@
+//! The commands, one file each.
+
+mod config;
+mod drill;
+mod incident;
+mod release;
+mod run;
+mod status;
+mod vacuum;
+mod worker;
+
+use crate::{
+    cli::{Cli, Command, ConfigCommand, DrillCommand, IncidentCommand, VacuumCommand, WorkerCommand},
+    exit::Outcome,
+    logging,
+};
+
+/// Does what the command line says.
+pub fn dispatch(cli: Cli) -> Outcome {
+    // Long-running processes tell what they do; commands only what went wrong.
+    let level = if matches!(cli.command, Command::Run(_) | Command::Worker(_)) { "info" } else { "warn" };
+    logging::start(&cli.global, level);
+    let global = &cli.global;
+    match cli.command {
+        Command::Demo(args) => drill::demo(global, args),
+        Command::Drill(DrillCommand::List) => drill::list(global),
+        Command::Drill(DrillCommand::Run { name, args }) => drill::run(global, &name, args),
+        Command::Run(args) => run::run(global, args),
+        Command::Status => status::status(global),
+        Command::Vacuum(VacuumCommand::Status) => vacuum::status(global),
+        Command::Incident(IncidentCommand::List) => incident::list(global),
+        Command::Incident(IncidentCommand::Report { id }) => incident::report(global, id.as_deref()),
+        Command::Config(ConfigCommand::Check) => config::check(global),
+        Command::Config(ConfigCommand::Show) => config::show(global),
+        Command::Release => release::release(global),
+        Command::Worker(WorkerCommand::Deliver) => worker::deliver(),
+        Command::Worker(WorkerCommand::Release) => worker::release(),
+        Command::DrillService(args) => worker::drill_service(&args),
+    }
+}
+
+/// A runtime of one thread: what this program does is waiting.
+fn runtime() -> Result<tokio::runtime::Runtime, crate::exit::Failure> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}

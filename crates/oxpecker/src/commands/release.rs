@@ -1,0 +1,31 @@
+//! `oxpecker release`.
+
+use crate::{
+    cli::Global,
+    config::{self, Overrides},
+    exit::{FINE, Failure, Outcome},
+    output, place,
+};
+
+use super::runtime;
+
+/// Undoes a throttle that a dead guard left behind. Does nothing, successfully, where there is none.
+pub fn release(global: &Global) -> Outcome {
+    let loaded = config::load(global.config.as_deref(), &Overrides::default())?;
+    let state_dir = place::state_dir(&loaded.config);
+    // Files and signals need no address; only ALTER SYSTEM can't be undone without.
+    let connection = place::target(&loaded.config.postgres).map(|t| t.connection).unwrap_or_default();
+    let undone = runtime()?.block_on(autovacuum::undo_left_behind(&state_dir, &connection))?;
+    output::result(global.output, "release", &serde_json::json!({ "undone": undone }), || match &undone {
+        None => "nothing was left behind".to_owned(),
+        Some(undone) if undone.complete() => {
+            "the throttle is undone: its setting is removed and the server has reloaded".to_owned()
+        }
+        Some(undone) => format!("not all is undone yet:\n  {}", undone.errors.join("\n  ")),
+    })?;
+    match undone {
+        Some(undone) if !undone.complete() => Err(Failure::from(anyhow::anyhow!("a throttle is still in place"))
+            .hint("run this again when the server answers; the next guard tries too")),
+        _ => Ok(FINE),
+    }
+}

@@ -1,0 +1,53 @@
+//! `oxpecker run`.
+
+use journal::StateDir;
+
+use super::runtime;
+use crate::{
+    cli::{Global, RunArgs},
+    config::{self, Loaded, Overrides},
+    exit::{FINE, Failure, Outcome},
+    guard::{self, Ended, Signals},
+    place,
+};
+
+/// Guards until a signal says otherwise.
+pub fn run(global: &Global, args: RunArgs) -> Outcome {
+    let overrides = Overrides { mode: args.mode, state_dir: args.state_dir };
+    let mut loaded = usable(global, &overrides)?;
+    let claimed = place::state_dir(&loaded.config);
+    let state = StateDir::claim(&claimed).map_err(|error| match &error {
+        journal::StateDirError::Held { .. } => Failure::refused(error),
+        _ => Failure::usage(error),
+    })?;
+    runtime()?.block_on(async {
+        let mut signals = Signals::listen()?;
+        loop {
+            match guard::guard(&loaded, &state, &mut signals).await? {
+                Ended::Stopped => return Ok(FINE),
+                Ended::Reload => match usable(global, &overrides) {
+                    Ok(fresh) if place::state_dir(&fresh.config) == claimed => loaded = fresh,
+                    Ok(_) => {
+                        tracing::error!("state_dir changed: that takes a restart; going on with the old configuration");
+                    }
+                    // A guard with an old configuration beats none.
+                    Err(failure) => {
+                        tracing::error!(error = format!("{:#}", failure.error), "going on with the old configuration");
+                    }
+                },
+            }
+        }
+    })
+}
+
+/// The configuration, if nothing is wrong with it.
+fn usable(global: &Global, overrides: &Overrides) -> Result<Loaded, Failure> {
+    let loaded = config::load(global.config.as_deref(), overrides)?;
+    let problems = config::check(&loaded.config);
+    if problems.is_empty() {
+        return Ok(loaded);
+    }
+    let lines: Vec<String> = problems.iter().map(|p| format!("  {}: {} ({})", p.place, p.problem, p.hint)).collect();
+    Err(Failure::usage(anyhow::anyhow!("the configuration can't be used:\n{}", lines.join("\n")))
+        .hint("`oxpecker config check` says this without starting anything"))
+}

@@ -1,0 +1,26 @@
+//! Processes that the guard and the drill start for themselves.
+
+use super::runtime;
+use crate::{
+    cli::DrillServiceArgs,
+    exit::{FINE, Outcome},
+};
+
+/// `oxpecker worker deliver`.
+pub fn deliver() -> Outcome {
+    runtime()?.block_on(alerting::deliver::run(tokio::io::stdin(), tokio::io::stdout()))?;
+    Ok(FINE)
+}
+
+/// `oxpecker worker release`.
+pub fn release() -> Outcome {
+    let orders = tokio::io::BufReader::new(tokio::io::stdin());
+    runtime()?.block_on(autovacuum::release_worker::run(orders))?;
+    Ok(FINE)
+}
+
+/// `oxpecker drill-service KIND SPEC`.
+pub fn drill_service(args: &DrillServiceArgs) -> Outcome {
+    drill::helper(&args.kind, &args.spec)?;
+    Ok(FINE)
+}

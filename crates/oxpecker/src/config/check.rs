@@ -1,0 +1,230 @@
+//! What the shape of the configuration can't say: values that contradict one another, files that can't be read, secrets in the
+//! wrong place.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
+
+use serde::Serialize;
+
+use super::{Config, Route, Service};
+
+/// Something that is wrong with the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Problem {
+    /// Where: `service "site".health`.
+    pub place: String,
+    /// What.
+    pub problem: String,
+    /// What to do.
+    pub hint: String,
+}
+
+/// Everything that is wrong.
+pub fn check(config: &Config) -> Vec<Problem> {
+    let mut found = Vec::new();
+    let mut problem = |place: String, problem: String, hint: &str| {
+        found.push(Problem { place, problem, hint: hint.to_owned() });
+    };
+    if !is_name(&config.postgres.name) {
+        let text = format!("'{}' is no name", config.postgres.name);
+        problem("postgres.name".into(), text, "use letters, digits, '-', '_' and '.': it becomes part of file names");
+    }
+    if let Some(url) = &config.postgres.url {
+        match url.parse::<tokio_postgres::Config>() {
+            Err(error) => problem("postgres.url".into(), format!("not a connection string: {error}"), URL_HINT),
+            Ok(parsed) if parsed.get_password().is_some() => {
+                problem(
+                    "postgres.url".into(),
+                    "holds a password".into(),
+                    "put it into a file and name that with password_file",
+                );
+            }
+            Ok(parsed) if parsed.get_ssl_mode() == tokio_postgres::config::SslMode::Require => {
+                let hint = "run the guard beside the server and use its unix socket or loopback";
+                problem("postgres.url".into(), "asks for TLS, which the guard does not speak".into(), hint);
+            }
+            Ok(_) => {}
+        }
+    }
+    for (place, path) in secret_files(config) {
+        if let Err(error) = fs::read_to_string(path).map(|t| t.trim().is_empty()).and_then(|empty| {
+            if empty { Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "it is empty")) } else { Ok(()) }
+        }) {
+            problem(
+                place,
+                format!("can't use {}: {error}", path.display()),
+                "the guard's user must be able to read it",
+            );
+        }
+    }
+    let mut names: BTreeSet<&str> = BTreeSet::from([config.postgres.name.as_str()]);
+    for service in &config.service {
+        if !is_name(&service.name) || !names.insert(&service.name) {
+            problem(
+                format!("service {:?}", service.name),
+                "no name, or one that is taken".into(),
+                "each name once, also the database's",
+            );
+        }
+        if let Err(error) = service.health.check() {
+            problem(
+                format!("service {:?}.health", service.name),
+                error,
+                "the guard asks this itself, every `interval`",
+            );
+        }
+        if service.health.interval.0.is_zero() || service.health.timeout.0.is_zero() {
+            problem(
+                format!("service {:?}.health", service.name),
+                "an interval or time-out of zero".into(),
+                "such as 2s",
+            );
+        }
+    }
+    for service in &config.service {
+        for needed in service.depends_on.iter().filter(|n| !names.contains(n.as_str())) {
+            let place = format!("service {:?}.depends_on", service.name);
+            problem(
+                place,
+                format!("nothing is called {needed:?}"),
+                &format!("known: {}", names.iter().copied().collect::<Vec<_>>().join(", ")),
+            );
+        }
+    }
+    if let Some(cycle) = cycle(&config.service) {
+        problem(
+            "service.depends_on".into(),
+            format!("a cycle: {}", cycle.join(" -> ")),
+            "one of these must be able to start first",
+        );
+    }
+    let mut routes = BTreeSet::new();
+    for route in &config.alert.route {
+        if !is_name(&route.name) || !routes.insert(&route.name) {
+            problem(
+                format!("alert.route {:?}", route.name),
+                "no name, or one that is taken".into(),
+                "each route needs its own name",
+            );
+        }
+        webhook(route, &mut problem);
+    }
+    found
+}
+
+const URL_HINT: &str = "write it as libpq does, such as postgresql:///postgres?host=/run/postgresql&user=oxpecker";
+
+fn is_name(name: &str) -> bool {
+    let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    !name.is_empty() && name.len() <= 63 && !name.starts_with('.') && name.chars().all(known)
+}
+
+fn secret_files(config: &Config) -> impl Iterator<Item = (String, &Path)> {
+    let password = config.postgres.password_file.as_deref().map(|p| ("postgres.password_file".to_owned(), p));
+    let routes = config.alert.route.iter().flat_map(|route| {
+        let place = |key: &str| format!("alert.route {:?}.webhook.{key}", route.name);
+        [
+            route.webhook.url_file.as_deref().map(|p| (place("url_file"), p)),
+            route.webhook.bearer_file.as_deref().map(|p| (place("bearer_file"), p)),
+        ]
+    });
+    password.into_iter().chain(routes.flatten())
+}
+
+fn webhook(route: &Route, problem: &mut impl FnMut(String, String, &str)) {
+    let place = format!("alert.route {:?}.webhook", route.name);
+    match (&route.webhook.url_file, &route.webhook.url_env) {
+        (Some(_), None) => {}
+        (None, Some(name)) if std::env::var(name).is_ok_and(|v| !v.is_empty()) => {}
+        (None, Some(name)) => problem(place, format!("the environment has no {name}"), "set it, or use url_file"),
+        _ => problem(
+            place,
+            "needs exactly one of url_file and url_env".into(),
+            "a webhook's URL is a secret and never stands here",
+        ),
+    }
+}
+
+/// A cycle of needs, if there is one, first and last the same.
+fn cycle(services: &[Service]) -> Option<Vec<String>> {
+    let needs: BTreeMap<&str, &[String]> =
+        services.iter().map(|s| (s.name.as_str(), s.depends_on.as_slice())).collect();
+    let mut done = BTreeSet::new();
+    for service in services {
+        let mut path = Vec::new();
+        if let Some(cycle) = walk(&service.name, &needs, &mut done, &mut path) {
+            return Some(cycle);
+        }
+    }
+    None
+}
+
+fn walk<'a>(
+    name: &'a str,
+    needs: &BTreeMap<&'a str, &'a [String]>,
+    done: &mut BTreeSet<&'a str>,
+    path: &mut Vec<&'a str>,
+) -> Option<Vec<String>> {
+    if let Some(start) = path.iter().position(|p| *p == name) {
+        let mut cycle: Vec<String> = path[start..].iter().map(|p| (*p).to_owned()).collect();
+        cycle.push(name.to_owned());
+        return Some(cycle);
+    }
+    if !done.insert(name) {
+        return None;
+    }
+    path.push(name);
+    let found = needs.get(name).into_iter().flat_map(|n| n.iter()).find_map(|next| walk(next, needs, done, path));
+    path.pop();
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(text: &str) -> Vec<String> {
+        let config: Config = toml::from_str(text).unwrap();
+        check(&config).into_iter().map(|p| format!("{}: {}", p.place, p.problem)).collect()
+    }
+
+    #[test]
+    fn nothing_is_wrong_with_the_defaults() {
+        assert_eq!(problems(""), Vec::<String>::new());
+    }
+
+    #[test]
+    fn contradictions_are_found() {
+        for (text, says) in [
+            ("[postgres]\nname = \"../x\"", "postgres.name: '../x' is no name"),
+            ("[postgres]\nurl = \"postgresql://u:secret@h/db\"", "postgres.url: holds a password"),
+            ("[postgres]\nurl = \"postgresql://h/db?sslmode=require\"", "postgres.url: asks for TLS"),
+            ("[postgres]\nurl = \"mysql://h\"", "postgres.url: not a connection string"),
+            ("[postgres]\npassword_file = \"/no/such\"", "postgres.password_file: can't use /no/such"),
+            ("[[service]]\nname = \"a\"\nhealth = {}", "needs exactly one of http and tcp"),
+            ("[[service]]\nname = \"a\"\nhealth = { http = \"https://x\" }", "speaks no TLS"),
+            ("[[service]]\nname = \"a\"\nhealth = { tcp = \"x\" }", "'x' has no port"),
+            ("[[service]]\nname = \"main\"\nhealth = { tcp = \"x:1\" }", "one that is taken"),
+            ("[[service]]\nname = \"a\"\nhealth = { tcp = \"x:1\" }\ndepends_on = [\"b\"]", "nothing is called \"b\""),
+            ("[[alert.route]]\nname = \"r\"\nwebhook = {}", "needs exactly one of url_file and url_env"),
+            (
+                "[[alert.route]]\nname = \"r\"\nwebhook = { url_env = \"OXPECKER_TEST_NONE\" }",
+                "has no OXPECKER_TEST_NONE",
+            ),
+        ] {
+            let found = problems(text);
+            assert!(found.iter().any(|p| p.contains(says)), "{text}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn a_cycle_is_shown() {
+        let text = "[[service]]\nname = \"vault\"\nhealth = { tcp = \"x:1\" }\ndepends_on = [\"bot\"]\n\
+                    [[service]]\nname = \"site\"\nhealth = { tcp = \"x:1\" }\ndepends_on = [\"main\"]\n\
+                    [[service]]\nname = \"bot\"\nhealth = { tcp = \"x:1\" }\ndepends_on = [\"site\", \"vault\"]";
+        assert_eq!(problems(text), ["service.depends_on: a cycle: vault -> bot -> vault"]);
+    }
+}

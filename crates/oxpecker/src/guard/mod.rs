@@ -1,0 +1,210 @@
+//! The guard: `oxpecker run`. It samples, decides, governs, alerts, journals and supervises its workers.
+//!
+//! One thread runs the loop below; the host is sampled and the journal written on threads of their own, so that neither a slow
+//! disk nor a starved runtime delays the other. The order on a finding is fixed: the alert is handed to delivery first, the
+//! journal comes after, and nothing waits for the journal.
+
+mod document;
+mod governor;
+mod memory;
+mod parts;
+mod past;
+mod screen;
+mod signals;
+mod socket;
+
+use std::time::Duration;
+
+use collector::clock;
+use journal::StateDir;
+use model::{EventKind, Moment, Observation, Pid, Reading, reading::Health};
+use sd_notify::NotifyState;
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval},
+};
+
+pub use document::GuardStatus;
+pub use memory::last_words;
+pub use screen::{governor_in_words, render, vacuum_in_words};
+pub use signals::Signals;
+pub use socket::{AskError, Request, ask};
+
+use crate::{config::Loaded, exit::Failure};
+use memory::Memory;
+use parts::Parts;
+use signals::{Wish, tell, watchdog_interval};
+use socket::Question;
+
+/// How often the guard looks after itself: the journal's health, the service manager's watchdog.
+const SELF_CHECK: Duration = Duration::from_secs(1);
+
+/// How the guard ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// A signal asked for it.
+    Stopped,
+    /// The configuration is to be read again.
+    Reload,
+}
+
+/// Guards until a signal says otherwise. The state directory is claimed by the caller and stays claimed over a reload.
+///
+/// # Errors
+/// When something without which there is no guarding can't be had: an address of the server, `/proc`, a journal that may be
+/// written. A server that does not answer, a full disk or a worker that does not start are no errors but findings.
+pub async fn guard(loaded: &Loaded, state: &StateDir, signals: &mut Signals) -> Result<Ended, Failure> {
+    let mut parts = Parts::start(loaded, state).await?;
+    let mut guard = Guard::new(&parts, loaded);
+    let mut self_check = interval(SELF_CHECK);
+    self_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut fed = clock::now();
+    tell(NotifyState::Ready);
+    tracing::info!(cluster = %loaded.config.postgres.name, address = %parts.target.described, mode = %loaded.config.mode, "guarding");
+    let wish = loop {
+        tokio::select! {
+            // Wishes first, then what was seen: a flood of questions must not delay an alarm.
+            biased;
+            wish = signals.next() => break wish,
+            Some(observation) = parts.observations.recv() => guard.observe(&mut parts, &observation),
+            Some((at, kind)) = parts.governed.recv() => guard.record(&parts, at, &kind),
+            Some((at, kind)) = parts.outcomes.recv() => guard.record(&parts, at, &kind),
+            Ok(()) = parts.sessions.changed() => guard.session_changed(&mut parts),
+            _ = self_check.tick() => {
+                guard.check_journal(&mut parts);
+                let now = clock::now();
+                if watchdog_interval().is_some_and(|interval| now.since(fed) + SELF_CHECK > interval) {
+                    tell(NotifyState::Watchdog);
+                    fed = now;
+                }
+            }
+            Some(question) = next(&mut parts.questions) => guard.answer(&parts, question),
+        }
+    };
+    let (ended, reason) = match wish {
+        Wish::Stop(signal) => {
+            tell(NotifyState::Stopping);
+            (Ended::Stopped, signal.to_owned())
+        }
+        Wish::Reload => (Ended::Reload, "SIGHUP: the configuration is read again".to_owned()),
+    };
+    tracing::info!(reason, "stopping");
+    parts.stop(&reason).await;
+    Ok(ended)
+}
+
+/// The next question, where there is a socket to ask at.
+async fn next(questions: &mut Option<mpsc::Receiver<Question>>) -> Option<Question> {
+    match questions {
+        Some(questions) => questions.recv().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What the loop knows.
+struct Guard {
+    since: Moment,
+    cluster: String,
+    mode: model::Mode,
+    memory: Memory,
+    /// The journal's failure that the rules were told of, to tell them once.
+    recording_failed: bool,
+}
+
+impl Guard {
+    fn new(parts: &Parts, loaded: &Loaded) -> Self {
+        let services = loaded.config.service.iter().map(|s| s.name.as_str().into());
+        Self {
+            since: parts.started,
+            cluster: loaded.config.postgres.name.clone(),
+            mode: loaded.config.mode,
+            memory: Memory::new(services),
+            recording_failed: false,
+        }
+    }
+
+    /// One observation: alerts out, governor told, journal last.
+    fn observe(&mut self, parts: &mut Parts, observation: &Observation) {
+        let alerts = parts.rules.observe(observation);
+        for alert in &alerts {
+            parts.delivery.submit(alert.clone());
+        }
+        parts.governor.observe(observation);
+        self.memory.keep(observation);
+        // The reading that shows a thing has a lower number than what was made of it.
+        match observation {
+            Observation::Reading(reading) => parts.journal.record(reading),
+            Observation::Event(at, kind) => self.record(parts, *at, kind),
+        }
+        for alert in alerts {
+            self.record(parts, alert.decided, &EventKind::Alerted { alert });
+        }
+        if let Observation::Reading(Reading::Service(reading)) = observation
+            && parts.left_unhealthy.remove(&reading.service)
+            && reading.health == Health::Healthy
+        {
+            let detail = "it was unhealthy when the guard before ended; when it recovered was not seen".to_owned();
+            let service = reading.service.clone();
+            let back = EventKind::ServiceChanged { service, health: Health::Healthy, detail, impact: Vec::new() };
+            self.record(parts, reading.at, &back);
+        }
+    }
+
+    /// Remembers an event. Nobody waits until it is durable: the journal keeps trying, and says when it can't.
+    #[expect(clippy::unused_self, reason = "recording is the guard's act; the journal is one of its parts")]
+    fn record(&self, parts: &Parts, at: Moment, kind: &EventKind) {
+        tracing::debug!(event = kind.name(), "{}", incident::describe(kind));
+        drop(parts.journal.append(at, kind));
+    }
+
+    fn session_changed(&mut self, parts: &mut Parts) {
+        let session = parts.sessions.borrow_and_update().clone();
+        parts.governor.session(session);
+    }
+
+    /// Tells the rules when the journal fails, and when it works again.
+    fn check_journal(&mut self, parts: &mut Parts) {
+        let health = parts.journal.health();
+        let failing = match &health.recording {
+            journal::Recording::Failing { error, .. } => Some(error.clone()),
+            journal::Recording::Stopped => Some("the journal's writer has ended".to_owned()),
+            journal::Recording::Ok => None,
+        };
+        if failing.is_some() == self.recording_failed {
+            return;
+        }
+        self.recording_failed = failing.is_some();
+        // For the rules alone: the journal writes down its own failures.
+        let kind = EventKind::RecordingFailed { error: failing.unwrap_or_default(), lost: health.lost.total() };
+        for alert in parts.rules.observe(&Observation::Event(clock::now(), kind)) {
+            parts.delivery.submit(alert.clone());
+            self.record(parts, alert.decided, &EventKind::Alerted { alert });
+        }
+    }
+
+    fn answer(&self, parts: &Parts, (request, answer): Question) {
+        let Request::Status = request;
+        let status = GuardStatus {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: Pid(i32::try_from(std::process::id()).unwrap_or(0)),
+            since: self.since.wall,
+            now: clock::now().wall,
+            cluster: self.cluster.clone(),
+            address: parts.target.described.clone(),
+            mode: self.mode,
+            server: self.memory.server.clone(),
+            host: self.memory.host.clone(),
+            activity: self.memory.activity.clone(),
+            wal: self.memory.wal.clone(),
+            tables: self.memory.tables.clone(),
+            services: self.memory.services(),
+            alerts: parts.open_alerts(),
+            governor: parts.governor.status(),
+            journal: document::JournalStatus::of(&parts.journal.health()),
+            limitations: parts.limitations(),
+        };
+        let document = serde_json::to_string(&status).unwrap_or_else(|e| format!("{{\"error\":\"{e}\"}}"));
+        // Whoever asked may have gone; that is their choice.
+        let _ = answer.send(document);
+    }
+}

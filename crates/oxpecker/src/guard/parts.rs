@@ -1,0 +1,309 @@
+//! The guard's parts: how they are started, in which order, and how they end.
+
+use std::{collections::BTreeSet, ffi::OsString, fs, path::PathBuf, sync::Arc, time::Duration};
+
+use alerting::{Carrier, Delivery, DeliveryOptions, Route, Rules, Secret, Started, Subject, Webhook, WorkerCommand};
+use autovacuum::{Governor, GovernorOptions, ReleaseCommand};
+use collector::{
+    clock,
+    host::{self, HostOptions, HostThread, Watched},
+    postgres::{PgObserver, PgOptions, Session},
+    services::{self, ServiceProbe},
+};
+use journal::{EventQuery, Journal, JournalError, JournalOptions, Reader, Retention, StateDir};
+use model::{Alert, ByteSize, EventKind, Moment, Observation, Pid, ServiceName, reading::Health};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
+
+use super::{
+    governor::GovernorTask,
+    past,
+    socket::{self, Listening, Question},
+};
+use crate::{
+    config::{Config, Loaded, Service},
+    exit::Failure,
+    place::{self, Target},
+};
+
+/// How often the host is sampled.
+const HOST_INTERVAL: Duration = Duration::from_secs(1);
+/// Observations that wait for the loop.
+const OBSERVATIONS: usize = 256;
+/// How long an orderly stop waits for the journal.
+const JOURNAL_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// Everything that runs while the guard does.
+pub struct Parts {
+    pub started: Moment,
+    pub target: Target,
+    pub rules: Rules,
+    pub journal: Journal,
+    pub delivery: Delivery,
+    pub governor: GovernorTask,
+    pub observations: mpsc::Receiver<Observation>,
+    pub outcomes: mpsc::Receiver<(Moment, EventKind)>,
+    pub governed: mpsc::Receiver<(Moment, EventKind)>,
+    pub sessions: watch::Receiver<Option<Arc<Session>>>,
+    pub questions: Option<mpsc::Receiver<Question>>,
+    /// Services that the guard before left unhealthy and that were not checked yet.
+    pub left_unhealthy: BTreeSet<ServiceName>,
+    host: HostThread,
+    observers: Vec<JoinHandle<()>>,
+    listening: Option<Listening>,
+    limitations: Vec<String>,
+}
+
+impl Parts {
+    /// Starts everything: first what remembers, then what undoes a predecessor's acts, then what alerts, last what looks.
+    ///
+    /// # Errors
+    /// See [`super::guard`].
+    pub async fn start(loaded: &Loaded, state: &StateDir) -> Result<Self, Failure> {
+        let config = &loaded.config;
+        let started = clock::now();
+        let boot_id = clock::boot_id().unwrap_or_default();
+        let target = place::target(&config.postgres)?;
+        let mut limitations = Vec::new();
+
+        let journal = open_journal(config, state)?;
+        let before = predecessor(state);
+        let left_unhealthy = left_unhealthy(state);
+        for kind in past::explain(before.as_ref(), started, &boot_id) {
+            drop(journal.append(started, &kind));
+        }
+
+        let mut rules =
+            Rules::new(&config.alert.rules, Subject { cluster: config.postgres.name.clone(), host: host_name() });
+        let Started { delivery, outcomes, open } = Delivery::start(DeliveryOptions {
+            outbox_dir: state.path().join("outbox"),
+            routes: routes(config)?,
+            worker: WorkerCommand {
+                program: PathBuf::from("/proc/self/exe"),
+                args: ["worker", "deliver"].map(OsString::from).to_vec(),
+                env: Vec::new(),
+            },
+        });
+        if config.alert.route.is_empty() {
+            limitations
+                .push("no alert.route is declared: alerts only reach this log, where nobody may be looking".to_owned());
+        }
+        let orphans = rules.resume(open, started);
+
+        let governor = Governor::new(GovernorOptions {
+            mode: config.autovacuum_mode(),
+            limits: config.autovacuum.limits(),
+            cluster: config.postgres.name.clone(),
+            include_file: config.include_file(),
+            state_dir: state.path().to_owned(),
+            release_command: Some(ReleaseCommand {
+                program: PathBuf::from("/proc/self/exe"),
+                arguments: vec!["worker".to_owned(), "release".to_owned()],
+            }),
+        });
+        let (governor, governed) = GovernorTask::start(governor, target.connection.clone());
+
+        let (observe, observations) = mpsc::channel(OBSERVATIONS);
+        let watched = Watched::default();
+        let mut paths = config.host.paths.clone();
+        paths.extend(config.postgres.data_dir.clone());
+        paths.push(state.path().to_owned());
+        let host = host::spawn(
+            HostOptions { paths, watched: watched.clone(), ..HostOptions::default() },
+            HOST_INTERVAL,
+            observe.clone(),
+        )?;
+        limitations.extend(host.limitations().iter().cloned());
+
+        let observer = PgObserver::new(PgOptions { watched, ..PgOptions::new(target.connection.clone()) })
+            .map_err(Failure::usage)?;
+        let sessions = observer.session();
+        let mut observers = vec![tokio::spawn(observer.run(observe.clone()))];
+        if !config.service.is_empty() {
+            observers.push(tokio::spawn(services::run(probes(config)?, observe)));
+        }
+
+        let (listening, questions) = match socket::listen(state.path()) {
+            Ok((listening, questions)) => (Some(listening), Some(questions)),
+            Err(error) => {
+                limitations.push(format!("no local socket ({error}): `oxpecker status` can't ask this guard"));
+                (None, None)
+            }
+        };
+
+        let parts = Self {
+            started,
+            target,
+            rules,
+            journal,
+            delivery,
+            governor,
+            observations,
+            outcomes,
+            governed,
+            sessions,
+            questions,
+            left_unhealthy,
+            host,
+            observers,
+            listening,
+            limitations,
+        };
+        parts.say_hello(config, boot_id);
+        for alert in orphans {
+            parts.delivery.submit(alert.clone());
+            drop(parts.journal.append(alert.decided, &EventKind::Alerted { alert }));
+        }
+        Ok(parts)
+    }
+
+    fn say_hello(&self, config: &Config, boot_id: String) {
+        let hello = EventKind::GuardStarted {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: Pid(i32::try_from(std::process::id()).unwrap_or(0)),
+            boot_id,
+            cluster: config.postgres.name.clone(),
+            mode: config.mode,
+            limitations: self.limitations.clone(),
+        };
+        drop(self.journal.append(self.started, &hello));
+        for service in &config.service {
+            let declared = EventKind::ServiceDeclared {
+                service: service.name.as_str().into(),
+                depends_on: service.depends_on.iter().map(|n| n.as_str().into()).collect(),
+                impact: service.impact.clone(),
+            };
+            drop(self.journal.append(self.started, &declared));
+        }
+        for limitation in &self.limitations {
+            tracing::warn!("{limitation}");
+        }
+    }
+
+    /// Firing alerts, worst first.
+    pub fn open_alerts(&self) -> Vec<Alert> {
+        let mut open: Vec<Alert> = self.rules.open().cloned().collect();
+        open.sort_by_key(|alert| (std::cmp::Reverse(alert.severity), alert.since.boot_us));
+        open
+    }
+
+    /// What is missing at this moment.
+    pub fn limitations(&self) -> Vec<String> {
+        let server = self.sessions.borrow();
+        let of_server = server.iter().flat_map(|s| s.info.limitations.iter().cloned());
+        let of_governor = self.governor.status().map(|g| g.limitations).unwrap_or_default();
+        self.limitations.iter().cloned().chain(of_server).chain(of_governor).collect()
+    }
+
+    /// Ends everything: first what acts, then what looks, then what alerts, last what remembers.
+    pub async fn stop(self, reason: &str) {
+        let Self { journal, delivery, governor, mut outcomes, mut governed, host, observers, listening, .. } = self;
+        drop(listening);
+        governor.stop().await;
+        observers.iter().for_each(JoinHandle::abort);
+        // The sampler answers within a poll; joining it here keeps its last reading out of the next guard's time.
+        drop(host);
+        while let Some((at, kind)) = governed.recv().await {
+            drop(journal.append(at, &kind));
+        }
+        delivery.shutdown().await;
+        while let Some((at, kind)) = outcomes.recv().await {
+            drop(journal.append(at, &kind));
+        }
+        drop(journal.append(clock::now(), &EventKind::GuardStopped { reason: reason.to_owned() }));
+        if let Err(error) = journal.close(JOURNAL_TIMEOUT) {
+            tracing::error!(%error, "the journal's end is not on the disk");
+        }
+    }
+}
+
+fn open_journal(config: &Config, state: &StateDir) -> Result<Journal, Failure> {
+    let retention = Retention {
+        readings: config.journal.keep_readings.0,
+        events: config.journal.keep_events.0,
+        max_size: ByteSize(config.journal.max_size.0),
+    };
+    Journal::open(state.path(), JournalOptions { retention, ..JournalOptions::default() }).map_err(
+        |error| match error {
+            JournalError::TooSmall { .. } => Failure::usage(error),
+            // Somebody else's file, a newer format, a damaged one: going on would harm it.
+            _ => Failure::refused(error),
+        },
+    )
+}
+
+/// What the journal knows of the guard before this one; nothing where there was none or it can't be read.
+fn predecessor(state: &StateDir) -> Option<past::Before> {
+    let mut reader = Reader::open(state.path()).ok()?;
+    let hello = reader.latest_event("guard_started").ok()??;
+    let EventKind::GuardStarted { boot_id, .. } = hello.kind else { return None };
+    let newest = EventQuery { limit: 1, newest: true, ..EventQuery::default() };
+    let last_event = reader.events(&newest).ok()?.events.pop()?;
+    // The host is read every second, so its newest reading is the guard's last sign of life.
+    let last_reading = reader.latest_reading("host").ok().flatten().map(|r| r.at());
+    let stopped = matches!(last_event.kind, EventKind::GuardStopped { .. });
+    // Readings of another boot than the newest event's can't be told apart here, so the event alone counts then.
+    let last_record = match last_reading {
+        Some(at) if !stopped && at.boot_us > last_event.at.boot_us => at,
+        _ => last_event.at,
+    };
+    Some(past::Before { boot_id, last_record, stopped })
+}
+
+fn routes(config: &Config) -> Result<Vec<Route>, Failure> {
+    let mut routes = Vec::new();
+    for route in &config.alert.route {
+        let url = match (&route.webhook.url_file, &route.webhook.url_env) {
+            (Some(path), _) => Secret::from_file(path),
+            (None, Some(name)) => Secret::from_env(name),
+            (None, None) => return Err(Failure::usage(anyhow::anyhow!("alert.route {:?} has no URL", route.name))),
+        };
+        let bearer = route.webhook.bearer_file.as_deref().map(Secret::from_file).transpose();
+        let webhook = Webhook {
+            url: url.map_err(Failure::usage)?,
+            bearer: bearer.map_err(Failure::usage)?,
+            headers: route.webhook.headers.clone(),
+        };
+        routes.push(Route {
+            name: route.name.clone(),
+            min_severity: route.min_severity,
+            carrier: Carrier::Webhook(webhook),
+        });
+    }
+    Ok(routes)
+}
+
+fn probes(config: &Config) -> Result<Vec<ServiceProbe>, Failure> {
+    let probe = |service: &Service| {
+        Ok(ServiceProbe {
+            name: service.name.as_str().into(),
+            check: service.health.check().map_err(|e| Failure::usage(anyhow::anyhow!(e)))?,
+            timeout: service.health.timeout.0,
+            interval: service.health.interval.0,
+            impact: service.impact.clone(),
+        })
+    };
+    config.service.iter().map(probe).collect()
+}
+
+/// Services that were unhealthy when the guard before ended: their recovery is an event although this guard never saw them ill.
+fn left_unhealthy(state: &StateDir) -> BTreeSet<ServiceName> {
+    let changes = EventQuery { kinds: vec!["service_changed".to_owned()], newest: true, ..EventQuery::default() };
+    let Ok(changes) = Reader::open(state.path()).and_then(|mut r| r.events(&changes)) else { return BTreeSet::new() };
+    let mut unhealthy = BTreeSet::new();
+    for event in changes.events {
+        match event.kind {
+            EventKind::ServiceChanged { service, health: Health::Unhealthy, .. } => unhealthy.insert(service),
+            EventKind::ServiceChanged { service, health: Health::Healthy, .. } => unhealthy.remove(&service),
+            _ => false,
+        };
+    }
+    unhealthy
+}
+
+fn host_name() -> String {
+    fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "localhost".to_owned(), |name| name.trim().to_owned())
+}

@@ -1,0 +1,8 @@
+//! End to end: the real program against real PostgreSQL.
+
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and says why it skips")]
+
+mod command_line;
+mod faults;
+mod guard;
+mod harness;
