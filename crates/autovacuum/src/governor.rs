@@ -16,7 +16,7 @@ use model::{
     EventKind, Mode, Moment, Observation, ProcessId, TableName,
     event::{CostSetting, Lever, ReleaseReason},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 
 use crate::{
@@ -60,7 +60,7 @@ pub fn default_include_file(cluster: &str) -> PathBuf {
 }
 
 /// The governor's state, for people and machines.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct GovernorStatus {
     /// How far it may go.
     pub mode: Mode,

@@ -10,7 +10,7 @@ use model::{
     Pid, ProcessId,
     event::{CostSetting, Lever},
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 
 use crate::{
@@ -36,7 +36,7 @@ pub const RESTING: CostSetting = CostSetting { limit: 10_000, delay_ms: 5.0 };
 pub const HOLD_DELAY_MS: f64 = 10.0;
 
 /// A lever and whether it can be used.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LeverStatus {
     /// Which.
     pub lever: Lever,
@@ -241,6 +241,10 @@ pub async fn detect(client: &Client, include: &Path, may_write: bool) -> Result<
         (Ok(()), Some(entries)) => config_text(entries, config_file.as_deref(), include),
         (Ok(()), None) => config_text(&[], config_file.as_deref(), include),
     };
+    if may_write && included.is_err() {
+        // Nobody reads it, so it must not lie about.
+        include_file::remove(include).map_err(|error| error.to_string())?;
+    }
     let mut alter = alter_blocker(client, major, superuser, basics.get::<_, &str>(7), may_read_files).await?;
     if alter.is_ok() && !may_signal && !may_reload {
         alter = Err("the role may neither signal the server nor execute pg_reload_conf()".to_owned());
