@@ -8,3 +8,4 @@
 pub mod clock;
 pub mod host;
 pub mod postgres;
+pub mod services;

@@ -106,7 +106,7 @@ fn vacuums(row: Columns<'_>) -> Result<Vec<VacuumRow>, Error> {
     let lines = row.array::<String>("lines")?;
     let names = row.array::<String>("names")?;
     let relations = row.array::<u32>("relations")?;
-    let started = row.array::<i64>("started_us")?;
+    let started = row.array::<i64>("begun_us")?;
     let phases = row.array::<String>("phases")?;
     let total = row.array::<i64>("total")?;
     let scanned = row.array::<i64>("scanned")?;

@@ -81,7 +81,7 @@ pub fn activity(version: PgVersion) -> String {
 WITH a AS {materialized} (
     SELECT pid, datname::text AS database, usename::text AS role, application_name AS application, state,
            wait_event_type AS wait_type, wait_event, xact_start, query_start, clock_timestamp() AS now,
-           backend_type = 'client backend' OR (backend_type IS NULL AND usesysid IS NOT NULL) AS is_client,
+           backend_type = 'client backend' OR (backend_type IS NULL AND usesysid IS NOT NULL AND datid IS NOT NULL) AS is_client,
            backend_type = 'autovacuum worker' OR (backend_type IS NULL AND usesysid IS NULL) AS is_worker,
            CASE WHEN backend_type = 'autovacuum worker' THEN left(query, 256) END AS line
     FROM pg_stat_activity
@@ -106,13 +106,13 @@ WITH a AS {materialized} (
 ), vacuums AS (
     SELECT array_agg(pid) AS pids, array_agg(is_worker) AS workers, array_agg(database) AS databases,
            array_agg(line) AS lines, array_agg(name) AS names, array_agg(relid) AS relations,
-           array_agg(started_us) AS started_us, array_agg(phase) AS phases, array_agg(heap_blks_total) AS total,
+           array_agg(begun_us) AS begun_us, array_agg(phase) AS phases, array_agg(heap_blks_total) AS total,
            array_agg(heap_blks_scanned) AS scanned, array_agg(heap_blks_vacuumed) AS vacuumed,
            array_agg(index_vacuum_count) AS passes, array_agg(in_delay) AS in_delay, array_agg(analyzing) AS analyzing
     FROM (
         SELECT a.pid, a.is_worker, coalesce(p.datname::text, a.database) AS database, a.line,
                n.nspname || '.' || c.relname AS name, p.relid,
-               (extract(epoch FROM a.xact_start) * 1000000)::int8 AS started_us,
+               (extract(epoch FROM a.xact_start) * 1000000)::int8 AS begun_us,
                p.phase, p.heap_blks_total, p.heap_blks_scanned, p.heap_blks_vacuumed, p.index_vacuum_count,
                coalesce(a.wait_event = 'VacuumDelay', false) AS in_delay, {analyzing} AS analyzing
         FROM a
