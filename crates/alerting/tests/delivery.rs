@@ -457,6 +457,26 @@ async fn without_a_worker_the_log_and_the_outbox_have_the_alert() {
 }
 
 #[tokio::test]
+async fn beyond_the_bound_the_oldest_resolve_is_dropped_and_that_is_said() {
+    let place = Place::new();
+    // Without an outbox, which would sync a thousand files, and without a worker: all stay on their way.
+    fs::write(place.outbox(), "in the way").unwrap();
+    let absent = WorkerCommand { program: place.0.path().join("absent"), ..place.worker() };
+    let mut started = start(&place.outbox().join("outbox"), vec![route("ops", "http://127.0.0.1:1")], absent);
+    for number in 0..=alerting::outbox::MAX_PENDING {
+        let state = if number == 5 || number == 7 { AlertState::Resolved } else { AlertState::Firing };
+        started.delivery.submit(alert(&format!("k{number}"), state));
+    }
+    loop {
+        if let EventKind::AlertFailed { key, error, gave_up: true, .. } = outcome(&mut started.outcomes).await {
+            assert_eq!(key.0, "k5");
+            assert!(error.contains("dropped: 1000 alerts wait"), "{error}");
+            break;
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_route_that_was_removed_is_given_up() {
     let place = Place::new();
     let absent = || WorkerCommand { program: place.0.path().join("absent"), ..place.worker() };

@@ -87,7 +87,8 @@ impl Delivery {
     }
 
     /// Ends delivery: gives each alert that was not yet attempted one chance, within
-    /// [`crate::deliver::DRAIN`]; the rest stays in the outbox for the next guard.
+    /// [`crate::deliver::DRAIN`]; the rest stays in the outbox for the next guard. Takes at most two seconds more than that; a
+    /// caller that has less time may drop the future, and loses nothing that is persisted.
     pub async fn shutdown(self) {
         drop(self.alerts);
         let _ = self.supervisor.await;
