@@ -75,7 +75,7 @@ pub use format::{APPLICATION_ID, FILE_NAME, FORMAT};
 pub use handle::Journal;
 pub use health::{JournalHealth, Lost, Recording};
 pub use options::{JournalOptions, Retention};
-pub use reader::{EventQuery, Events, JournalSize, Reader, ReadingQuery, Readings};
+pub use reader::{EventQuery, Events, JournalSize, MOST_ROWS, Reader, ReadingQuery, Readings};
 pub use state_dir::{Holder, LOCK_FILE_NAME, StateDir, StateDirError};
 pub use ticket::Ticket;
 

@@ -181,8 +181,9 @@ mod tests {
     fn the_file_keeps_its_bound_readings_first_then_old_events_then_all() {
         let retention = Retention { max_size: Retention::LEAST_SIZE, ..Retention::default() };
         let mut journal = Fixture::new(retention);
-        let row = |size: usize| Row::new(START, "noted", noise(size));
-        let events: Vec<_> = (0..64).map(|_| row(3000)).collect();
+        let body = noise(3000);
+        let row = |_| Row::new(START, "noted", body.clone());
+        let events: Vec<_> = (0..64).map(row).collect();
         let mut protected = 0;
         let mut prune = |journal: &mut Fixture, now: Moment| {
             loop {
@@ -197,8 +198,8 @@ mod tests {
         };
         journal.store.write_events(events.iter()).unwrap();
         journal.age.note(&mut journal.store, START, "boot", HOUR).unwrap();
-        for _ in 0..200 {
-            let readings: Vec<_> = (0..64).map(|_| row(3000)).collect();
+        for _ in 0..80 {
+            let readings: Vec<_> = (0..64).map(row).collect();
             journal.store.write_readings(&readings).unwrap();
             prune(&mut journal, START);
         }
@@ -227,7 +228,8 @@ mod tests {
     #[test]
     fn what_is_freed_goes_back_to_the_file_system() {
         let mut journal = Fixture::new(Retention { readings: HOUR, ..Retention::default() });
-        let readings: Vec<_> = (0..64).map(|_| Row::new(START, "noted", noise(4000))).collect();
+        let body = noise(4000);
+        let readings: Vec<_> = (0..64).map(|_| Row::new(START, "noted", body.clone())).collect();
         for _ in 0..40 {
             journal.store.write_readings(&readings).unwrap();
         }

@@ -75,6 +75,29 @@ fn journals_of_all_formats_become_current_ones_and_lose_nothing() {
     }
 }
 
+/// The statements that made a journal's tables and indexes.
+fn schema(connection: &Connection) -> Vec<String> {
+    let sql = "SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' ORDER BY name";
+    let mut statement = connection.prepare(sql).unwrap();
+    statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect()
+}
+
+#[test]
+fn the_format_does_not_change_without_a_new_number() {
+    let dir = tempfile::tempdir().unwrap();
+    Journal::open(dir.path(), hasty()).unwrap().close(PATIENCE).unwrap();
+    let fresh = Connection::open(dir.path().join(journal::FILE_NAME)).unwrap();
+    let released = Connection::open_in_memory().unwrap();
+    released.execute_batch(&fs::read_to_string(golden(FORMAT)).unwrap()).unwrap();
+    assert_eq!(schema(&fresh), schema(&released));
+    let number = |connection: &Connection, pragma| -> i64 {
+        connection.pragma_query_value(None, pragma, |row| row.get(0)).unwrap()
+    };
+    for pragma in ["application_id", "user_version", "auto_vacuum"] {
+        assert_eq!(number(&fresh, pragma), number(&released, pragma), "{pragma}");
+    }
+}
+
 #[test]
 fn golden_files_notice_what_gets_lost() {
     let json = |text: &str| serde_json::from_str::<Value>(text).unwrap();

@@ -32,7 +32,9 @@ fn writer_child() {
         return;
     };
     let dir = StateDir::claim(Path::new(&dir)).unwrap();
-    let retention = Retention { max_size: ByteSize(16 << 20), ..Retention::default() };
+    // Ages pass on over restarts, so that pruning and shortening are killed as well.
+    let retention =
+        Retention { readings: Duration::from_secs(1), max_size: ByteSize(16 << 20), ..Retention::default() };
     let journal = Journal::open(dir.path(), JournalOptions { retention, ..hasty() }).unwrap();
     let mut stdout = std::io::stdout();
     for group in 0_u64.. {
@@ -136,6 +138,6 @@ fn killed_anywhere_the_journal_holds_what_it_promised() {
         "{rounds} kills, {before_anything} of them before anything was durable; {} events promised; {size:?}",
         promised.len()
     );
-    assert!(promised.len() > 100, "only {} events: this has tried nothing", promised.len());
+    assert!(promised.len() > 40, "only {} events: this has tried nothing", promised.len());
     assert!(size.file.0 + size.log.0 <= 16 << 20);
 }

@@ -52,7 +52,7 @@ fn a_flood_stays_within_the_declared_size() {
     let first = journal.append(at(0), &noted("first")).wait().unwrap();
     let mut reader = Reader::open(dir.path()).unwrap();
     let mut largest = ByteSize(0);
-    for n in 0..12_000 {
+    for n in 0..8_000 {
         journal.record(&any_reading::host(at(n), 10));
         if n % 50 == 0 {
             journal.append(at(n), &noted(n.to_string())).wait().unwrap();
@@ -67,7 +67,7 @@ fn a_flood_stays_within_the_declared_size() {
     assert!(largest > ByteSize(4 << 20), "{largest}: no flood at all");
     assert_eq!(text(&reader.event(first).unwrap()), "first", "readings go before events");
     let newest = reader.latest_reading("host").unwrap().unwrap();
-    assert_eq!(newest.at(), at(11_999), "and the oldest readings go first");
+    assert_eq!(newest.at(), at(7_999), "and the oldest readings go first");
 }
 
 #[test]
