@@ -273,6 +273,8 @@ pub(crate) struct Outcome {
     pub(crate) began: Moment,
     /// When the storm was released.
     pub(crate) released: Option<Moment>,
+    /// What does not count where no storm was released.
+    pub(crate) lead_in: Duration,
     /// Length of the load.
     pub(crate) length: Duration,
     pub(crate) cells: Vec<crate::load::Cell>,
@@ -332,7 +334,7 @@ impl Run<'_> {
         if released.is_some() {
             self.watch_afterwards(released).await?;
         }
-        Ok(Outcome { began, released, length, cells })
+        Ok(Outcome { began, released, lead_in, length, cells })
     }
 
     /// Without users, an unfinished vacuum may finish; a guard should let it.

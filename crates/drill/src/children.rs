@@ -66,8 +66,8 @@ impl Process {
     pub(crate) fn start(name: &str, mut command: Command, dir: &Path) -> Result<Self, DrillError> {
         let log = dir.join(format!("{name}.log"));
         let file = File::create(&log).map_err(DrillError::file("creating", &log))?;
-        // Its directory tells that it is ours when left-overs are looked for; its own group keeps a terminal's Ctrl-C to us.
-        command.current_dir(dir).stderr(file).process_group(0).kill_on_drop(true);
+        // Its directory tells that it is ours when left-overs are looked for.
+        command.current_dir(dir).stderr(file).kill_on_drop(true);
         let mut child = command.spawn().map_err(|error| DrillError::Child {
             name: name.to_owned(),
             what: format!("did not start: {error}"),

@@ -26,6 +26,7 @@ fn parse<T: serde::de::DeserializeOwned>(kind: &str, spec: &str) -> Result<T, Dr
 
 fn block(kind: &str, work: impl Future<Output = Result<(), DrillError>>) -> Result<(), DrillError> {
     raise_file_limit();
+    crate::leash::own_session();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

@@ -31,11 +31,20 @@ pub(crate) fn run(leash: &Leash) -> Result<(), DrillError> {
     if getppid() != Pid::from_raw(leash.parent) {
         return Err(fail("starting", &"the drill is gone already"));
     }
+    own_session();
     if let Some(core) = leash.core {
         bind_to(core).map_err(|error| fail("binding to the core", &error))?;
     }
     let error = Command::new(&leash.program).args(&leash.args).exec();
     Err(fail(&leash.program.to_string_lossy(), &error))
+}
+
+/// Gives the calling process a session of its own, as a service manager would: kernels with autogroup scheduling share the CPU
+/// between sessions first, and PostgreSQL's backends have one each, so that services that share one would be starved for the
+/// sake of the test. It also keeps a terminal's Ctrl-C away, which is for the drill to handle.
+pub(crate) fn own_session() {
+    // Refused only to the leader of a process group, which has what it needs.
+    let _ = rustix::process::setsid();
 }
 
 /// Binds the calling thread, and what it starts from now on, to one core.

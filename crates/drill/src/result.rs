@@ -134,7 +134,7 @@ pub struct ActResult {
     pub act: ActKind,
     /// When the load began.
     pub began: Moment,
-    /// Seconds from the load's start to the storm's release; the judged window begins here.
+    /// Seconds from the load's start to the storm's release, or to where it would have been; the judged window begins here.
     pub window_from_s: u64,
     /// Length of the judged window, in seconds of arrival.
     pub window_s: u64,

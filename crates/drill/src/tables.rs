@@ -16,8 +16,8 @@ const SECOND_US: u64 = 1_000_000;
 /// Puts together what was measured.
 pub(crate) fn assemble(act: ActKind, outcome: &Outcome, cpu: &CpuReadings, vacuum: Option<VacuumFacts>) -> ActResult {
     let length_s = outcome.length.as_secs();
-    // The judged window begins with the second in which the storm was released; the baseline is judged whole.
-    let from_s = outcome.released.map_or(0, |released| released.since(outcome.began).as_secs());
+    // The judged window begins with the second in which the storm was released, in the baseline where it would have been.
+    let from_s = outcome.released.map_or(outcome.lead_in, |released| released.since(outcome.began)).as_secs();
     let in_window = |cell: &&Cell| cell.second >= from_s;
     let began_us = outcome.began.boot_us;
     let (from_us, to_us) = (began_us + from_s * SECOND_US, began_us + length_s * SECOND_US);
@@ -124,6 +124,7 @@ mod tests {
         let outcome = Outcome {
             began,
             released: Some(began.plus(Duration::from_millis(2_100))),
+            lead_in: Duration::from_secs(1),
             length: Duration::from_secs(4),
             cells: vec![cell(0, 1_000), cell(1, 1_000), cell(2, 2_000), cell(3, 9_000)],
         };
@@ -133,6 +134,9 @@ mod tests {
         assert!((result.all.p50_ms - 2.0).abs() < 0.01 && (result.all.max_ms - 9.0).abs() < 0.01, "{:?}", result.all);
         assert_eq!(result.seconds.len(), 4);
         assert_eq!(result.services[1].1.requests, 0);
+        let baseline =
+            assemble(ActKind::Baseline, &Outcome { released: None, ..outcome }, &CpuReadings::default(), None);
+        assert_eq!((baseline.window_from_s, baseline.window_s, baseline.all.requests), (1, 3, 30));
     }
 
     #[test]

@@ -127,8 +127,8 @@ fn notes(acts: &[ActResult]) -> Vec<String> {
         };
         let (failed, requests) = (act.all.failed, act.all.requests);
         let words = match (act.act.has_storm(), failed) {
-            (true, 0) => format!("the storm caused no failed requests ({requests} asked)."),
-            (true, _) => format!("{failed} of {requests} requests failed in the storm."),
+            (true, 0) => format!("the storm caused no failed requests, of {requests}."),
+            (true, _) => format!("the storm caused failed requests: {failed} of {requests}."),
             (false, _) => format!("{failed} of {requests} requests failed."),
         };
         notes.push(format!("{name}: {words}"));

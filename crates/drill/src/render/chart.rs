@@ -71,6 +71,8 @@ fn band(act: &ActResult, scale: Scale, paint: Paint) -> String {
         for &(p99_ms, _) in &groups {
             let bar = block(p99_ms, floor_ms).to_string().repeat(scale.columns_per_second);
             let painted = match p99_ms {
+                // Blanks stay bare, so that the end of the line can be trimmed.
+                _ if bar.trim().is_empty() => bar,
                 ms if ms >= BAD_MS => paint.bad(&bar),
                 ms if ms >= SLOW_MS => paint.warn(&bar),
                 _ => paint.good(&bar),
@@ -82,8 +84,8 @@ fn band(act: &ActResult, scale: Scale, paint: Paint) -> String {
     if act.all.failed > 0 {
         text.push_str("failed   ");
         for &(_, failed) in &groups {
-            let mark = if failed { "×" } else { " " };
-            text.push_str(&paint.bad(&mark.repeat(scale.columns_per_second)));
+            let mark = if failed { "×" } else { " " }.repeat(scale.columns_per_second);
+            text.push_str(&if failed { paint.bad(&mark) } else { mark });
         }
         trim(&mut text);
     }

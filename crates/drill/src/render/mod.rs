@@ -19,7 +19,7 @@ pub fn render(result: &DrillResult, width: usize, colour: bool) -> String {
     let paint = words::Paint { colour };
     let parts = [
         sections::setting(result, width),
-        sections::side_by_side(result),
+        sections::side_by_side(result, width),
         chart::chart(result, width, paint),
         sections::detection(result, width),
         sections::verdict(result, width, paint),

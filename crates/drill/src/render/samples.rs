@@ -14,7 +14,7 @@ fn summary(requests: u64, failed: u64, p50_ms: f64, p99_ms: f64) -> Summary {
 
 fn act(act: ActKind, p50_ms: f64, p99_ms: f64, failed: u64) -> ActResult {
     let storm = act.has_storm();
-    let (window_from_s, window_s) = if storm { (3, 20) } else { (0, 9) };
+    let (window_from_s, window_s) = if storm { (3, 20) } else { (3, 6) };
     let of = |requests, failed, factor: f64| summary(requests, failed, p50_ms * factor, p99_ms * factor);
     let seconds = (0..window_from_s + window_s)
         .map(|second| {

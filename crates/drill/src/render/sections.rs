@@ -1,6 +1,6 @@
 //! The parts of the page around the chart.
 
-use comfy_table::{CellAlignment, LineStyle, Table, TableStyle};
+use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 
 use super::words::{Paint, count, latency, paragraph, percent};
 use crate::{
@@ -28,7 +28,7 @@ pub(super) fn setting(result: &DrillResult, width: usize) -> String {
         None => "",
     };
     let mut text = format!("The vacuum storm, replayed on PostgreSQL {}\n\n", result.server.version);
-    let mut say = |label: &str, words: String| text.push_str(&paragraph(&format!("  {label:<9}"), &words, width));
+    let mut say = |label: &str, words: String| text.push_str(&paragraph(&format!("  {label:<11}"), &words, width));
     say("host", format!("Linux {}{autogroup}; {cores}; data on {}; seed {}", host.kernel, host.storage, result.seed));
     say(
         "users",
@@ -63,10 +63,11 @@ pub(super) fn setting(result: &DrillResult, width: usize) -> String {
 }
 
 /// The acts as columns.
-pub(super) fn side_by_side(result: &DrillResult) -> String {
+pub(super) fn side_by_side(result: &DrillResult, width: usize) -> String {
     let acts = &result.acts;
     let mut table = Table::new();
     let line = LineStyle::new('─', '─', '─', '─');
+    table.set_content_arrangement(ContentArrangement::Dynamic).set_width(u16::try_from(width).unwrap_or(u16::MAX));
     table.load_style(TableStyle::new().header_separator(line).bottom_border(line));
     let head = std::iter::once(String::new()).chain(acts.iter().map(|act| act.act.title().to_owned()));
     table.set_header(head);
@@ -86,7 +87,7 @@ pub(super) fn side_by_side(result: &DrillResult) -> String {
         (Failure::TimedOut, "  no answer in time"),
         (Failure::ServerError, "  error answered"),
         (Failure::Disconnected, "  disconnected"),
-        (Failure::NotSent, "  not sent, too many waiting"),
+        (Failure::NotSent, "  not even sent"),
     ] {
         if acts.iter().any(|act| act.all.failures.contains_key(&failure)) {
             row(words, &|act| count(act.all.failures.get(&failure).copied().unwrap_or(0)));
@@ -118,16 +119,19 @@ pub(super) fn side_by_side(result: &DrillResult) -> String {
         column.set_cell_alignment(CellAlignment::Right);
     }
     let window = acts.iter().find(|act| act.act.has_storm()).map_or(0, |act| act.window_s);
-    format!(
-        "{table}\n  over the {window} s from the storm's release (no vacuum: the whole run); failed requests are in the percentiles too\n"
-    )
+    let legend = format!(
+        "Over the {window} s from the storm's release. Failed requests are in the percentiles with the time until they \
+         failed. Unfinished vacuums: the share of the table's pages that was scanned and the passes over its indexes when \
+         the load ended, and when they were done if that was seen."
+    );
+    format!("{table}\n{}", paragraph("  ", &legend, width))
 }
 
 fn service(act: &ActResult, target: Target) -> Summary {
     act.services.iter().find(|(name, _)| *name == target).map(|(_, summary)| summary.clone()).unwrap_or_default()
 }
 
-/// `done at 14 s`, `unfinished: 2 index passes`.
+/// `done at 14 s`, `at 62 %, 2 passes`.
 fn progress(table: &TableOutcome, window_s: u64) -> String {
     #[expect(clippy::cast_precision_loss, reason = "seconds of an act")]
     let window = window_s as f64;
@@ -137,7 +141,7 @@ fn progress(table: &TableOutcome, window_s: u64) -> String {
             let at = if phase.is_none() {
                 "not begun".to_owned()
             } else {
-                format!("{} scanned, {} passes", percent(table.scanned), table.index_passes)
+                format!("at {}, {} passes", percent(table.scanned), table.index_passes)
             };
             later.map_or_else(|| at.clone(), |after| format!("{at}\ndone at {after:.0} s"))
         }
@@ -160,7 +164,7 @@ pub(super) fn detection(result: &DrillResult, width: usize) -> String {
         }
     }
     say(format!(
-        "Ready {:.1} s after its start, {:.1} MB resident at most, {} alerts delivered, {} of them before the storm.",
+        "Ready {:.1} s after its start; {:.1} MB resident at most; alerts delivered: {}; false ones before the storm: {}.",
         guard.ready_after_s,
         megabytes(guard.resident_max_bytes),
         guard.alerts.len(),

@@ -57,7 +57,7 @@ pub(super) fn percent(share: f64) -> String {
 pub(super) fn paragraph(first: &str, text: &str, width: usize) -> String {
     let indent = " ".repeat(first.chars().count());
     let mut lines = vec![first.to_owned()];
-    for word in text.split_whitespace() {
+    for word in &words(text) {
         let used = lines.last().map_or(0, |line| line.chars().count());
         let empty = used == indent.len() && lines.len() > 1 || used == first.chars().count() && lines.len() == 1;
         if !empty && used + 1 + word.chars().count() > width {
@@ -68,6 +68,22 @@ pub(super) fn paragraph(first: &str, text: &str, width: usize) -> String {
         push(&mut lines, word);
     }
     lines.join("\n") + "\n"
+}
+
+/// The words of a text; a unit stays with its number.
+fn words(text: &str) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        let unit = matches!(word.trim_end_matches([',', '.', ';', ':', ')']), "%" | "s" | "ms" | "MB");
+        match words.last_mut() {
+            Some(number) if unit => {
+                number.push(' ');
+                number.push_str(word);
+            }
+            _ => words.push(word.to_owned()),
+        }
+    }
+    words
 }
 
 fn push(lines: &mut [String], text: &str) {
@@ -96,6 +112,7 @@ mod tests {
     #[test]
     fn paragraphs_are_broken_and_indented() {
         assert_eq!(paragraph("x: ", "one two three", 10), "x: one two\n   three\n");
+        assert_eq!(paragraph("", "at 20 %, so", 5), "at\n20 %,\nso\n");
         assert_eq!(paragraph("  ", "averyveryverylongword b", 8), "  averyveryverylongword\n  b\n");
     }
 }
