@@ -158,18 +158,19 @@ async fn a_vacuum_is_seen_with_table_phase_and_cpu(installation: Installation) {
             .await;
     }
 
-    // Whoever waits for its table is counted. Such a waiter cancels the worker after deadlock_timeout: then it is gone.
+    // Whoever waits for its table is counted; with a long deadlock_timeout such a waiter does not cancel the worker.
     let process = vacuum.process;
     let app = client(&cluster, "app").await;
     let waiter = tokio::spawn(async move {
-        let _ = app.batch_execute("LOCK TABLE big IN ACCESS EXCLUSIVE MODE").await;
-        let _ = app.batch_execute("SET deadlock_timeout = '5s'; BEGIN; LOCK TABLE big IN SHARE MODE; COMMIT").await;
+        let _ = app.batch_execute("SET deadlock_timeout = '1min'").await;
+        let _ = app.batch_execute("BEGIN; LOCK TABLE big IN ACCESS EXCLUSIVE MODE; COMMIT").await;
     });
     watch
         .activity("a session behind the vacuum", |reading| {
             vacuum_of(reading, "public.big").is_some_and(|vacuum| vacuum.blocks == 1)
         })
         .await;
+    setup.execute("SELECT pg_terminate_backend($1)", &[&process.pid.0]).await.unwrap();
     let (seen_for, cpu_time) = watch
         .event("VacuumGone", |event| match event {
             EventKind::VacuumGone { process: gone, seen_for, cpu_time, .. } if *gone == process => {
