@@ -29,19 +29,6 @@ fn query(url: &str, sql: &str) -> String {
     })
 }
 
-fn each_major(check: impl Fn(&Installation)) {
-    let mut all = scratch::installations();
-    if all.is_empty() {
-        println!("skipped: no PostgreSQL server is installed; run `cargo xtask testbed`");
-    }
-    // Of two builds of one version both are tried: they differ.
-    all.reverse();
-    for installation in &all {
-        println!("{} in {}", installation.version_num, installation.bin_dir.display());
-        check(installation);
-    }
-}
-
 fn newest() -> Option<Installation> {
     let newest = scratch::newest_installation();
     if let Err(error) = &newest {
@@ -50,33 +37,65 @@ fn newest() -> Option<Installation> {
     newest.ok()
 }
 
+/// Starts, answers, restarts, crashes, and leaves nothing.
+fn live_through(installation: &Installation) {
+    println!("{} in {}", installation.version_num, installation.bin_dir.display());
+    let mut cluster = ScratchCluster::builder(installation).setting("work_mem", "5MB").start().unwrap();
+    let (directory, url) = (cluster.directory().to_owned(), cluster.url("postgres"));
+    assert_eq!(query(&url, "show server_version_num"), installation.version_num.to_string());
+    assert_eq!(query(&cluster.tcp_url("postgres"), "show work_mem"), "5MB");
+    assert_eq!(query(&url, "select source from pg_settings where name = 'work_mem'"), "configuration file");
+    query(&url, "create table t as select 1 as a");
+
+    cluster.stop_fast().unwrap();
+    assert_eq!(cluster.postmaster_pid(), None);
+    assert_eq!(processes_below(&directory), []);
+    cluster.start_again().unwrap();
+    assert_eq!(query(&url, "select count(*) from t"), "1");
+    assert!(cluster.start_again().is_err(), "it runs already");
+
+    cluster.kill9().unwrap();
+    assert_eq!(processes_below(&directory), []);
+    cluster.start_again().unwrap();
+    assert_eq!(query(&url, "select count(*) from t"), "1");
+    assert!(!processes_below(&directory).is_empty(), "the check below can fail");
+
+    drop(cluster);
+    assert_eq!(processes_below(&directory), []);
+    assert!(!directory.exists());
+}
+
+/// One test for each major version, so that each has its own time limit and two run at once.
+macro_rules! lives_through {
+    ($($name:ident: $major:literal,)*) => {
+        $(#[test]
+        fn $name() {
+            match scratch::installation($major) {
+                Ok(installation) => live_through(&installation),
+                Err(error) => println!("skipped: {error}"),
+            }
+        })*
+    };
+}
+
+lives_through! {
+    version_12: 12,
+    version_13: 13,
+    version_14: 14,
+    version_15: 15,
+    version_16: 16,
+    version_17: 17,
+    version_18: 18,
+}
+
 #[test]
-fn starts_answers_restarts_crashes_and_leaves_nothing() {
-    each_major(|installation| {
-        let mut cluster = ScratchCluster::builder(installation).setting("work_mem", "5MB").start().unwrap();
-        let (directory, url) = (cluster.directory().to_owned(), cluster.url("postgres"));
-        assert_eq!(query(&url, "show server_version_num"), installation.version_num.to_string());
-        assert_eq!(query(&cluster.tcp_url("postgres"), "show work_mem"), "5MB");
-        assert_eq!(query(&url, "select source from pg_settings where name = 'work_mem'"), "configuration file");
-        query(&url, "create table t as select 1 as a");
-
-        cluster.stop_fast().unwrap();
-        assert_eq!(cluster.postmaster_pid(), None);
-        assert_eq!(processes_below(&directory), []);
-        cluster.start_again().unwrap();
-        assert_eq!(query(&url, "select count(*) from t"), "1");
-        assert!(cluster.start_again().is_err(), "it runs already");
-
-        cluster.kill9().unwrap();
-        assert_eq!(processes_below(&directory), []);
-        cluster.start_again().unwrap();
-        assert_eq!(query(&url, "select count(*) from t"), "1");
-        assert!(!processes_below(&directory).is_empty(), "the check below can fail");
-
-        drop(cluster);
-        assert_eq!(processes_below(&directory), []);
-        assert!(!directory.exists());
-    });
+fn builds_beside_the_newest_of_their_major() {
+    let all = scratch::installations();
+    let others = all.iter().filter(|one| scratch::installation(one.major()).is_ok_and(|newest| newest != **one));
+    let tried = others.map(live_through).count();
+    if tried == 0 {
+        println!("skipped: no major version is installed twice");
+    }
 }
 
 #[test]
