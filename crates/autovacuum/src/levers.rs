@@ -249,13 +249,13 @@ pub async fn detect(client: &Client, include: &Path, may_write: bool) -> Result<
     if alter.is_ok() && !may_signal && !may_reload {
         alter = Err("the role may neither signal the server nor execute pg_reload_conf()".to_owned());
     }
-    let levers = judge(&server, blocked, &included, alter, may_reload);
+    let levers = judge(&server, blocked.as_deref(), &included, alter, may_reload);
     Ok(Availability { levers, server })
 }
 
 fn judge(
     server: &Server,
-    blocked: Option<String>,
+    blocked: Option<&str>,
     included: &Result<(), String>,
     alter: Result<(), String>,
     may_reload: bool,
@@ -267,7 +267,7 @@ fn judge(
         if server.may_signal { Ok(()) } else { Err("the server's processes can't be signalled from here".to_owned()) };
     let need = |condition: bool, why: &str| if condition { Ok(()) } else { Err(why.to_owned()) };
     let verdict = |lever: Lever, checks: Vec<Result<(), String>>, good: &str| {
-        let wrong = blocked.clone().or_else(|| checks.into_iter().find_map(Result::err));
+        let wrong = blocked.map(str::to_owned).or_else(|| checks.into_iter().find_map(Result::err));
         LeverStatus { lever, available: wrong.is_none(), reason: wrong.unwrap_or_else(|| good.to_owned()) }
     };
     let slow_enough = server.configured.delay_ms >= GOVERNABLE_DELAY_MS;
@@ -285,7 +285,7 @@ fn judge(
             Lever::LauncherSignal,
             vec![
                 need(old, &format!("from 16 the launcher no longer sets the workers' limits; this is {major}")),
-                signal.clone(),
+                signal,
                 need(server.launcher.is_some(), "the autovacuum launcher was not found"),
                 included.clone(),
             ],

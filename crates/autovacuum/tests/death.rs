@@ -1,6 +1,6 @@
 //! Whoever dies, the throttle goes within five seconds: the guard alone (the release worker's and the switch's case), guard and release
 //! worker together (the switch alone), and what is left for the next start.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::print_stdout, missing_docs)]
 
 mod rig;
 
@@ -13,7 +13,7 @@ use std::{
 
 use autovacuum::{Governor, host_process, include_file};
 use model::{EventKind, Mode, Pid, ProcessId, event::ReleaseReason};
-use rig::{PATIENCE, Rig, allow_vacuum, cluster, connect, cpu_over, large_table, options, this_binary};
+use rig::{PACE, PATIENCE, ROWS, Rig, allow_vacuum, cluster, connect, cpu_over, large_table, options, this_binary};
 use rustix::process::{Signal, kill_process};
 
 /// The promise.
@@ -169,7 +169,7 @@ async fn killed(major: u32) {
     let url = cluster.url("postgres");
     let client = connect(&url).await;
     client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
-    large_table(&client, "big", 600_000).await;
+    large_table(&client, "big", ROWS).await;
     allow_vacuum(&client, "big").await;
 
     // The guard alone.
@@ -180,7 +180,7 @@ async fn killed(major: u32) {
     let killed = Instant::now();
     signal(guard.pid(), Signal::KILL);
     assert_opened(worker, held, &include, killed).await;
-    settings_are(&url, "-1", "2ms").await;
+    settings_are(&url, &PACE.to_string(), "2ms").await;
     drop(guard);
 
     // The guard and its child together: only the server itself is left to let go.
@@ -201,7 +201,7 @@ async fn killed(major: u32) {
     signal(helper, Signal::KILL);
     signal(guard.pid(), Signal::KILL);
     assert_opened(worker, held, &include, killed).await;
-    settings_are(&url, "-1", "2ms").await;
+    settings_are(&url, &PACE.to_string(), "2ms").await;
 
     // The record is still there; the next start finds it and tidies up.
     assert!(autovacuum::record::read(guard.state.path()).unwrap().is_some());
@@ -237,7 +237,7 @@ async fn killed_with_alter_system() {
     client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
     let auto = cluster.data_dir().join("postgresql.auto.conf");
     let former = std::fs::read_to_string(&auto).unwrap();
-    large_table(&client, "big", 400_000).await;
+    large_table(&client, "big", ROWS).await;
     allow_vacuum(&client, "big").await;
     let guard = StandIn::start(&url, &include);
     // Killed in the very moment when postgresql.auto.conf is ours.
@@ -281,7 +281,7 @@ async fn killed_with_resting_setting(major: u32) {
     signal(helper, Signal::KILL);
     signal(guard.pid(), Signal::KILL);
     assert_opened(worker, held, &include, killed).await;
-    settings_are(&url, "-1", "0").await;
+    settings_are(&url, &PACE.to_string(), "0").await;
 }
 
 each_major!(killed_with_resting_setting: killed_with_resting_setting_13 13, killed_with_resting_setting_15 15);

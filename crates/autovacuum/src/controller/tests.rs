@@ -88,6 +88,8 @@ const fn lever(reach: Reach) -> LeverFacts {
     LeverFacts { reach, resting: CostSetting { limit: 200, delay_ms: 2.0 }, delay_ms: 10.0, quiet }
 }
 
+type Change = fn(&mut World);
+
 /// A world that the controller is stepped through.
 struct World {
     ms: u64,
@@ -212,13 +214,13 @@ fn a_weak_one_needs_a_second_reading() {
 
 #[test]
 fn no_hold_without_all_three_signs() {
-    let quiet = |change: fn(&mut World)| {
+    let quiet = |change: Change| {
         let mut world = World::stormy();
         change(&mut world);
         world.run(20_000);
         world.acts
     };
-    let table: [(&str, fn(&mut World)); 9] = [
+    let table: [(&str, Change); 9] = [
         ("CPUs have room", |w| w.busy = 0.85),
         ("vacuum is a small part", |w| w.workers = vec![worker(1, 0.1)]),
         ("nobody waits", |w| (w.pressure, w.canary_ms) = (Some(0.05), 3)),
@@ -366,7 +368,7 @@ fn workers_that_do_not_obey_are_told_again_and_then_given_up() {
 
 #[test]
 fn every_end_has_its_reason() {
-    let ends: [(&str, fn(&mut World), ReleaseReason); 5] = [
+    let ends: [(&str, Change, ReleaseReason); 5] = [
         ("readings", |w| w.blind = true, ReleaseReason::ReadingsLost),
         ("workers", |w| w.workers.clear(), ReleaseReason::WorkersGone),
         ("mode", |w| w.may_act = false, ReleaseReason::GuardStopping),

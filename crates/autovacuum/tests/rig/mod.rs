@@ -27,6 +27,10 @@ use model::{
 use scratch::{ScratchCluster, installation};
 use tokio_postgres::{Client, NoTls};
 
+/// `autovacuum_vacuum_cost_limit` of these clusters.
+pub const PACE: u32 = 60;
+/// Rows of a table whose vacuum takes half a minute at that pace.
+pub const ROWS: u32 = 200_000;
 /// Every wait of a test ends here.
 pub const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -66,6 +70,8 @@ pub fn cluster(major: u32, settings: &[(&str, &str)]) -> Option<ScratchCluster> 
         .setting("shared_buffers", "256MB")
         .setting("max_wal_size", "4GB")
         .setting("autovacuum_work_mem", "1MB")
+        // Slower than stock: a small table then takes as long as a large one would.
+        .setting("autovacuum_vacuum_cost_limit", PACE.to_string())
         .setting("log_autovacuum_min_duration", "0");
     for (name, value) in settings {
         builder = builder.setting(*name, *value);
@@ -101,6 +107,9 @@ pub struct Rig {
     pub busy: f64,
     last_reading: Option<Instant>,
     pub activity: Option<ActivityReading>,
+    /// The CPU whose real load is read instead of `busy`.
+    pub real_cpu: Option<usize>,
+    last_stat: Option<(Moment, u64, u64, u64)>,
     slots: u32,
     version: u32,
 }
@@ -108,7 +117,8 @@ pub struct Rig {
 pub fn options(mode: Mode, include: &Path, state_dir: &Path, release: Option<ReleaseCommand>) -> GovernorOptions {
     GovernorOptions {
         mode,
-        limits: Limits::default(),
+        // A worker at that pace uses about an eighth of a core.
+        limits: Limits { substantial: 0.05, small_table_blocks: 1_024, ..Limits::default() },
         include_file: include.to_owned(),
         state_dir: state_dir.to_owned(),
         cluster: "main".into(),
@@ -145,6 +155,8 @@ impl Rig {
             busy: 0.3,
             last_reading: None,
             activity: None,
+            real_cpu: None,
+            last_stat: None,
             slots: row.get::<_, i32>(1) as u32,
             version: row.get::<_, i32>(0) as u32,
         }
@@ -166,11 +178,24 @@ impl Rig {
     }
 
     async fn read(&mut self) {
+        let asked = Instant::now();
         let vacuums = vacuums(&self.client).await;
         let at = now();
+        let mut stall = if self.busy >= 0.9 { 0.8 } else { 0.02 };
+        let mut took = Duration::from_millis(if self.busy >= 0.9 { 120 } else { 2 });
+        let mut window = Duration::from_secs(1);
+        if let Some(cpu) = self.real_cpu {
+            took = asked.elapsed();
+            let (busy, all, stalled) = cpu_times(cpu);
+            let before = self.last_stat.replace((at, busy, all, stalled));
+            let Some((then, b, a, s)) = before else { return };
+            window = at.since(then);
+            self.busy = (busy - b) as f64 / (all - a).max(1) as f64;
+            stall = (stalled - s) as f64 / window.as_micros() as f64;
+        }
         let activity = ActivityReading {
             at,
-            took: Duration::from_millis(if self.busy >= 0.9 { 120 } else { 2 }),
+            took,
             version: PgVersion(self.version),
             server_started: Timestamp::UNIX_EPOCH,
             in_recovery: false,
@@ -183,11 +208,11 @@ impl Rig {
         };
         self.activity = Some(activity.clone());
         self.governor.on_observation(&Observation::Reading(Reading::Activity(activity)));
-        let pressure = Pressure { some: Share(if self.busy >= 0.9 { 0.8 } else { 0.02 }), full: Share(0.0) };
+        let pressure = Pressure { some: Share(stall), full: Share(0.0) };
         let cpu = CpuShares { user: self.busy, idle: 1.0 - self.busy, ..CpuShares::default() };
         self.governor.on_observation(&Observation::Reading(Reading::Host(HostReading {
             at,
-            window: Duration::from_secs(1),
+            window,
             cpus: 1,
             cpu,
             database_cpus: Some(1),
@@ -257,6 +282,17 @@ impl Rig {
         let query = "SELECT pg_stat_get_last_autovacuum_time($1::text::regclass) IS NOT NULL";
         self.client.query_one(query, &[&table]).await.unwrap().get(0)
     }
+}
+
+/// Busy and all ticks of a CPU (`/proc/stat`), and microseconds of CPU pressure.
+fn cpu_times(cpu: usize) -> (u64, u64, u64) {
+    let stat = std::fs::read_to_string("/proc/stat").unwrap();
+    let line = stat.lines().find(|line| line.starts_with(&format!("cpu{cpu} "))).unwrap();
+    let fields: Vec<u64> = line.split_ascii_whitespace().skip(1).take(8).map(|f| f.parse().unwrap()).collect();
+    let all: u64 = fields.iter().sum();
+    let pressure = std::fs::read_to_string("/proc/pressure/cpu").unwrap_or_default();
+    let stalled = pressure.split_once("total=").and_then(|(_, rest)| rest.lines().next()?.parse().ok()).unwrap_or(0);
+    (all - fields[3] - fields[4], all, stalled)
 }
 
 pub async fn vacuums(client: &Client) -> Vec<VacuumReading> {
