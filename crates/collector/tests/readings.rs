@@ -108,7 +108,7 @@ fn vacuum_of<'r>(reading: &'r ActivityReading, table: &str) -> Option<&'r Vacuum
 async fn a_vacuum_is_seen_with_table_phase_and_cpu(installation: Installation) {
     let cluster = ScratchCluster::builder(&installation)
         .setting("autovacuum_naptime", "1s")
-        .setting("autovacuum_vacuum_cost_limit", "200")
+        .setting("autovacuum_vacuum_cost_limit", "10")
         .setting("autovacuum_vacuum_cost_delay", "20ms")
         .setting("fsync", "off")
         .start()
@@ -279,6 +279,41 @@ fn the_number_of_statements_at_rest_is_bounded() {
         let share = last.own_cost.backend_cpu.unwrap().as_secs_f64() / last.at.since(first.at).as_secs_f64();
         println!("own backend: {:.3} % of a core, debug build of ours, {} statements", share * 100.0, sent);
         assert!(share < collector::postgres::OWN_SHARE, "{share}");
+        watch.stop().await;
+    });
+}
+
+/// Our backend's CPU time against a database with 1,000 tables; half a per cent of a core is the goal of the whole guard.
+#[test]
+fn a_thousand_tables_cost_the_server_little() {
+    const MOST: f64 = 0.01;
+    let Some(newest) = scratch::newest_installation().ok() else {
+        println!("skipped: no PostgreSQL is installed (cargo xtask testbed)");
+        return;
+    };
+    common::on_major(newest.major(), |installation| async move {
+        let cluster = ScratchCluster::builder(&installation).setting("fsync", "off").start().unwrap();
+        let create = "DO $$BEGIN FOR i IN 1..1000 LOOP
+                          EXECUTE format('CREATE TABLE t%s (id int PRIMARY KEY, v text)', i);
+                          EXECUTE format('INSERT INTO t%s SELECT g FROM generate_series(1, 10) g', i);
+                          EXECUTE format('DELETE FROM t%s WHERE id <= 5', i);
+                      END LOOP; END$$";
+        common::execute(&cluster, "postgres", create).await;
+        let mut watch = Watch::start(collector::postgres::PgOptions::new(cluster.url("postgres")));
+        let tables = watch.tables("a tables reading", |reading| reading.worst.len() == 20).await;
+        assert!(tables.worst.iter().all(|table| table.dead > 0 && table.size.0 > 0));
+        // From here on the session's caches are warm: what comes is what a minute costs, less one reading of tables.
+        let first = watch.activity("a reading", |_| true).await;
+        let last =
+            watch.activity("eight seconds", |reading| reading.at.since(first.at) >= Duration::from_secs(8)).await;
+        let window = last.at.since(first.at).as_secs_f64();
+        let before = first.own_cost.backend_cpu.unwrap();
+        let used = last.own_cost.backend_cpu.unwrap() - before;
+        println!(
+            "until the first tables reading {before:?}, then {:.3} % of a core",
+            used.as_secs_f64() / window * 100.0
+        );
+        assert!(used.as_secs_f64() / window < MOST, "{used:?} in {window} s");
         watch.stop().await;
     });
 }
