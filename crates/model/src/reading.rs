@@ -287,7 +287,7 @@ pub struct VacuumReading {
     pub cpu: Option<Cores>,
     /// Whether it slept in a cost delay at that instant (`wait_event = 'VacuumDelay'`).
     pub in_delay: bool,
-    /// Sessions that wait for a lock that it holds.
+    /// Sessions that wait for a lock that it holds, directly or behind others.
     pub blocks: u32,
 }
 
