@@ -123,13 +123,14 @@ async fn recovery_and_shutdown_are_told(installation: Installation) {
     std::fs::remove_file(&signal_file).unwrap();
     cluster.start_again().unwrap();
     watch.up().await;
-    watch.stop().await;
 
-    // A smart shutdown waits for its clients and takes no new ones.
+    // A smart shutdown waits for its clients and takes no new ones. Our kept connection does not hold it up.
     let held = client(&cluster, "postgres").await;
     signal(&cluster, Signal::TERM);
-    let mut watch = Watch::start(quick(cluster.url("postgres")));
     watch.down(DownReason::ShuttingDown).await;
+    let mut late = Watch::start(quick(cluster.url("postgres")));
+    late.down(DownReason::ShuttingDown).await;
+    late.stop().await;
     drop(held);
     watch.down(DownReason::NotListening).await;
     watch.stop().await;

@@ -234,6 +234,10 @@ impl PgObserver {
             }
             let now = Instant::now();
             if now >= activity_due {
+                if link.is_stopping().await {
+                    let detail = "the server is stopping; a smart shutdown waits for its clients, so we leave";
+                    return Err(End::Failed(Failure::new(DownReason::ShuttingDown, detail)));
+                }
                 let cost = self.read_activity(link, observations).await?;
                 activity_due = following(activity_due, activity_pace.after(cost));
                 if self.errors == 0 {

@@ -13,6 +13,9 @@ use crate::{clock, host::ProcessTable};
 /// Two processes are one when their ages differ by no more: ages are known to 10 ms, but travel over a busy host.
 const SAME_AGE: Duration = Duration::from_secs(2);
 
+/// How long reading the postmaster's state may take.
+const STATE_FILE_TIMEOUT: Duration = Duration::from_millis(200);
+
 /// What we are connected to.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ServerInfo {
@@ -67,6 +70,8 @@ pub struct Link {
     pub ended: oneshot::Receiver<Failure>,
     /// Statements that opening it took.
     pub statements: u64,
+    /// Where the postmaster writes its state; `None` where we can't read it.
+    state_file: Option<PathBuf>,
 }
 
 impl Link {
@@ -95,7 +100,10 @@ impl Link {
         client.batch_execute(&sql::session_settings(version, STATEMENT_TIMEOUT)).await.map_err(failed)?;
         let row = client.query_one(sql::SERVER_INFO, &[]).await.map_err(failed)?;
         let (info, backend_pid) = server_info(version, Columns(&row), table).map_err(failed)?;
+        // Without its processes a path is one of another host.
+        let state_file = info.postmaster.and(info.data_directory.as_ref()).map(|dir| dir.join("postmaster.pid"));
         Ok(Self {
+            state_file,
             activity: client.prepare(&sql::activity(version)).await.map_err(failed)?,
             lock_waits: client.prepare(&sql::lock_waits(version)).await.map_err(failed)?,
             wal: client.prepare(&sql::wal(version)).await.map_err(failed)?,
@@ -106,6 +114,21 @@ impl Link {
             ended,
             statements: 3,
         })
+    }
+
+    /// Whether the postmaster is stopping. A smart shutdown waits until its clients leave, so we must, and only its state file
+    /// (`postmaster.pid`, eighth line, 10+; src/include/utils/pidfile.h) tells sessions that are open. The file lies on the
+    /// database's disk, which may hang: it is read elsewhere, for a moment, and no more after it once took too long.
+    pub async fn is_stopping(&mut self) -> bool {
+        let Some(file) = self.state_file.clone() else { return false };
+        let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(file));
+        match tokio::time::timeout(STATE_FILE_TIMEOUT, read).await {
+            Ok(Ok(Ok(text))) => text.lines().nth(7).is_some_and(|state| state.trim() == "stopping"),
+            _ => {
+                self.state_file = None;
+                false
+            }
+        }
     }
 
     pub fn client(&self) -> &Client {
