@@ -8,7 +8,7 @@ use crate::{
 
 /// `oxpecker worker deliver`.
 pub fn deliver() -> Outcome {
-    runtime()?.block_on(alerting::deliver::run(tokio::io::stdin(), tokio::io::stdout()))?;
+    alerting::deliver::main()?;
     Ok(FINE)
 }
 

@@ -101,6 +101,9 @@ pub fn check(config: &Config) -> Vec<Problem> {
             "one of these must be able to start first",
         );
     }
+    if let Err(error) = config.alert.rules.check() {
+        problem(format!("alert.rules.{}", error.key), format!("{}: {}", error.value, error.why), error.hint);
+    }
     let mut routes = BTreeSet::new();
     for route in &config.alert.route {
         if !is_name(&route.name) || !routes.insert(&route.name) {
@@ -205,10 +208,11 @@ mod tests {
             ("[postgres]\nurl = \"mysql://h\"", "postgres.url: not a connection string"),
             ("[postgres]\npassword_file = \"/no/such\"", "postgres.password_file: can't use /no/such"),
             ("[[service]]\nname = \"a\"\nhealth = {}", "needs exactly one of http and tcp"),
-            ("[[service]]\nname = \"a\"\nhealth = { http = \"https://x\" }", "speaks no TLS"),
-            ("[[service]]\nname = \"a\"\nhealth = { tcp = \"x\" }", "'x' has no port"),
+            ("[[service]]\nname = \"a\"\nhealth = { http = \"https://x\" }", "https"),
+            ("[[service]]\nname = \"a\"\nhealth = { tcp = \"x\" }", "'x'"),
             ("[[service]]\nname = \"main\"\nhealth = { tcp = \"x:1\" }", "one that is taken"),
             ("[[service]]\nname = \"a\"\nhealth = { tcp = \"x:1\" }\ndepends_on = [\"b\"]", "nothing is called \"b\""),
+            ("[alert.rules.cpu-saturated]\nbusy_percent = 120.0", "alert.rules."),
             ("[[alert.route]]\nname = \"r\"\nwebhook = {}", "needs exactly one of url_file and url_env"),
             (
                 "[[alert.route]]\nname = \"r\"\nwebhook = { url_env = \"OXPECKER_TEST_NONE\" }",

