@@ -360,6 +360,7 @@ impl Governor {
                 if let Err(error) = record::remove(&self.options.state_dir) {
                     tracing::warn!(%error, "the record of an undone throttle stays");
                 }
+                self.safety.disarm(self.client.as_ref(), &self.connection).await;
                 self.recovered = true;
                 events.push(EventKind::ThrottleReleased {
                     reason: ReleaseReason::LeftBehind,

@@ -65,9 +65,6 @@ pub struct Server {
     pub naptime_s: f64,
     /// What its owner configured.
     pub configured: CostSetting,
-    /// Whether the running server has something else in effect than what its files say: left behind by a throttle, or not
-    /// reloaded yet.
-    pub stale: bool,
     /// Its main configuration file, where the role may know it.
     pub config_file: Option<PathBuf>,
     /// The database that we are connected to.
@@ -213,6 +210,11 @@ pub async fn detect(client: &Client, include: &Path, may_write: bool) -> Result<
             include.display()
         ));
     }
+    if configured != in_effect {
+        limitations.push(format!(
+            "the server's files say {configured}, it runs with {in_effect}: it was not reloaded since, or SELECT pg_reload_conf() is due"
+        ));
+    }
     let server = Server {
         major,
         postmaster,
@@ -222,7 +224,6 @@ pub async fn detect(client: &Client, include: &Path, may_write: bool) -> Result<
         databases: u32::try_from(basics.get::<_, i32>(4)).unwrap_or(1).max(1),
         naptime_s: number("autovacuum_naptime", 1).unwrap_or(60.0),
         configured,
-        stale: configured != in_effect,
         config_file: config_file.clone(),
         database: basics.get(2),
         limitations,

@@ -162,6 +162,17 @@ async fn reload(plan: &UndoPlan, same_boot: bool, sql: Option<&Client>, done: &m
     }
 }
 
+/// File work off the runtime's thread, and no longer than [`STATEMENT_TIMEOUT`]: a disk may be as starved as the rest.
+pub(crate) async fn off_thread<E: ToString + Send + 'static>(
+    work: impl FnOnce() -> Result<(), E> + Send + 'static,
+) -> Result<(), String> {
+    match tokio::time::timeout(STATEMENT_TIMEOUT, tokio::task::spawn_blocking(work)).await {
+        Ok(Ok(result)) => result.map_err(|error| error.to_string()),
+        Ok(Err(error)) => Err(error.to_string()),
+        Err(_) => Err(format!("the file system did not answer within {} s", STATEMENT_TIMEOUT.as_secs())),
+    }
+}
+
 /// A statement's answer within [`STATEMENT_TIMEOUT`], its error in words.
 pub(crate) async fn bounded<T>(answer: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, String> {
     match tokio::time::timeout(STATEMENT_TIMEOUT, answer).await {

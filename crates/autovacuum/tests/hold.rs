@@ -68,6 +68,13 @@ async fn holds_and_opens(major: u32, lever: Lever) {
         }
         println!("{small} was vacuumed after {:?}", created.elapsed());
     }
+    // On 13 to 15 a worker that starts its table rebalances all with stale values: the hold must have survived that.
+    rig.busy = 0.95;
+    let deadline = Instant::now() + PATIENCE;
+    while cpu_over(worker, Duration::from_secs(1)).await.unwrap() > before / 2.0 {
+        rig.step().await;
+        assert!(Instant::now() < deadline, "the hold was lost to a worker that started its table");
+    }
     assert!(rig.governor.status().engaged, "{:?}", rig.governor.status());
 
     rig.busy = 0.2;
@@ -242,7 +249,9 @@ async fn alter_system_18() {
 
 /// A worker against wraparound is left alone, whatever the pressure.
 async fn wraparound_is_untouched(major: u32) {
-    let Some(cluster) = cluster(major, &[("autovacuum_freeze_max_age", "100000")]) else {
+    let Some(cluster) =
+        cluster(major, &[("autovacuum_freeze_max_age", "100000"), ("autovacuum_vacuum_cost_limit", "60")])
+    else {
         return;
     };
     let include = cluster.directory().join("throttle.conf");
@@ -250,7 +259,7 @@ async fn wraparound_is_untouched(major: u32) {
     let url = cluster.url("postgres");
     let client = connect(&url).await;
     client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
-    large_table(&client, "big", ROWS).await;
+    large_table(&client, "big", 300_000).await;
     // Its own age makes it due, though its autovacuum is off.
     client
         .batch_execute("DO $$ BEGIN FOR i IN 1..101000 LOOP PERFORM txid_current(); COMMIT; END LOOP; END $$")

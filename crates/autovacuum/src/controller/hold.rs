@@ -77,6 +77,9 @@ pub(super) fn decide(
         }
         hold.saturated_since = if picture.saturated(limits) { hold.saturated_since.or(Some(facts.now)) } else { None };
         let cpu: f64 = with_ids(facts, &staying).map(|w| w.cpu.0).sum();
+        if obeys(&hold, cpu, staying.len()) {
+            hold.told_again = 0;
+        }
         if !hold.verified && held >= limits.verify_after {
             let obeyed = obeys(&hold, cpu, staying.len());
             if obeyed || hold.told_again >= TELL_AGAIN {
@@ -189,9 +192,9 @@ fn adjust(
 ) -> Act {
     let cpu: f64 = with_ids(facts, staying).map(|w| w.cpu.0).sum();
     let gap = limits.adjust_every.max(facts.lever.quiet);
-    let due = facts.now.since(hold.adjusted) >= gap
-        // Measured wholly since the last change, or it says nothing about it.
-        && picture.window_start.boot_us >= hold.adjusted.boot_us;
+    let free = facts.now.since(hold.adjusted) >= gap;
+    // Measured wholly since the last change, or it says nothing about it.
+    let due = free && picture.window_start.boot_us >= hold.adjusted.boot_us;
     let mut workers = staying.to_vec();
     let mut reasons = Vec::new();
     if workers.len() < hold.workers.len() && facts.lever.reach == Reach::Workers {
@@ -199,7 +202,7 @@ fn adjust(
             hold.workers.iter().filter(|id| !workers.contains(id)).map(|id| id.pid.to_string()).collect();
         reasons.push(format!("worker {} is let go: it finished its large table or must not be held", gone.join(", ")));
     }
-    if due && !spare_one && reasons.is_empty() && picture.saturated(limits) {
+    if free && !spare_one && reasons.is_empty() && picture.saturated(limits) {
         for w in joining(facts, &workers, picture, limits) {
             reasons.push(format!("worker {} joined with {} of a core", w.process.pid, w.cpu));
             hold.cpu_before += w.cpu.0;

@@ -13,10 +13,10 @@ use super::{Engaged, Governor, Resting, tables_of};
 use crate::{
     alter_system,
     controller::{Reach, Worker},
-    host_process,
+    host_process::{self, Role},
     include_file::{DELAY_NAME, LIMIT_NAME},
     record,
-    undo::{FORMAT, Home, UndoPlan, bounded, undo},
+    undo::{FORMAT, Home, UndoPlan, bounded, off_thread, undo},
 };
 
 /// How long the told get to read the file before it is made neutral. A worker looks once per block; one that waits longer for a lock
@@ -50,13 +50,26 @@ impl Governor {
         })
     }
 
-    /// The record is synced before the first act. Blocking I/O off the runtime's thread.
+    /// The record is synced before the first act.
     async fn write_record(&self, plan: &UndoPlan) -> Result<(), String> {
         let (dir, plan) = (self.options.state_dir.clone(), plan.clone());
-        tokio::task::spawn_blocking(move || record::write(&dir, &plan))
-            .await
-            .map_err(|error| error.to_string())?
-            .map_err(|error| error.to_string())
+        off_thread(move || record::write(&dir, &plan)).await
+    }
+
+    /// The launcher is another process after autovacuum was switched off and on.
+    async fn refresh_launcher(&mut self) {
+        let (Some(hand), Some(client)) = (&mut self.hand, &self.client) else { return };
+        let known = hand.server.launcher.is_some_and(|id| host_process::is_still(id, Role::Launcher));
+        if hand.reach != Reach::Launcher || known {
+            return;
+        }
+        let query = "SELECT pid FROM pg_stat_activity WHERE backend_type = 'autovacuum launcher'";
+        if let Ok(Some(row)) = bounded(client.query_opt(query, &[])).await {
+            hand.server.launcher = row
+                .get::<_, Option<i32>>(0)
+                .and_then(|pid| host_process::identify(model::Pid(pid)))
+                .filter(|id| host_process::is_still(*id, Role::Launcher));
+        }
     }
 
     fn remove_record(&self) {
@@ -91,6 +104,7 @@ impl Governor {
     }
 
     async fn try_engage(&mut self, now: Moment, chosen: &[ProcessId], setting: CostSetting) -> Result<(), String> {
+        self.refresh_launcher().await;
         let plan = self.plan(chosen).ok_or("no lever in hand")?;
         self.write_record(&plan).await?;
         if let Err(error) = self.safety.arm(&plan, &self.connection).await {

@@ -14,7 +14,7 @@ use crate::{
     host_process::{self, Role},
     include_file,
     levers::Server,
-    undo::{Home, bounded},
+    undo::{Home, bounded, off_thread},
 };
 
 /// A lever, ready for use.
@@ -53,13 +53,9 @@ impl Hand {
         }
     }
 
-    /// Blocking I/O off the runtime's thread: the path may be on a disk that is as starved as the rest.
     async fn write(&self, path: PathBuf, text: String) -> Result<(), String> {
         let owner = self.server.owner;
-        tokio::task::spawn_blocking(move || include_file::replace(&path, &text, owner))
-            .await
-            .map_err(|error| error.to_string())?
-            .map_err(|error| error.to_string())
+        off_thread(move || include_file::replace(&path, &text, owner)).await
     }
 
     /// Tells those who are to read the file. Workers that are gone are fine; returns how many were told.

@@ -28,9 +28,10 @@ use scratch::{ScratchCluster, installation};
 use tokio_postgres::{Client, NoTls};
 
 /// `autovacuum_vacuum_cost_limit` of these clusters.
-pub const PACE: u32 = 60;
-/// Rows of a table whose vacuum takes half a minute at that pace.
-pub const ROWS: u32 = 200_000;
+pub const PACE: u32 = 200;
+/// Rows of a table whose vacuum outlasts what a test does before it is held: fewer at a slower pace would use too little CPU to tell a
+/// held worker from a free one.
+pub const ROWS: u32 = 600_000;
 /// Every wait of a test ends here.
 pub const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -70,7 +71,6 @@ pub fn cluster(major: u32, settings: &[(&str, &str)]) -> Option<ScratchCluster> 
         .setting("shared_buffers", "256MB")
         .setting("max_wal_size", "4GB")
         .setting("autovacuum_work_mem", "1MB")
-        // Slower than stock: a small table then takes as long as a large one would.
         .setting("autovacuum_vacuum_cost_limit", PACE.to_string())
         .setting("log_autovacuum_min_duration", "0");
     for (name, value) in settings {
@@ -117,8 +117,7 @@ pub struct Rig {
 pub fn options(mode: Mode, include: &Path, state_dir: &Path, release: Option<ReleaseCommand>) -> GovernorOptions {
     GovernorOptions {
         mode,
-        // A worker at that pace uses about an eighth of a core.
-        limits: Limits { substantial: 0.05, small_table_blocks: 1_024, ..Limits::default() },
+        limits: Limits::default(),
         include_file: include.to_owned(),
         state_dir: state_dir.to_owned(),
         cluster: "main".into(),
