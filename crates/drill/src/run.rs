@@ -10,11 +10,10 @@ use jiff::Timestamp;
 use crate::{
     DrillError, ProgressEvent,
     act::{self, Played, Services, Stage},
-    children::Process,
     cluster::Template,
     guard,
     leftovers::{Made, WorkDir},
-    load::{LoadSpec, MIX, PATIENCE, Said, Work},
+    load::{MIX, PATIENCE, Work},
     options::{ActKind, DrillOptions},
     place::{self, Cores},
     progress::Progress,
@@ -187,23 +186,8 @@ async fn capacity(stage: &Stage<'_>, made: &mut Made) -> Result<f64, DrillError>
     let options = stage.options;
     let cluster = stage.template.play(options, ActKind::Baseline, stage.cores).await?;
     let services = Services::start(stage, &cluster, made).await?;
-    let spec = LoadSpec {
-        core: Some(stage.cores.load),
-        ports: services.ports(),
-        seed: options.seed,
-        members: options.rows,
-        work: Work::Closed { users: CLOSED_LOOP_USERS, warm_up: CLOSED_LOOP_WARM_UP, measured: options.capacity },
-    };
-    let mut load = Process::helper(&options.helper, "load", &spec, stage.work_dir).await?;
-    load.tell("go\n").await?;
-    let (per_s, failed) = loop {
-        match load.line().await? {
-            Some(Said::Capacity { per_s, failed }) => break (per_s, failed),
-            Some(_) => {}
-            None => return Err(load.error("ended without its result".into())),
-        }
-    };
-    load.stop().await;
+    let work = Work::Closed { users: CLOSED_LOOP_USERS, warm_up: CLOSED_LOOP_WARM_UP, measured: options.capacity };
+    let (per_s, failed) = act::closed_loop(stage, services.ports(), work).await?;
     services.stop().await;
     if failed > 0 || per_s < MIN_CAPACITY_PER_S {
         return Err(DrillError::Options {
