@@ -37,6 +37,9 @@ const DETECT_AGAIN: Duration = Duration::from_secs(10);
 /// How often a left-behind throttle is tried again.
 const UNDO_AGAIN: Duration = Duration::from_secs(5);
 
+const ANOTHER_GUARD: &str =
+    "another guard governs this server: it holds the advisory lock (hint: run one guard for each server)";
+
 /// What the governor is started with.
 #[derive(Clone, Debug)]
 pub struct GovernorOptions {
@@ -237,6 +240,7 @@ impl Governor {
     /// Lets go of everything, takes back the resting setting and ends the helpers: for an orderly stop, or when acting is switched off.
     pub async fn release(&mut self, now: Moment, reason: ReleaseReason) -> Vec<EventKind> {
         let mut events = Vec::new();
+        let held_lock = self.hand.is_some();
         if let Some(hold) = self.state.hold.take() {
             let held = now.since(hold.since);
             self.let_go(now, reason, held, "told to let go".to_owned(), &mut events).await;
@@ -256,6 +260,13 @@ impl Governor {
         }
         if self.engaged.is_none() && self.resting.is_none() {
             self.safety.disarm(self.client.as_ref(), &self.connection).await;
+            // Below act it was never taken, and giving back what one does not have is a warning in the server's log.
+            if held_lock
+                && let Some(client) = self.client.clone()
+                && let Err(error) = crate::switch::drop_lock(&client, &self.lock_name()).await
+            {
+                tracing::debug!(%error, "the advisory lock goes with the session");
+            }
         }
         self.safety.close().await;
         self.detect_at = None;
@@ -415,7 +426,10 @@ impl Governor {
             return;
         }
         let acting = self.options.mode == Mode::Act;
-        let found = match levers::detect(&client, &self.options.include_file, acting).await {
+        // Before the first look, for that writes the include file, which may carry another guard's throttle.
+        let lock = if acting { crate::switch::take_lock(&client, &self.lock_name()).await } else { Ok(false) };
+        let locked = lock == Ok(true);
+        let found = match levers::detect(&client, &self.options.include_file, locked).await {
             Ok(found) => found,
             Err(error) => {
                 self.detect_error = Some(error);
@@ -435,6 +449,11 @@ impl Governor {
         if !acting {
             return;
         }
+        if !locked {
+            let why = lock.err().unwrap_or_else(|| ANOTHER_GUARD.to_owned());
+            self.refuse(chosen, why, events);
+            return;
+        }
         let (Some(lever), Some(reach)) = (chosen, reach) else {
             self.refuse(None, why_none, events);
             return;
@@ -447,17 +466,15 @@ impl Governor {
             }
         };
         let name = self.lock_name();
-        if let Err(error) = self.safety.prepare(&client, &self.connection, &name, &home).await {
-            self.refuse(Some(lever), error, events);
-            return;
-        }
+        self.safety.prepare(&self.connection, &name, &home).await;
         self.hand = Some(Hand { lever, reach, home, server, resting: None });
         if let Some(resting) = resting {
             self.place_resting(now, resting, events).await;
         }
     }
 
-    /// One lock for each server, whichever state directory or file a guard uses: the key is the same for all guards.
+    /// One lock for each server, whichever state directory or file a guard uses: the key is the same for all guards. Advisory locks
+    /// are kept by database, so this holds for guards that connect to the same one.
     fn lock_name(&self) -> String {
         "governor".to_owned()
     }

@@ -57,6 +57,15 @@ pub async fn take_lock(client: &Client, name: &str) -> Result<bool, String> {
     Ok(row.get(0))
 }
 
+/// Gives the guard's lock back, for a session that lives on without governing. Where the switch still watches it does its harmless
+/// work then.
+///
+/// # Errors
+/// In words.
+pub async fn drop_lock(client: &Client, name: &str) -> Result<(), String> {
+    bounded(client.query_one("SELECT pg_advisory_unlock($1, $2)", &[&LOCK_CLASS, &lock_key(name)])).await.map(|_| ())
+}
+
 /// The block. Everything in it is a constant of ours or quoted.
 fn block(name: &str, include: Option<&Path>, open_first: Option<CostSetting>) -> String {
     let key = lock_key(name);

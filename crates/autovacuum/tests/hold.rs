@@ -317,3 +317,33 @@ async fn the_command_line_is_never_fought_over() {
     rustix::process::kill_process(rustix::process::Pid::from_child(&server), rustix::process::Signal::QUIT).unwrap();
     server.wait().unwrap();
 }
+
+/// One guard governs a server, and where Patroni owns the configuration none does.
+#[tokio::test(flavor = "current_thread")]
+async fn owners_and_other_guards_are_respected() {
+    let Some(cluster) = cluster(18, &[]) else { return };
+    let include = cluster.directory().join("throttle.conf");
+    cluster.include_line(&include).unwrap();
+    let url = cluster.url("postgres");
+    connect(&url).await.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    let release = || Some(this_binary("release_worker_stand_in"));
+    let mut first = Rig::new(&url, &include, Mode::Act, release()).await;
+    first.until_true("a lever", |rig| rig.governor.status().lever == Some(Lever::WorkerSignal)).await;
+    let mut second = Rig::new(&url, &include, Mode::Act, release()).await;
+    let event = second.until("a refusal", |e| matches!(e, EventKind::LeverUnavailable { .. })).await;
+    assert!(
+        matches!(&event, EventKind::LeverUnavailable { reason, .. } if reason.contains("another guard")),
+        "{event:?}"
+    );
+    second.governor.release(rig::now(), ReleaseReason::GuardStopping).await;
+    first.governor.release(rig::now(), ReleaseReason::GuardStopping).await;
+
+    let mut patroni: tokio_postgres::Config = url.parse().unwrap();
+    let (_patroni, link) = patroni.application_name("Patroni").connect(tokio_postgres::NoTls).await.unwrap();
+    tokio::spawn(link);
+    let mut third = Rig::new(&url, &include, Mode::Act, release()).await;
+    let event = third.until("a refusal", |e| matches!(e, EventKind::LeverUnavailable { .. })).await;
+    assert!(matches!(&event, EventKind::LeverUnavailable { reason, .. } if reason.contains("Patroni")), "{event:?}");
+    assert!(third.governor.status().levers.iter().all(|lever| !lever.available));
+    third.governor.release(rig::now(), ReleaseReason::GuardStopping).await;
+}

@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 
 use crate::{
     release_worker::Orders,
-    switch::{Switch, take_lock},
+    switch::Switch,
     undo::{Home, UndoPlan},
 };
 
@@ -44,21 +44,9 @@ impl Safety {
         Self { command, ..Self::default() }
     }
 
-    /// Gets both means ready while the host is well: forking and connecting take long on a starved one. Fails only where another
-    /// guard holds the lock.
-    pub(super) async fn prepare(
-        &mut self,
-        client: &Client,
-        connection: &str,
-        name: &str,
-        home: &Home,
-    ) -> Result<(), String> {
-        if !take_lock(client, name).await? {
-            return Err(
-                "another guard governs this server: it holds the advisory lock (hint: run one guard for each server)"
-                    .to_owned(),
-            );
-        }
+    /// Gets both means ready while the host is well: forking and connecting take long on a starved one. The guard's session holds the
+    /// lock by now.
+    pub(super) async fn prepare(&mut self, connection: &str, name: &str, home: &Home) {
         self.spawn();
         if self.switch.as_ref().is_none_or(|switch| !switch.is_alive()) {
             match Switch::connect(connection, name).await {
@@ -66,7 +54,7 @@ impl Safety {
                 Err(error) => {
                     self.switch = None;
                     self.switch_problem = Some(error);
-                    return Ok(());
+                    return;
                 }
             }
         }
@@ -82,7 +70,6 @@ impl Safety {
                 ),
             };
         }
-        Ok(())
     }
 
     fn spawn(&mut self) {
