@@ -208,7 +208,7 @@ pub(super) fn ending(result: &DrillResult, paint: Paint) -> String {
     let failed = result.verdict.lines.iter().filter(|line| !line.passed).count();
     let word = if result.verdict.passed { paint.good("PASSED") } else { paint.bad("FAILED") };
     let why = match (failed, result.act(ActKind::Guarded).is_some()) {
-        (0, true) => "guarded was better than throttling off, seen in time, and all was put back".into(),
+        (0, true) => "better than throttling off, seen in time, all put back".into(),
         (0, false) => "but without act 2 there was no guard to judge".into(),
         (1, _) => "one of the claims above did not hold".into(),
         (failed, _) => format!("{failed} of the claims above did not hold"),
