@@ -244,7 +244,7 @@ impl Companion {
         let facts = GuardFacts {
             ready_after_s,
             resident_max_bytes: cpu.guard_resident_max,
-            false_alarms: alerts.iter().filter(|alert| alert.decided_s < 0.0 && alert.state == "firing").count(),
+            alerts_before_storm: alerts.iter().filter(|alert| alert.decided_s < 0.0 && alert.state == "firing").count(),
             alerts,
             stopped_cleanly,
             settings_before,

@@ -217,6 +217,13 @@ pub struct CpuFacts {
     pub guard: f64,
 }
 
+impl CpuFacts {
+    /// Who else used the core: nobody of the drill. What the kernel does for the drill without a process is in it as well.
+    pub fn others(&self) -> f64 {
+        (self.busy - self.vacuum - self.postgres - self.services - self.guard).max(0.0)
+    }
+}
+
 /// What the vacuums did.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct VacuumFacts {
@@ -263,8 +270,8 @@ pub struct GuardFacts {
     pub resident_max_bytes: u64,
     /// What arrived at the webhook.
     pub alerts: Vec<AlertSeen>,
-    /// Alerts that were decided before the storm: false ones.
-    pub false_alarms: usize,
+    /// Alerts that were decided before the storm: false ones, unless the host was busy with something else.
+    pub alerts_before_storm: usize,
     /// Whether it stopped in an orderly way when asked to.
     pub stopped_cleanly: bool,
     /// Vacuum's cost settings before the guard came.

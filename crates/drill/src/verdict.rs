@@ -10,6 +10,9 @@ pub(crate) const BETTER_P99: f64 = 0.8;
 /// The longest time to detect, in seconds.
 pub(crate) const MAX_DETECTION_S: f64 = 3.0;
 
+/// From this share of the core on, used by processes that are not the drill's, the result is called into question.
+const STRANGERS: f64 = 0.15;
+
 /// What the judge is given.
 pub(crate) struct Evidence<'a> {
     pub(crate) acts: &'a [ActResult],
@@ -138,8 +141,15 @@ fn notes(acts: &[ActResult]) -> Vec<String> {
         {
             notes.push("With throttling off the storm ended within the act: raise --rows for a longer one.".into());
         }
-        if let Some(guard) = act.guard.as_ref().filter(|guard| guard.false_alarms > 0) {
-            notes.push(format!("{} alert(s) fired before the storm: false alarms.", guard.false_alarms));
+        if let Some(guard) = act.guard.as_ref().filter(|guard| guard.alerts_before_storm > 0) {
+            notes.push(format!("Alerts that fired before the storm: {}.", guard.alerts_before_storm));
+        }
+        if act.cpu.others() > STRANGERS {
+            notes.push(format!(
+                "{name}: something outside of the drill used {:.0} % of the database's core. End it and run again: the acts are \
+                 not comparable so.",
+                act.cpu.others() * 100.0
+            ));
         }
     }
     notes
@@ -205,6 +215,13 @@ mod tests {
             "{:#?}",
             verdict.notes
         );
+    }
+
+    #[test]
+    fn a_busy_host_is_named() {
+        let busy = verdict(|acts, _, _| acts[0].cpu.busy = 1.0);
+        assert!(busy.notes.iter().any(|note| note.contains("outside of the drill used 45 %")), "{:#?}", busy.notes);
+        assert!(!verdict(|_, _, _| {}).notes.iter().any(|note| note.contains("outside")));
     }
 
     #[test]

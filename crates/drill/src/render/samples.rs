@@ -75,7 +75,7 @@ fn act(act: ActKind, p50_ms: f64, p99_ms: f64, failed: u64) -> ActResult {
                 decided_s: 2.6,
                 arrived_s: 2.7,
             }],
-            false_alarms: 0,
+            alerts_before_storm: 0,
             stopped_cleanly: true,
             settings_before: "cost limit -1 (base 200), delay 0 (base 0)".into(),
             settings_after: "cost limit -1 (base 200), delay 0 (base 0)".into(),

@@ -105,6 +105,7 @@ pub(super) fn side_by_side(result: &DrillResult, width: usize) -> String {
     if acts.iter().any(|act| act.guard.is_some()) {
         row("  guard", &|act| if act.guard.is_some() { percent(act.cpu.guard) } else { "–".into() });
     }
+    row("  anybody else", &|act| percent(act.cpu.others()));
     row("vacuum's CPU time", &|act| {
         act.vacuum.as_ref().map_or("–".into(), |vacuum| format!("{:.1} s", vacuum.cpu_s))
     });
@@ -164,11 +165,11 @@ pub(super) fn detection(result: &DrillResult, width: usize) -> String {
         }
     }
     say(format!(
-        "Ready {:.1} s after its start; {:.1} MB resident at most; alerts delivered: {}; false ones before the storm: {}.",
+        "Ready {:.1} s after its start; {:.1} MB resident at most; alerts delivered: {}, of them before the storm: {}.",
         guard.ready_after_s,
         megabytes(guard.resident_max_bytes),
         guard.alerts.len(),
-        guard.false_alarms
+        guard.alerts_before_storm
     ));
     text
 }
