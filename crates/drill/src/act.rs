@@ -356,6 +356,10 @@ impl Run<'_> {
             }
         };
         if released.is_some() {
+            // Where the server answers slowly the load may be done before the last look was taken.
+            if !closed {
+                self.vacuum.close(storm::outcomes(self.watcher).await?);
+            }
             self.watch_afterwards(released).await?;
         }
         Ok(Outcome { began, released, lead_in, length, cells })

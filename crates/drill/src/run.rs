@@ -213,7 +213,7 @@ fn keep(cluster: scratch::ScratchCluster) -> Result<Kept, DrillError> {
     let left = cluster.leave_running().map_err(DrillError::cluster("leaving it up"))?;
     Ok(Kept {
         connect: format!("psql '{}'", left.url),
-        remove: format!("kill -INT {} ; rm -r {}", left.postmaster_pid, left.directory.display()),
+        remove: format!("kill -QUIT {} && sleep 2 && rm -r {}", left.postmaster_pid, left.directory.display()),
     })
 }
 

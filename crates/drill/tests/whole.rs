@@ -27,7 +27,7 @@ fn command(args: &[&str]) -> Option<Command> {
 
 #[test]
 fn a_small_drill_measures_what_it_says() {
-    let Some(mut command) = command(&["--acts", "baseline,unthrottled", "--storm", "4", "--json"]) else { return };
+    let Some(mut command) = command(&["--acts", "baseline,unthrottled", "--storm", "6", "--json"]) else { return };
     let output = command.output().unwrap();
     let log = String::from_utf8_lossy(&output.stderr).into_owned();
     let result: DrillResult = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {log}"));
