@@ -122,9 +122,13 @@ async fn drill(options: &DrillOptions, progress: &mut dyn Progress) -> Result<Dr
     }
 
     phases.begin("write the report and clean up".into(), Duration::from_secs(2));
-    let report = match &guard_config {
-        Some(config) => Some(save_report(options, config, phases.progress).await?),
-        None => None,
+    // A guard that saw no incident has no report: the figures are worth as much without it.
+    let (report, no_report) = match &guard_config {
+        Some(config) => match save_report(options, config, phases.progress).await {
+            Ok(path) => (Some(path), None),
+            Err(error) => (None, Some(format!("There is no report of an incident: {error}"))),
+        },
+        None => (None, None),
     };
     let kept = match last_cluster {
         Some(cluster) if options.keep => Some(keep(cluster)?),
@@ -138,8 +142,9 @@ async fn drill(options: &DrillOptions, progress: &mut dyn Progress) -> Result<Dr
     // With --keep the last cluster stays on purpose, and so nothing can be said about the rest of its directory.
     let left = if options.keep { Vec::new() } else { made.left() };
     drop(work_dir);
-    let verdict =
+    let mut verdict =
         judge(&Evidence { acts: &results, detection: detection.as_ref(), left: &left, looked_for_left: !options.keep });
+    verdict.notes.extend(no_report);
     phases.end(if options.keep { "the last act's cluster stays".into() } else { "done".into() });
     Ok(DrillResult {
         schema_version: SCHEMA_VERSION,
