@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Thresholds and bounds of the controller. The defaults are what the project was measured with.
+/// Thresholds and bounds of the controller. The defaults are judgement, not measurement: `make bench` shows what they
+/// reach, and where.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {

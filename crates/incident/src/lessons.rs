@@ -203,7 +203,7 @@ fn vacuum_tasks(incident: &Incident, out: &mut Vec<Statement>) {
         if told.len() < MAX_LEVER_TASKS && !told.contains(reason) {
             told.push(reason);
             let text = format!(
-                "Give the governor a lever (`oxpecker init` offers the include line and the grants); it said: {}",
+                "Give the governor a lever (`oxpecker vacuum status` says what each one lacks); it said: {}",
                 quote(reason)
             );
             out.push(Statement::task(text, [*id]));
@@ -228,7 +228,7 @@ fn vacuum_tasks(incident: &Incident, out: &mut Vec<Statement>) {
 fn alert_tasks(incident: &Incident, out: &mut Vec<Statement>) {
     let detection = &incident.detection;
     for (route, failures) in &detection.failing_routes {
-        let text = format!("Mend the alert route {}, then try it with `oxpecker alert test`", quote(route));
+        let text = format!("Mend the alert route {} and watch the next alert arrive", quote(route));
         out.push(Statement::task(text, failures.iter().copied()));
     }
     let silent = detection.undelivered.iter().filter(|a| a.failures.is_empty()).map(|a| a.event);

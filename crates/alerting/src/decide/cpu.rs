@@ -33,8 +33,18 @@ pub(super) const MAX_GAP: Duration = Duration::from_secs(3);
 /// Busiest processes that an alert names.
 const NAMED_PROCESSES: usize = 3;
 
-/// How many ordinary windows a reading stands for. While the host starves, the sampler starves too: one window of three seconds
-/// at 100 % says as much as three of one second. `None` where the window is too short to judge.
+/// The unit in which saturated time is counted: half of the second that the settings call a window, so that a host that is
+/// sampled twice a second is judged sooner, and one that is sampled once a second as before.
+const HALF_WINDOW: Duration = Duration::from_millis(500);
+
+/// Half windows that must be saturated in a row for `windows` of the settings. The half that is let off is the one in which the
+/// saturation began: it is never seen whole.
+pub(super) fn half_windows(windows: u32) -> u32 {
+    windows.saturating_mul(2).saturating_sub(1).max(1)
+}
+
+/// How many half windows a reading stands for. While the host starves, the sampler starves too: one window of three seconds at
+/// 100 % says as much as three of one second. `None` where the window is too short to judge.
 pub(super) fn weight(window: Duration) -> Option<u32> {
     if window < MIN_WINDOW {
         return None;
@@ -42,8 +52,8 @@ pub(super) fn weight(window: Duration) -> Option<u32> {
     if window > MAX_STARVED_WINDOW {
         return Some(1);
     }
-    let half_up = window.saturating_add(Duration::from_millis(500)).as_secs();
-    Some(u32::try_from(half_up).unwrap_or(1).max(1))
+    let rounded = (window + HALF_WINDOW / 2).as_millis() / HALF_WINDOW.as_millis();
+    Some(u32::try_from(rounded).unwrap_or(1).max(1))
 }
 
 /// Tasks that run or want to, without the sampler itself, which always runs when it looks.
@@ -89,7 +99,7 @@ pub(super) struct CpuSaturated {
 impl CpuSaturated {
     pub(super) fn new(settings: settings::CpuSaturated) -> Self {
         let gate = Gate::new(Confirmation {
-            readings: settings.windows,
+            readings: half_windows(settings.windows),
             lasting: Duration::ZERO,
             clear: duration(settings.clear_s),
             forget: Duration::ZERO,
@@ -176,10 +186,11 @@ mod tests {
         for (ms, expected) in [
             (100, None),
             (300, Some(1)),
-            (1_000, Some(1)),
-            (1_499, Some(1)),
-            (1_500, Some(2)),
-            (3_100, Some(3)),
+            (500, Some(1)),
+            (749, Some(1)),
+            (1_000, Some(2)),
+            (1_499, Some(3)),
+            (3_100, Some(6)),
             (60_000, Some(1)),
         ] {
             assert_eq!(weight(Duration::from_millis(ms)), expected, "{ms} ms");

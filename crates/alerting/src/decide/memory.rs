@@ -11,6 +11,7 @@ use std::time::Duration;
 use model::{ByteSize, Observation, Reading, Severity, Share, reading::HostReading};
 
 use super::{
+    cpu,
     cpu::MAX_GAP,
     gate::{Confirmation, Gate, Judgement, Verdict},
     rule::{Facts, Rule, Subject, steps},
@@ -64,7 +65,7 @@ pub(super) struct MemoryLow {
 impl MemoryLow {
     pub(super) fn new(settings: settings::MemoryLow) -> Self {
         let gate = Gate::new(Confirmation {
-            readings: settings.windows,
+            readings: cpu::half_windows(settings.windows),
             lasting: Duration::ZERO,
             clear: duration(settings.clear_s),
             forget: Duration::ZERO,
@@ -129,7 +130,8 @@ impl Rule for MemoryLow {
         let Observation::Reading(Reading::Host(host)) = observation else { return None };
         let verdict = self.verdict(host, room(host)?);
         self.host = Some(host.clone());
-        Some(Judgement { window: host.window, ..Judgement::instant(host.at, verdict) })
+        let weight = cpu::weight(host.window)?;
+        Some(Judgement { window: host.window, weight, ..Judgement::instant(host.at, verdict) })
     }
 
     fn facts(&self, subject: &Subject, _: Severity) -> Facts {

@@ -69,7 +69,7 @@ pub(super) struct VacuumStarvesHost {
     gate: Gate,
     host: Option<HostReading>,
     activity: Option<ActivityReading>,
-    /// Saturated windows in a row, and since when.
+    /// Saturated half windows in a row, and since when.
     saturated: Option<(u32, Moment)>,
 }
 
@@ -224,7 +224,7 @@ impl Rule for VacuumStarvesHost {
         let host = self.host.as_ref().filter(|host| at.since(host.at) <= HOST_VALID)?;
         let share = self.share(host, &self.workers(host)).0 * 100.0;
         let busy = host.cpu_for_database().1.busy().0 * 100.0;
-        let confirmed = self.saturated.filter(|(windows, _)| *windows >= self.cpu_settings.windows);
+        let confirmed = self.saturated.filter(|(windows, _)| *windows >= cpu::half_windows(self.cpu_settings.windows));
         let verdict = if confirmed.is_some() && share >= self.settings.vacuum_percent && !self.waits(host).is_empty() {
             Verdict::Bad(Severity::Critical)
         } else if share < self.settings.clear_percent || busy < self.cpu_settings.clear_percent {

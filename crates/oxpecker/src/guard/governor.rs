@@ -1,6 +1,6 @@
 //! The governor as a task of its own: its acts await the server, and the loop that sounds the alarm must not wait with them.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use autovacuum::{Governor, GovernorStatus};
 use collector::{clock, postgres::Session};
@@ -79,6 +79,7 @@ async fn run(
 ) {
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut configured = None;
     loop {
         tokio::select! {
             news = told.recv() => match news {
@@ -96,7 +97,13 @@ async fn run(
         }
         let happened = governor.step(clock::now()).await;
         tell(&events, happened);
-        status.send_replace(Some(governor.status()));
+        let now = governor.status();
+        // A post-mortem asks with which setting vacuum ran: said when it is first known, and when its owner changes it.
+        if let Some(resting) = now.configured.filter(|_| now.configured != configured) {
+            configured = now.configured;
+            tell(&events, vec![EventKind::SettingsSeen { resting, others: BTreeMap::new() }]);
+        }
+        status.send_replace(Some(now));
     }
     let happened = governor.release(clock::now(), ReleaseReason::GuardStopping).await;
     tell(&events, happened);

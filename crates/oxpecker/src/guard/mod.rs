@@ -39,6 +39,9 @@ use socket::Question;
 /// How often the guard looks after itself: the journal's health, the service manager's watchdog.
 const SELF_CHECK: Duration = Duration::from_secs(1);
 
+/// Least time between two readings of the host in the journal: a second, less what timers are off by.
+const HOST_RECORDED_EVERY: Duration = Duration::from_millis(900);
+
 /// How the guard ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -60,7 +63,7 @@ pub async fn guard(loaded: &Loaded, state: &StateDir, signals: &mut Signals) -> 
     self_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut fed = clock::now();
     tell(NotifyState::Ready);
-    tracing::info!(cluster = %loaded.config.postgres.name, address = %parts.target.described, mode = %loaded.config.mode, "guarding");
+    tracing::info!(cluster = %loaded.config.postgres.name, address = %parts.target.described, mode = %loaded.config.autovacuum_mode(), "guarding");
     let wish = loop {
         tokio::select! {
             // Wishes first, then what was seen: a flood of questions must not delay an alarm.
@@ -107,6 +110,8 @@ struct Guard {
     cluster: String,
     mode: model::Mode,
     memory: Memory,
+    /// When a reading of the host was last recorded.
+    host_recorded: Option<Moment>,
 }
 
 impl Guard {
@@ -115,7 +120,8 @@ impl Guard {
         Self {
             since: parts.started,
             cluster: loaded.config.postgres.name.clone(),
-            mode: loaded.config.mode,
+            mode: loaded.config.autovacuum_mode(),
+            host_recorded: None,
             memory: Memory::new(services),
         }
     }
@@ -130,7 +136,7 @@ impl Guard {
         self.memory.keep(observation);
         // The reading that shows a thing has a lower number than what was made of it.
         match observation {
-            Observation::Reading(reading) => parts.journal.record(reading),
+            Observation::Reading(reading) => self.record_reading(parts, reading),
             Observation::Event(at, kind) => self.record(parts, *at, kind),
         }
         for alert in alerts {
@@ -145,6 +151,17 @@ impl Guard {
             let back = EventKind::ServiceChanged { service, health: Health::Healthy, detail, impact: Vec::new() };
             self.record(parts, reading.at, &back);
         }
+    }
+
+    /// Remembers a reading; the host's, which come more often for the rules' sake, once a second.
+    fn record_reading(&mut self, parts: &Parts, reading: &Reading) {
+        if matches!(reading, Reading::Host(_)) {
+            if self.host_recorded.is_some_and(|last| reading.at().since(last) < HOST_RECORDED_EVERY) {
+                return;
+            }
+            self.host_recorded = Some(reading.at());
+        }
+        parts.journal.record(reading);
     }
 
     /// Remembers an event. Nobody waits until it is durable: the journal keeps trying, and says when it can't.

@@ -35,8 +35,8 @@ use crate::{
     place::{self, Target},
 };
 
-/// How often the host is sampled.
-const HOST_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the host is sampled: twice a second, so that what lasts for one and a half is seen within two.
+const HOST_INTERVAL: Duration = Duration::from_millis(500);
 /// Observations that wait for the loop.
 const OBSERVATIONS: usize = 256;
 /// How long an orderly stop waits for the journal.
@@ -172,7 +172,7 @@ impl Parts {
             pid: Pid(i32::try_from(std::process::id()).unwrap_or(0)),
             boot_id,
             cluster: config.postgres.name.clone(),
-            mode: config.mode,
+            mode: config.autovacuum_mode(),
             limitations: self.limitations.clone(),
         };
         drop(self.journal.append(self.started, &hello));
