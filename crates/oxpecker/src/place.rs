@@ -10,6 +10,9 @@ use crate::{config, exit::Failure};
 
 const SYSTEM_STATE_DIR: &str = "/var/lib/oxpecker";
 
+/// PostgreSQL's own default.
+const DEFAULT_PORT: u16 = 5432;
+
 /// Where servers put their unix sockets: Debian and most packages, then PostgreSQL's own default.
 const SOCKET_DIRS: [&str; 3] = ["/run/postgresql", "/var/run/postgresql", "/tmp"];
 
@@ -41,13 +44,13 @@ pub struct Target {
 /// Finds out how to reach the server: the declared address, else the `PG*` variables, else the first unix socket there is.
 ///
 /// # Errors
-/// When the address or the password's file can't be used, or nothing was declared and no socket is to be found.
+/// When the address or the password's file can't be used.
 pub fn target(postgres: &config::Postgres) -> Result<Target, Failure> {
     let mut connection = match &postgres.url {
         Some(url) => url
             .parse()
             .map_err(|e| Failure::usage(anyhow::Error::new(e).context("postgres.url is not a connection string")))?,
-        None => local(&SOCKET_DIRS.map(PathBuf::from), |name| env::var(name).ok().filter(|v| !v.is_empty()))?,
+        None => local(&SOCKET_DIRS.map(PathBuf::from), |name| env::var(name).ok().filter(|v| !v.is_empty())),
     };
     let password = match &postgres.password_file {
         Some(path) => Some(
@@ -86,7 +89,7 @@ fn connection_string(connection: &tokio_postgres::Config) -> String {
     pairs.collect::<Vec<_>>().join(" ")
 }
 
-fn local(dirs: &[PathBuf], variable: impl Fn(&str) -> Option<String>) -> Result<tokio_postgres::Config, Failure> {
+fn local(dirs: &[PathBuf], variable: impl Fn(&str) -> Option<String>) -> tokio_postgres::Config {
     let mut connection = tokio_postgres::Config::new();
     connection.dbname(variable("PGDATABASE").unwrap_or_else(|| "postgres".to_owned()));
     if let Some(user) = variable("PGUSER") {
@@ -94,8 +97,8 @@ fn local(dirs: &[PathBuf], variable: impl Fn(&str) -> Option<String>) -> Result<
     }
     let declared_port = variable("PGPORT").and_then(|p| p.parse().ok());
     if let Some(host) = variable("PGHOST") {
-        connection.host(host).port(declared_port.unwrap_or(5432));
-        return Ok(connection);
+        connection.host(host).port(declared_port.unwrap_or(DEFAULT_PORT));
+        return connection;
     }
     let found = dirs.iter().find_map(|dir| {
         let mut ports: Vec<u16> = fs::read_dir(dir)
@@ -106,15 +109,21 @@ fn local(dirs: &[PathBuf], variable: impl Fn(&str) -> Option<String>) -> Result<
         ports.sort_unstable();
         Some((dir, *ports.first()?))
     });
-    let Some((dir, port)) = found else {
-        let looked = dirs.iter().map(|d| d.display().to_string()).collect::<Vec<_>>().join(", ");
-        return Err(Failure::usage(anyhow::anyhow!(
-            "no PostgreSQL was declared and none has a unix socket in {looked}"
-        ))
-        .hint("start PostgreSQL, or name it: `url` in [postgres], or OXPECKER_POSTGRES_URL"));
-    };
+    // A server that is down has no socket. It is guarded all the same, at the place where it will come up: after a reboot the guard may
+    // be the first to start, and a database that does not come back is what it has to tell.
+    let (dir, port) = found.unwrap_or_else(|| {
+        let dir = dirs.iter().find(|dir| dir.is_dir()).unwrap_or(&dirs[0]);
+        let port = declared_port.unwrap_or(DEFAULT_PORT);
+        tracing::warn!(
+            "no PostgreSQL was declared and none has a unix socket in {}: waiting for one at {}, port {port} \
+             (hint: `url` in [postgres] or OXPECKER_POSTGRES_URL names another)",
+            dirs.iter().map(|d| d.display().to_string()).collect::<Vec<_>>().join(", "),
+            dir.display()
+        );
+        (dir, port)
+    });
     connection.host_path(dir).port(port);
-    Ok(connection)
+    connection
 }
 
 /// The user's name as libpq takes it: `$PGUSER` was looked at before; the password file of the system knows our uid.
@@ -137,7 +146,7 @@ fn describe(connection: &tokio_postgres::Config) -> String {
         Some(Host::Unix(path)) => path.display().to_string(),
         None => "localhost".to_owned(),
     };
-    let port = connection.get_ports().first().copied().unwrap_or(5432);
+    let port = connection.get_ports().first().copied().unwrap_or(DEFAULT_PORT);
     let database = connection.get_dbname().or(connection.get_user()).unwrap_or("postgres");
     format!("{host}:{port}/{database} as {}", connection.get_user().unwrap_or("?"))
 }
@@ -166,11 +175,11 @@ mod tests {
             fs::write(dir.path().join(format!(".s.PGSQL.{port}")), "").unwrap();
         }
         let dirs = [PathBuf::from("/nonexistent"), dir.path().to_owned()];
-        assert_eq!(local(&dirs, |_| None).unwrap().get_ports(), [5433]);
-        assert_eq!(local(&dirs, |n| (n == "PGPORT").then(|| "6000".into())).unwrap().get_ports(), [6000]);
-        assert_eq!(local(&dirs, |n| (n == "PGHOST").then(|| "db".into())).unwrap().get_ports(), [5432]);
-        let failure = local(&dirs[..1], |_| None).unwrap_err();
-        assert_eq!(failure.code, crate::exit::USAGE);
-        assert!(failure.hint.unwrap().contains("OXPECKER_POSTGRES_URL"));
+        assert_eq!(local(&dirs, |_| None).get_ports(), [5433]);
+        assert_eq!(local(&dirs, |n| (n == "PGPORT").then(|| "6000".into())).get_ports(), [6000]);
+        assert_eq!(local(&dirs, |n| (n == "PGHOST").then(|| "db".into())).get_ports(), [5432]);
+        let waiting = local(&[PathBuf::from("/nonexistent"), dir.path().join("..")], |_| None);
+        assert_eq!(waiting.get_ports(), [5432]);
+        assert!(matches!(&waiting.get_hosts()[0], tokio_postgres::config::Host::Unix(path) if path.is_dir()));
     }
 }

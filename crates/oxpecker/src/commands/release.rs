@@ -1,5 +1,7 @@
 //! `oxpecker release`.
 
+use journal::{StateDir, StateDirError};
+
 use crate::{
     cli::Global,
     config::{self, Overrides},
@@ -13,6 +15,18 @@ use super::runtime;
 pub fn release(global: &Global) -> Outcome {
     let loaded = config::load(global.config.as_deref(), &Overrides::default())?;
     let state_dir = place::state_dir(&loaded.config);
+    if !state_dir.exists() {
+        output::result(global.output, "release", &serde_json::json!({ "undone": null }), || {
+            "nothing was left behind".to_owned()
+        })?;
+        return Ok(FINE);
+    }
+    // A guard that is alive knows what it holds and why; undoing that behind its back would leave it believing in it.
+    let _claim = StateDir::claim(&state_dir).map_err(|error| match &error {
+        StateDirError::Held { .. } => Failure::refused(error)
+            .hint("stop that guard, which lets go by itself, or set mode = \"observe\" and send it SIGHUP"),
+        _ => Failure::from(error),
+    })?;
     // Files and signals need no address; only ALTER SYSTEM can't be undone without.
     let connection = place::target(&loaded.config.postgres).map(|t| t.connection).unwrap_or_default();
     let undone = runtime()?.block_on(autovacuum::undo_left_behind(&state_dir, &connection))?;

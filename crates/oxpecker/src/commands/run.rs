@@ -20,21 +20,19 @@ pub fn run(global: &Global, args: RunArgs) -> Outcome {
         journal::StateDirError::Held { .. } => Failure::refused(error),
         _ => Failure::usage(error),
     })?;
+    let reread = || {
+        let fresh = usable(global, &overrides)?;
+        if place::state_dir(&fresh.config) != claimed {
+            return Err(Failure::usage(anyhow::anyhow!("state_dir changed")).hint("that takes a restart"));
+        }
+        Ok(fresh)
+    };
     runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
         loop {
-            match guard::guard(&loaded, &state, &mut signals).await? {
+            match guard::guard(&loaded, &state, &mut signals, reread).await? {
                 Ended::Stopped => return Ok(FINE),
-                Ended::Reload => match usable(global, &overrides) {
-                    Ok(fresh) if place::state_dir(&fresh.config) == claimed => loaded = fresh,
-                    Ok(_) => {
-                        tracing::error!("state_dir changed: that takes a restart; going on with the old configuration");
-                    }
-                    // A guard with an old configuration beats none.
-                    Err(failure) => {
-                        tracing::error!(error = format!("{:#}", failure.error), "going on with the old configuration");
-                    }
-                },
+                Ended::Reload(fresh) => loaded = *fresh,
             }
         }
     })

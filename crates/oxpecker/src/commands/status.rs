@@ -3,7 +3,7 @@
 use crate::{
     cli::Global,
     config::{self, Overrides},
-    exit::{FINDING, FINE, Outcome},
+    exit::{FINDING, FINE, Failure, Outcome},
     guard::{self, AskError, GuardStatus, Request},
     output, place,
 };
@@ -36,6 +36,13 @@ pub fn status(global: &Global) -> Outcome {
             })?;
             Ok(FINDING)
         }
-        Err(error) => Err(error.into()),
+        Err(error) => {
+            let hint = match &error {
+                AskError::Strange { .. } => "the guard is of another version: restart it after an upgrade",
+                _ => "ask as the user that the guard runs as, or as root",
+            };
+            // Whether all is well can't be told: for whoever watches the exit code that is not well.
+            Err(Failure { code: FINDING, ..Failure::from(error) }.hint(hint))
+        }
     }
 }

@@ -46,9 +46,20 @@ pub fn check(config: &Config) -> Vec<Problem> {
                 let hint = "run the guard beside the server and use its unix socket or loopback";
                 problem("postgres.url".into(), "asks for TLS, which the guard does not speak".into(), hint);
             }
+            Ok(parsed)
+                if parsed.get_hosts().len() > 1
+                    || parsed.get_hosts().is_empty() && parsed.get_hostaddrs().len() > 1 =>
+            {
+                let hint = "a guard sits beside one server: name that one, and run another guard beside the other";
+                problem("postgres.url".into(), "names several servers".into(), hint);
+            }
+            Ok(parsed) if !parsed.get_hostaddrs().is_empty() => {
+                problem("postgres.url".into(), "uses hostaddr".into(), "write the address as host");
+            }
             Ok(_) => {}
         }
     }
+    bounds(config, &mut problem);
     for (place, path) in secret_files(config) {
         if let Err(error) = fs::read_to_string(path).map(|t| t.trim().is_empty()).and_then(|empty| {
             if empty { Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "it is empty")) } else { Ok(()) }
@@ -117,6 +128,56 @@ pub fn check(config: &Config) -> Vec<Problem> {
     }
     found
 }
+
+/// Values that TOML can write and that make no sense, or undo a protection.
+fn bounds(config: &Config, problem: &mut impl FnMut(String, String, &str)) {
+    let governor = &config.autovacuum;
+    for (key, pace) in [("first_pace", governor.first_pace), ("floor_pace", governor.floor_pace)] {
+        if !(pace.is_finite() && (MIN_PACE..=MAX_PACE).contains(&pace)) {
+            let place = format!("autovacuum.{key}");
+            problem(
+                place,
+                format!("{pace} is no pace"),
+                "between 1 and 10000000 cost units a second; the default is a good start",
+            );
+        }
+    }
+    if !(1..=MAX_WRAPAROUND_AGE).contains(&governor.wraparound_age) {
+        let text = format!("{} is no age below the server's own limit", governor.wraparound_age);
+        problem(
+            "autovacuum.wraparound_age".into(),
+            text,
+            "at most 1600000000: a vacuum that must save the database is never slowed",
+        );
+    }
+    if governor.max_hold.0.is_zero() {
+        problem("autovacuum.max_hold".into(), "zero".into(), "to hold nothing, set mode = \"observe\"");
+    }
+    let paths = [
+        ("state_dir", config.state_dir.as_ref()),
+        ("autovacuum.include_file", governor.include_file.as_ref()),
+        ("postgres.data_dir", config.postgres.data_dir.as_ref()),
+    ];
+    for (key, path) in paths {
+        if let Some(path) = path.filter(|p| !p.is_absolute()) {
+            problem(
+                key.into(),
+                format!("{} is relative", path.display()),
+                "write the whole path: the guard runs in another folder than you",
+            );
+        }
+    }
+    if config.journal.max_size.0 < journal::Retention::LEAST_SIZE.0 {
+        let text = format!("{} is too small", model::ByteSize(config.journal.max_size.0));
+        problem("journal.max_size".into(), text, "at least 8 MiB: an incident must fit");
+    }
+}
+
+/// Cost units a second below which a vacuum would never end, and above which there is no limit left.
+const MIN_PACE: f64 = 1.0;
+const MAX_PACE: f64 = 1e7;
+/// The age at which PostgreSQL 14 and later drop all delays by themselves (vacuum_failsafe_age).
+const MAX_WRAPAROUND_AGE: u64 = 1_600_000_000;
 
 const URL_HINT: &str = "write it as libpq does, such as postgresql:///postgres?host=/run/postgresql&user=oxpecker";
 
@@ -205,6 +266,13 @@ mod tests {
             ("[postgres]\nname = \"../x\"", "postgres.name: '../x' is no name"),
             ("[postgres]\nurl = \"postgresql://u:secret@h/db\"", "postgres.url: holds a password"),
             ("[postgres]\nurl = \"postgresql://h/db?sslmode=require\"", "postgres.url: asks for TLS"),
+            ("[postgres]\nurl = \"host=a,b\"", "postgres.url: names several servers"),
+            ("[postgres]\nurl = \"hostaddr=127.0.0.1\"", "postgres.url: uses hostaddr"),
+            ("state_dir = \"x\"", "state_dir: x is relative"),
+            ("[autovacuum]\nfirst_pace = nan", "autovacuum.first_pace: NaN is no pace"),
+            ("[autovacuum]\nwraparound_age = 10000000000", "autovacuum.wraparound_age"),
+            ("[autovacuum]\nmax_hold = \"0s\"", "autovacuum.max_hold: zero"),
+            ("[journal]\nmax_size = \"1 MiB\"", "journal.max_size"),
             ("[postgres]\nurl = \"mysql://h\"", "postgres.url: not a connection string"),
             ("[postgres]\npassword_file = \"/no/such\"", "postgres.password_file: can't use /no/such"),
             ("[[service]]\nname = \"a\"\nhealth = {}", "needs exactly one of http and tcp"),

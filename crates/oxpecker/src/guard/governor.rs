@@ -6,14 +6,15 @@ use autovacuum::{Governor, GovernorStatus};
 use collector::{clock, postgres::Session};
 use model::{EventKind, Moment, Observation, event::ReleaseReason};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     task::JoinHandle,
     time::{MissedTickBehavior, interval, timeout},
 };
 
 /// How often the governor looks, beside each new reading.
 const TICK: Duration = Duration::from_millis(250);
-/// Observations that wait for the governor; beyond that the oldest is worth nothing and a fresh one comes within a second.
+/// Observations that wait for the governor. Beyond that they are dropped: a governor that is so far behind lets go, and a fresh one
+/// comes within a second.
 const WAITING: usize = 64;
 /// Events of the governor that wait for the loop.
 const EVENTS: usize = 256;
@@ -28,6 +29,7 @@ enum Told {
 /// The loop's side of the governor.
 pub struct GovernorTask {
     tell: mpsc::Sender<Told>,
+    stop: oneshot::Sender<()>,
     status: watch::Receiver<Option<GovernorStatus>>,
     task: JoinHandle<()>,
 }
@@ -38,8 +40,9 @@ impl GovernorTask {
         let (tell, told) = mpsc::channel(WAITING);
         let (events_out, events) = mpsc::channel(EVENTS);
         let (status_out, status) = watch::channel(None);
-        let task = tokio::spawn(run(governor, connection, told, events_out, status_out));
-        (Self { tell, status, task }, events)
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(run(governor, connection, stopped, told, events_out, status_out));
+        (Self { tell, stop, status, task }, events)
     }
 
     /// Tells it what was seen.
@@ -61,11 +64,18 @@ impl GovernorTask {
         self.status.borrow().clone()
     }
 
+    /// Whether it still runs. It ends by itself only by a bug.
+    pub fn is_running(&self) -> bool {
+        !self.task.is_finished()
+    }
+
     /// Lets go of everything and ends it, in bounded time.
-    pub async fn stop(self) {
-        drop(self.tell);
-        if timeout(RELEASE_TIMEOUT, self.task).await.is_err() {
+    pub async fn stop(mut self) {
+        let _ = self.stop.send(());
+        if timeout(RELEASE_TIMEOUT, &mut self.task).await.is_err() {
             tracing::error!("the governor did not let go in time; its release worker and the next start see to it");
+            // Its pipe to the release worker closes with it, and that is the worker's sign to let go.
+            self.task.abort();
         }
     }
 }
@@ -73,6 +83,7 @@ impl GovernorTask {
 async fn run(
     mut governor: Governor,
     connection: String,
+    mut stopped: oneshot::Receiver<()>,
     mut told: mpsc::Receiver<Told>,
     events: mpsc::Sender<(Moment, EventKind)>,
     status: watch::Sender<Option<GovernorStatus>>,
@@ -81,19 +92,29 @@ async fn run(
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut configured = None;
     loop {
-        tokio::select! {
+        let mut news = tokio::select! {
+            // A governor that is told to stop begins nothing more.
+            biased;
+            _ = &mut stopped => break,
             news = told.recv() => match news {
-                Some(Told::Observation(observation)) => governor.on_observation(&observation),
-                Some(Told::Session(session)) => {
+                Some(news) => Some(news),
+                None => break,
+            },
+            _ = tick.tick() => None,
+        };
+        // A step may have waited for the server; what came meanwhile is seen at once, so that it decides on the newest.
+        while let Some(one) = news {
+            match one {
+                Told::Observation(observation) => governor.on_observation(&observation),
+                Told::Session(session) => {
                     // Another session may be of another server: the old one is taken leave of first.
                     governor.on_client(None, &connection);
                     let left = governor.step(clock::now()).await;
                     tell(&events, left);
                     governor.on_client(session.map(|s| Arc::clone(&s.client)), &connection);
                 }
-                None => break,
-            },
-            _ = tick.tick() => {}
+            }
+            news = told.try_recv().ok();
         }
         let happened = governor.step(clock::now()).await;
         tell(&events, happened);

@@ -43,20 +43,26 @@ const SELF_CHECK: Duration = Duration::from_secs(1);
 const HOST_RECORDED_EVERY: Duration = Duration::from_millis(900);
 
 /// How the guard ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub enum Ended {
     /// A signal asked for it.
     Stopped,
-    /// The configuration is to be read again.
-    Reload,
+    /// There is a new configuration to go on with.
+    Reload(Box<Loaded>),
 }
 
-/// Guards until a signal says otherwise. The state directory is claimed by the caller and stays claimed over a reload.
+/// Guards until a signal says otherwise. The state directory is claimed by the caller and stays claimed over a reload; `reread` gives
+/// the configuration as it is then, and where that can't be used the guard goes on with the one it has.
 ///
 /// # Errors
 /// When something without which there is no guarding can't be had: an address of the server, `/proc`, a journal that may be
 /// written. A server that does not answer, a full disk or a worker that does not start are no errors but findings.
-pub async fn guard(loaded: &Loaded, state: &StateDir, signals: &mut Signals) -> Result<Ended, Failure> {
+pub async fn guard(
+    loaded: &Loaded,
+    state: &StateDir,
+    signals: &mut Signals,
+    reread: impl Fn() -> Result<Loaded, Failure>,
+) -> Result<Ended, Failure> {
     let mut parts = Parts::start(loaded, state).await?;
     let mut guard = Guard::new(&parts, loaded);
     let mut self_check = interval(SELF_CHECK);
@@ -64,17 +70,31 @@ pub async fn guard(loaded: &Loaded, state: &StateDir, signals: &mut Signals) -> 
     let mut fed = clock::now();
     tell(NotifyState::Ready);
     tracing::info!(cluster = %loaded.config.postgres.name, address = %parts.target.described, mode = %loaded.config.autovacuum_mode(), "guarding");
-    let wish = loop {
+    let (ended, reason) = loop {
         tokio::select! {
             // Wishes first, then what was seen: a flood of questions must not delay an alarm.
             biased;
-            wish = signals.next() => break wish,
+            wish = signals.next() => match wish {
+                Wish::Stop(signal) => break (Ok(Ended::Stopped), signal.to_owned()),
+                Wish::Reload => match reread().and_then(|fresh| Parts::check(&fresh.config).map(|()| fresh)) {
+                    Ok(fresh) => break (Ok(Ended::Reload(Box::new(fresh))), "SIGHUP: the configuration was read again".to_owned()),
+                    // A guard with an old configuration beats none.
+                    Err(failure) => {
+                        tracing::error!(hint = failure.hint, "going on with the old configuration: {:#}", failure.error);
+                    }
+                },
+            },
             Some(observation) = parts.observations.recv() => guard.observe(&mut parts, &observation),
             Some((at, kind)) = parts.governed.recv() => guard.record(&parts, at, &kind),
             Some((at, kind)) = parts.outcomes.recv() => guard.record(&parts, at, &kind),
             Ok(()) = parts.sessions.changed() => guard.session_changed(&mut parts),
             _ = self_check.tick() => {
                 guard.check_journal(&mut parts);
+                if let Some(part) = parts.ended() {
+                    let error = anyhow::anyhow!("{part} has ended by itself; the log above says more");
+                    let failure = Failure::from(error).hint("this is a bug: please report it; the service manager starts the guard again");
+                    break (Err(failure), format!("{part} has ended by itself"));
+                }
                 let now = clock::now();
                 if watchdog_interval().is_some_and(|interval| now.since(fed) + SELF_CHECK > interval) {
                     tell(NotifyState::Watchdog);
@@ -84,16 +104,14 @@ pub async fn guard(loaded: &Loaded, state: &StateDir, signals: &mut Signals) -> 
             Some(question) = next(&mut parts.questions) => guard.answer(&parts, question),
         }
     };
-    let (ended, reason) = match wish {
-        Wish::Stop(signal) => {
-            tell(NotifyState::Stopping);
-            (Ended::Stopped, signal.to_owned())
-        }
-        Wish::Reload => (Ended::Reload, "SIGHUP: the configuration is read again".to_owned()),
-    };
+    if !matches!(ended, Ok(Ended::Reload(_))) {
+        tell(NotifyState::Stopping);
+    }
+    // Stopping is bounded below the watchdog's patience, and may take most of it.
+    tell(NotifyState::Watchdog);
     tracing::info!(reason, "stopping");
     parts.stop(&reason).await;
-    Ok(ended)
+    ended
 }
 
 /// The next question, where there is a socket to ask at.

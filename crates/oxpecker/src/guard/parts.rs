@@ -21,7 +21,8 @@ use journal::{EventQuery, Journal, JournalError, JournalOptions, Reader, Retenti
 use model::{Alert, ByteSize, EventKind, Moment, Observation, Pid, ServiceName, reading::Health};
 use tokio::{
     sync::{mpsc, watch},
-    task::JoinHandle,
+    task::JoinSet,
+    time::timeout,
 };
 
 use super::{
@@ -39,6 +40,8 @@ use crate::{
 const HOST_INTERVAL: Duration = Duration::from_millis(500);
 /// Observations that wait for the loop.
 const OBSERVATIONS: usize = 256;
+/// How long an orderly stop waits for the last event of a part that has ended.
+const REST_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long an orderly stop waits for the journal.
 const JOURNAL_TIMEOUT: Duration = Duration::from_secs(3);
 
@@ -58,12 +61,23 @@ pub struct Parts {
     /// Services that the guard before left unhealthy and that were not checked yet.
     pub left_unhealthy: BTreeSet<ServiceName>,
     host: HostThread,
-    observers: Vec<JoinHandle<()>>,
+    pub observers: JoinSet<()>,
     listening: Option<Listening>,
     limitations: Vec<String>,
 }
 
 impl Parts {
+    /// Whether these settings can be guarded with: what is found out before anything is stopped or started.
+    ///
+    /// # Errors
+    /// Where the server's address, a route's secret or a service's check can't be used.
+    pub fn check(config: &Config) -> Result<(), Failure> {
+        place::target(&config.postgres)?;
+        routes(config)?;
+        probes(config)?;
+        Ok(())
+    }
+
     /// Starts everything: first what remembers, then what undoes a predecessor's acts, then what alerts, last what looks.
     ///
     /// # Errors
@@ -127,9 +141,10 @@ impl Parts {
         let observer = PgObserver::new(PgOptions { watched, ..PgOptions::new(target.connection.clone()) })
             .map_err(Failure::usage)?;
         let sessions = observer.session();
-        let mut observers = vec![tokio::spawn(observer.run(observe.clone()))];
+        let mut observers = JoinSet::new();
+        observers.spawn(observer.run(observe.clone()));
         if !config.service.is_empty() {
-            observers.push(tokio::spawn(services::run(probes(config)?, observe)));
+            observers.spawn(services::run(probes(config)?, observe));
         }
 
         let (listening, questions) = match socket::listen(state.path()) {
@@ -189,6 +204,15 @@ impl Parts {
         }
     }
 
+    /// A part that has ended though nobody asked it to: a bug, and a guard without it is blind while it looks well.
+    pub fn ended(&mut self) -> Option<&'static str> {
+        if self.observers.try_join_next().is_some() {
+            return Some("an observer");
+        }
+        let parts = [("the host sampler", self.host.is_running()), ("the governor", self.governor.is_running())];
+        parts.into_iter().find(|(_, runs)| !runs).map(|(name, _)| name)
+    }
+
     /// Firing alerts, worst first.
     pub fn open_alerts(&self) -> Vec<Alert> {
         let mut open: Vec<Alert> = self.rules.open().cloned().collect();
@@ -206,19 +230,15 @@ impl Parts {
 
     /// Ends everything: first what acts, then what looks, then what alerts, last what remembers.
     pub async fn stop(self, reason: &str) {
-        let Self { journal, delivery, governor, mut outcomes, mut governed, host, observers, listening, .. } = self;
+        let Self { journal, delivery, governor, mut outcomes, mut governed, host, mut observers, listening, .. } = self;
         drop(listening);
         governor.stop().await;
-        observers.iter().for_each(JoinHandle::abort);
+        observers.shutdown().await;
         // The sampler answers within a poll; joining it here keeps its last reading out of the next guard's time.
         drop(host);
-        while let Some((at, kind)) = governed.recv().await {
-            drop(journal.append(at, &kind));
-        }
+        record_rest(&journal, &mut governed).await;
         delivery.shutdown().await;
-        while let Some((at, kind)) = outcomes.recv().await {
-            drop(journal.append(at, &kind));
-        }
+        record_rest(&journal, &mut outcomes).await;
         drop(journal.append(clock::now(), &EventKind::GuardStopped { reason: reason.to_owned() }));
         if let Err(error) = journal.close(JOURNAL_TIMEOUT) {
             tracing::error!(%error, "the journal's end is not on the disk");
@@ -283,6 +303,14 @@ fn predecessor(state: &StateDir) -> Option<past::Before> {
         _ => last_event.at,
     };
     Some(past::Before { boot_id, last_record, stopped })
+}
+
+/// Records what a part that has ended left to be recorded.
+async fn record_rest(journal: &Journal, events: &mut mpsc::Receiver<(Moment, EventKind)>) {
+    // The senders are gone, or about to go with an aborted task: never long.
+    while let Ok(Some((at, kind))) = timeout(REST_TIMEOUT, events.recv()).await {
+        drop(journal.append(at, &kind));
+    }
 }
 
 fn routes(config: &Config) -> Result<Vec<Route>, Failure> {
