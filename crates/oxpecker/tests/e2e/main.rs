@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and says why it skips")]
 
+mod act;
 mod command_line;
 mod faults;
 mod guard;
