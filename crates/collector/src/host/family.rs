@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -33,6 +34,7 @@ pub struct Watched(Arc<Mutex<WatchList>>);
 struct WatchList {
     postmaster: Option<Pid>,
     services: Vec<(Pid, ServiceName)>,
+    data_directory: Option<PathBuf>,
     version: u64,
 }
 
@@ -41,6 +43,13 @@ impl Watched {
     pub fn set_postmaster(&self, postmaster: Option<Pid>) {
         let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         list.postmaster = postmaster;
+        list.version += 1;
+    }
+
+    /// The server's data directory, whose file system is watched too; kept while the server is gone, for then it matters most.
+    pub fn set_data_directory(&self, directory: PathBuf) {
+        let mut list = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        list.data_directory = Some(directory);
         list.version += 1;
     }
 
@@ -91,6 +100,11 @@ impl Family {
             guard: Pid(i32::try_from(std::process::id()).unwrap_or(0)),
             page_bytes: rustix::param::page_size() as u64,
         }
+    }
+
+    /// The data directory as of the last [`Self::sample`].
+    pub fn data_directory(&self) -> Option<&Path> {
+        self.list.data_directory.as_deref()
     }
 
     /// The postmaster as of the last [`Self::sample`].

@@ -167,12 +167,19 @@ impl HostSampler {
             memory_pressure,
             io_pressure,
             memory: read_memory(&mut self.memory, &mut self.buffer)?,
-            file_systems: self.paths.iter().filter_map(|path| file_system(path)).collect(),
+            file_systems: self.watched_paths().filter_map(file_system).collect(),
             cgroup: self.cgroups.limits(),
             processes,
         };
         self.spare = std::mem::replace(&mut self.before, (at, counters)).1;
         Ok(reading)
+    }
+
+    /// The declared paths and the data directory, as soon as it is known.
+    fn watched_paths(&self) -> impl Iterator<Item = &Path> {
+        let declared = self.paths.iter().map(PathBuf::as_path);
+        let data = self.family.data_directory().filter(|data| !self.paths.iter().any(|path| path == data));
+        declared.chain(data)
     }
 
     /// What this host hides, each with what that costs.
@@ -331,6 +338,7 @@ mod tests {
         host.write("78/cmdline", "postgres: autovacuum worker app\0");
         let watched = Watched::default();
         watched.set_postmaster(Some(model::Pid(77)));
+        watched.set_data_directory("/".into());
         let mut sampler = host.sampler(&watched).unwrap();
 
         host.write("stat", "cpu 95 0 0 105 0 0 0 0\ncpu0 5 0 0 95 0 0 0 0\ncpu1 90 0 0 10 0 0 0 0\nprocs_running 4\n");
@@ -341,9 +349,12 @@ mod tests {
         assert_eq!(reading.processes[0].role, ProcessRole::Postgres("autovacuum worker".into()));
         assert_eq!(reading.processes[0].id, model::ProcessId { pid: model::Pid(78), start_ticks: 4243 });
         assert!(reading.processes.iter().any(|process| process.role == ProcessRole::Postmaster));
+        let data_watched = |reading: &HostReading| reading.file_systems.iter().filter(|fs| fs.path == "/").count();
+        assert_eq!((data_watched(&reading), reading.file_systems.len()), (1, 2), "{:?}", reading.file_systems);
 
         watched.set_postmaster(None);
         let reading = sampler.sample().unwrap();
+        assert_eq!(data_watched(&reading), 1, "a server that is gone still needs room to come back");
         assert_eq!((reading.database_cpus, reading.database_cpu), (None, None));
         assert!(reading.processes.iter().all(|process| process.role == ProcessRole::Guard));
     }

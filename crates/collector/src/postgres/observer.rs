@@ -193,6 +193,9 @@ impl PgObserver {
         let server = &link.session.info;
         info!(version = %server.version, role = server.role, database = %server.database, "connected to PostgreSQL");
         self.options.watched.set_postmaster(server.postmaster.map(|postmaster| postmaster.pid));
+        if let Some(directory) = server.data_directory.clone().filter(|_| server.postmaster.is_some()) {
+            self.options.watched.set_data_directory(directory);
+        }
         let visible = server.backend.map(|_| link.backend_pid);
         self.costs.connected(&mut self.table, visible, link.statements, begin.elapsed());
         self.errors = 0;
