@@ -236,8 +236,9 @@ impl Companion {
         cpu: &CpuReadings,
     ) -> Result<(GuardFacts, Option<Detection>, PathBuf), DrillError> {
         let ready_after_s = self.guard.ready_after.as_secs_f64();
-        let (stopped_cleanly, config) = self.guard.stop().await;
+        let (stopped_cleanly, config, traces) = self.guard.stop().await;
         let settings_after = storm::cost_settings(url).await?;
+        let remains = traces.look(url).await?;
         let arrivals = self.sink.arrivals();
         let released_us = outcome.released.unwrap_or(outcome.began).boot_us;
         let alerts: Vec<AlertSeen> = arrivals.iter().map(|arrival| seen(arrival, released_us)).collect();
@@ -249,6 +250,7 @@ impl Companion {
             stopped_cleanly,
             settings_before,
             settings_after,
+            remains,
         };
         Ok((facts, detect(&arrivals, cpu, released_us), config))
     }

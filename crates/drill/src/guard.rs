@@ -10,7 +10,7 @@ use std::{
 
 use tokio::{net::UnixDatagram, process::Command};
 
-use crate::{DrillError, children::Process, leash::Leash, load::Ports, options::DrillOptions};
+use crate::{DrillError, children::Process, leash::Leash, load::Ports, options::DrillOptions, remains::Traces};
 
 /// How long the guard may take to become ready.
 const READY_PATIENCE: Duration = Duration::from_secs(20);
@@ -24,6 +24,7 @@ pub(crate) struct Guard {
     pub(crate) process: Process,
     pub(crate) ready_after: Duration,
     config: PathBuf,
+    traces: Traces,
 }
 
 /// Where the guard finds everything.
@@ -71,13 +72,18 @@ impl Guard {
             },
             error = process.died() => return Err(error),
         }
-        Ok(Self { process, ready_after: begun.elapsed(), config })
+        let traces = Traces { include_file: around.include_file.to_owned(), state_dir: state_dir(around) };
+        Ok(Self { process, ready_after: begun.elapsed(), config, traces })
     }
 
-    /// Stops it; tells whether it went in an orderly way.
-    pub(crate) async fn stop(self) -> (bool, PathBuf) {
-        (self.process.stop().await, self.config)
+    /// Stops it; tells whether it went in an orderly way, and where to look for what it left.
+    pub(crate) async fn stop(self) -> (bool, PathBuf, Traces) {
+        (self.process.stop().await, self.config, self.traces)
     }
+}
+
+fn state_dir(around: &Surroundings<'_>) -> PathBuf {
+    around.dir.join("state")
 }
 
 /// Waits for READY=1 among what sd_notify(3) sends.
@@ -109,7 +115,7 @@ fn write(path: &Path, text: &str) -> Result<(), DrillError> {
 
 fn config_text(around: &Surroundings<'_>, url_file: &Path) -> String {
     let Ports { site, bot, gate } = around.ports;
-    let state_dir = quote(&around.dir.join("state").to_string_lossy());
+    let state_dir = quote(&state_dir(around).to_string_lossy());
     let postgres = quote(&around.postgres);
     let include_file = quote(&around.include_file.to_string_lossy());
     let url_file = quote(&url_file.to_string_lossy());

@@ -21,6 +21,7 @@ mod measure;
 mod options;
 mod place;
 mod progress;
+mod remains;
 mod render;
 mod result;
 mod run;

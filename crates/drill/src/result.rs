@@ -278,6 +278,22 @@ pub struct GuardFacts {
     pub settings_before: String,
     /// And after it had gone.
     pub settings_after: String,
+    /// What it left behind.
+    #[serde(default)]
+    pub remains: Remains,
+}
+
+/// What a guard that has stopped left behind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remains {
+    /// Settings in the throttle's include file.
+    pub include_settings: Vec<String>,
+    /// Files in its state directory that speak of a throttle.
+    pub records: Vec<String>,
+    /// Its sessions, by `application_name`.
+    pub sessions: Vec<String>,
+    /// Vacuum's cost settings after the drill has reloaded the configuration, with which a throttle's file that was left comes to life.
+    pub settings_reloaded: String,
 }
 
 /// An alert as it arrived at the webhook.

@@ -36,6 +36,7 @@ pub(crate) fn judge(evidence: &Evidence<'_>) -> Verdict {
         }
         lines.push(detected(evidence.detection));
         lines.push(put_back(guarded));
+        lines.push(took_all_along(guarded));
     }
     if evidence.looked_for_left {
         lines.push(nothing_left(evidence.left));
@@ -107,6 +108,40 @@ fn put_back(guarded: &ActResult) -> VerdictLine {
     }
 }
 
+/// Settings of new sessions don't show a throttle that was left in a file or in the guard's records.
+fn took_all_along(guarded: &ActResult) -> VerdictLine {
+    let guard = guarded.guard.as_ref();
+    let found = guard.map_or_else(
+        || vec!["there was no guard".into()],
+        |guard| {
+            let left = &guard.remains;
+            let mut found = Vec::new();
+            for (what, names) in [
+                ("its include file still sets", &left.include_settings),
+                ("its state directory still has", &left.records),
+                ("its sessions are still there:", &left.sessions),
+            ] {
+                if !names.is_empty() {
+                    found.push(format!("{what} {}", names.join(", ")));
+                }
+            }
+            if left.settings_reloaded != guard.settings_before {
+                found.push(format!("before {}, after a reload {}", guard.settings_before, left.settings_reloaded));
+            }
+            found
+        },
+    );
+    VerdictLine {
+        claim: "the guard left no throttle behind".into(),
+        passed: found.is_empty(),
+        because: if found.is_empty() {
+            "no setting in its file, no record, no session; a reload changes nothing".into()
+        } else {
+            found.join("; ")
+        },
+    }
+}
+
 fn nothing_left(left: &[String]) -> VerdictLine {
     VerdictLine {
         claim: "nothing was left running".into(),
@@ -171,17 +206,21 @@ mod tests {
         acts.iter_mut().find(|act| act.act == ActKind::Guarded).unwrap()
     }
 
+    fn remains(acts: &mut [ActResult]) -> &mut crate::result::Remains {
+        &mut guarded(acts).guard.as_mut().unwrap().remains
+    }
+
     #[test]
     fn a_good_run_passes() {
         let verdict = verdict(|_, _, _| {});
         assert!(verdict.passed, "{verdict:#?}");
-        assert_eq!(verdict.lines.len(), 8);
+        assert_eq!(verdict.lines.len(), 9);
     }
 
     #[test]
     fn every_rule_can_fail_and_fails_alone() {
         type Change = fn(&mut Vec<ActResult>, &mut Option<Detection>, &mut Vec<String>);
-        let changes: [(&str, Change); 10] = [
+        let changes: [(&str, Change); 14] = [
             ("p99", |acts, _, _| guarded(acts).all.p99_ms = 1e6),
             ("p99", |acts, _, _| {
                 // Just not better enough.
@@ -195,6 +234,10 @@ mod tests {
                 guarded(acts).guard.as_mut().unwrap().settings_after = "limit 1".into();
             }),
             ("put vacuum's settings back", |acts, _, _| guarded(acts).guard.as_mut().unwrap().stopped_cleanly = false),
+            ("no throttle behind", |acts, _, _| remains(acts).include_settings.push("vacuum_cost_limit = 1".into())),
+            ("no throttle behind", |acts, _, _| remains(acts).records.push("throttle.json".into())),
+            ("no throttle behind", |acts, _, _| remains(acts).sessions.push("oxpecker dead man's switch".into())),
+            ("no throttle behind", |acts, _, _| remains(acts).settings_reloaded = "limit 1".into()),
             ("storm came", |acts, _, _| guarded(acts).vacuum.as_mut().unwrap().first_seen_s = None),
             ("storm came", |acts, _, _| guarded(acts).vacuum = None),
             ("left running", |_, _, left| left.push("postgres (pid 1)".into())),

@@ -79,6 +79,10 @@ fn act(act: ActKind, p50_ms: f64, p99_ms: f64, failed: u64) -> ActResult {
             stopped_cleanly: true,
             settings_before: "cost limit -1 (base 200), delay 0 (base 0)".into(),
             settings_after: "cost limit -1 (base 200), delay 0 (base 0)".into(),
+            remains: Remains {
+                settings_reloaded: "cost limit -1 (base 200), delay 0 (base 0)".into(),
+                ..Remains::default()
+            },
         }),
     }
 }
