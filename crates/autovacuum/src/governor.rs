@@ -121,6 +121,10 @@ pub struct Governor {
     detect_error: Option<String>,
     recover_at: Option<Moment>,
     recovered: bool,
+    /// An undo that is not complete. While it is here nothing that could carry it out is disarmed.
+    owed: Option<UndoPlan>,
+    /// What is left in place, or can't be known to be gone, in words.
+    left_behind: Option<String>,
     reload_due: bool,
     last_reload: Option<Moment>,
     last_launcher_signal: Option<Moment>,
@@ -148,6 +152,8 @@ impl Governor {
             detect_error: None,
             recover_at: None,
             recovered: false,
+            owed: None,
+            left_behind: None,
             reload_due: false,
             last_reload: None,
             last_launcher_signal: None,
@@ -169,7 +175,10 @@ impl Governor {
     /// The kept session, and how to open another. `None` when it is lost: on the next step everything is let go, for the server
     /// may be another one when it comes back. A session that replaces another must be announced by `None` first.
     pub fn on_client(&mut self, client: Option<Arc<Client>>, connection: &str) {
-        connection.clone_into(&mut self.connection);
+        // Whoever must undo something while the session is lost still needs to know where.
+        if !connection.is_empty() {
+            connection.clone_into(&mut self.connection);
+        }
         self.client = client;
         self.detect_at = None;
         if self.client.is_none() {
@@ -182,8 +191,7 @@ impl Governor {
     pub async fn step(&mut self, now: Moment) -> Vec<EventKind> {
         let mut events = Vec::new();
         if self.client.as_ref().is_some_and(|client| client.is_closed()) {
-            let connection = std::mem::take(&mut self.connection);
-            self.on_client(None, &connection);
+            self.on_client(None, "");
         }
         if !self.recovered {
             self.recover(now, &mut events).await;
@@ -253,20 +261,22 @@ impl Governor {
             self.reload_due = false;
         }
         if let Some(Hand { home: crate::undo::Home::IncludeFile { path }, .. }) = self.hand.take()
-            && self.engaged.is_none()
+            && self.owed.is_none()
             && let Err(error) = crate::include_file::remove(&path)
         {
             tracing::warn!(%error, "the include file stays; it is neutral");
         }
-        if self.engaged.is_none() && self.resting.is_none() {
-            self.safety.disarm(self.client.as_ref(), &self.connection).await;
-            // Below act it was never taken, and giving back what one does not have is a warning in the server's log.
-            if held_lock
-                && let Some(client) = self.client.clone()
-                && let Err(error) = crate::switch::drop_lock(&client, &self.lock_name()).await
-            {
-                tracing::debug!(%error, "the advisory lock goes with the session");
-            }
+        match self.owed.clone() {
+            // Whoever outlives us undoes it: the release worker, whose input ends below, and the switch, which gets the lock.
+            Some(plan) => self.safety.update(&plan, &self.connection).await,
+            None => self.safety.disarm(self.client.as_ref(), &self.connection).await,
+        }
+        // Below act it was never taken, and giving back what one does not have is a warning in the server's log.
+        if held_lock
+            && let Some(client) = self.client.clone()
+            && let Err(error) = crate::switch::drop_lock(&client, &self.lock_name()).await
+        {
+            tracing::debug!(%error, "the advisory lock goes with the session");
         }
         self.safety.close().await;
         self.detect_at = None;
@@ -278,6 +288,7 @@ impl Governor {
     pub fn status(&self) -> GovernorStatus {
         let hold = self.engaged.as_ref().and(self.state.hold.as_ref());
         let mut limitations = self.availability.as_ref().map_or_else(Vec::new, |a| a.server.limitations.clone());
+        limitations.extend(self.left_behind.clone());
         limitations.extend(self.detect_error.clone());
         if self.options.mode == Mode::Act {
             limitations.extend(self.safety.limitations());
@@ -358,33 +369,36 @@ impl Governor {
             return;
         }
         self.recover_at = Some(now.plus(UNDO_AGAIN));
-        match record::read(&self.options.state_dir) {
+        let ours = self.owed.is_some();
+        let found = self.owed.clone().map_or_else(|| record::read(&self.options.state_dir), |plan| Ok(Some(plan)));
+        match found {
             Ok(None) => self.recovered = true,
             Ok(Some(plan)) => {
                 let bound = STATEMENT_TIMEOUT.saturating_mul(2);
                 let undoing = crate::undo::undo(&plan, self.client.as_deref());
-                let Ok(done) = tokio::time::timeout(bound, undoing).await else { return };
-                if !done.complete() {
-                    tracing::warn!(errors = ?done.errors, "a throttle of a guard that died is not undone yet");
+                let left = match tokio::time::timeout(bound, undoing).await {
+                    Ok(done) if done.complete() => None,
+                    Ok(done) => Some(done.errors.join("; ")),
+                    Err(_) => Some(format!("it took longer than {} s", bound.as_secs())),
+                };
+                if let Some(why) = left {
+                    self.owe(plan, &why, events);
                     return;
                 }
-                if let Err(error) = record::remove(&self.options.state_dir) {
-                    tracing::warn!(%error, "the record of an undone throttle stays");
-                }
+                self.remove_record();
+                self.owed = None;
+                self.left_behind = None;
                 self.safety.disarm(self.client.as_ref(), &self.connection).await;
                 self.recovered = true;
+                let whose = if ours { "what could not be undone before" } else { "what a guard that died had left" };
                 events.push(EventKind::ThrottleReleased {
                     reason: ReleaseReason::LeftBehind,
                     held: Duration::ZERO,
-                    detail: format!(
-                        "a guard that died had held {} worker(s); how long is not known",
-                        plan.workers.len()
-                    ),
+                    detail: format!("{whose} is undone: {} worker(s) held; how long is not known", plan.workers.len()),
                 });
             }
             Err(error) => {
-                tracing::error!(%error, "the record of a throttle can't be read");
-                self.detect_error = Some(error.to_string());
+                self.left_in_place(error.to_string(), events);
                 self.options.mode = self.options.mode.min(Mode::Advise);
                 self.recovered = true;
             }
@@ -405,13 +419,11 @@ impl Governor {
             .await;
         }
         self.take_back_resting(events).await;
-        if self.engaged.is_none() && self.resting.is_none() {
-            if self.hand.is_some() {
-                self.safety.disarm(None, &self.connection).await;
-            }
-            self.hand = None;
-            self.availability = None;
+        if self.owed.is_none() && self.hand.is_some() {
+            self.safety.disarm(None, &self.connection).await;
         }
+        self.hand = None;
+        self.availability = None;
         self.state.pressed_since = None;
     }
 

@@ -72,7 +72,7 @@ impl Governor {
         }
     }
 
-    fn remove_record(&self) {
+    pub(super) fn remove_record(&self) {
         if let Err(error) = record::remove(&self.options.state_dir) {
             tracing::warn!(%error, "the record of an undone throttle stays");
         }
@@ -223,12 +223,15 @@ impl Governor {
         self.last_launcher_signal = Some(now);
         if let Err(error) = clean {
             tracing::error!(%error, "a throttle could not be let go in the ordinary way");
-            let done = undo(&engaged.plan_for_all(), client.as_deref()).await;
+            let plan = engaged.plan_for_all();
+            let done = undo(&plan, client.as_deref()).await;
+            // It takes the resting setting with it, and a lever that failed is looked at anew.
+            self.forget_hand();
             if !done.complete() {
-                // The record stays, the release worker and the switch stay armed, and recovery tries again.
-                self.recovered = false;
-                let detail = format!("{detail}; not undone yet: {}", done.errors.join("; "));
+                let why = done.errors.join("; ");
+                let detail = format!("{detail}; not undone yet: {why}");
                 events.push(EventKind::ThrottleReleased { reason, held, detail });
+                self.owe(plan, &why, events);
                 return;
             }
         }
@@ -299,12 +302,13 @@ impl Governor {
             Err(error) => {
                 if let Some(plan) = self.plan(&[]) {
                     let done = undo(&plan, self.client.as_deref()).await;
-                    self.recovered = done.complete();
                     if done.complete() {
                         self.remove_record();
+                        self.safety.disarm(self.client.as_ref(), &self.connection).await;
+                    } else {
+                        self.owe(plan, &done.errors.join("; "), events);
                     }
                 }
-                self.safety.disarm(self.client.as_ref(), &self.connection).await;
                 self.hand = None;
                 self.refuse(
                     Some(Lever::LauncherSignal),
@@ -330,9 +334,32 @@ impl Governor {
                 reason: "the governor no longer acts on this server".to_owned(),
             });
         } else {
-            tracing::error!(errors = ?done.errors, "the resting setting is not taken back yet");
-            self.recovered = false;
+            self.forget_hand();
+            self.owe(resting.plan, &done.errors.join("; "), events);
         }
+    }
+
+    /// After an [`undo`] nothing of ours is in place, and what was in hand may be out of date: the levers are looked at again.
+    fn forget_hand(&mut self) {
+        self.resting = None;
+        self.hand = None;
+        self.detect_at = None;
+    }
+
+    /// An undo that is not complete: the record stays, the release worker and the switch stay armed, and each step tries again.
+    pub(super) fn owe(&mut self, plan: UndoPlan, why: &str, events: &mut Vec<EventKind>) {
+        self.recovered = false;
+        self.owed = Some(plan);
+        self.left_in_place(format!("a throttle is still in place and is tried again: {why}"), events);
+    }
+
+    /// Told once by an event, and shown until it is undone.
+    pub(super) fn left_in_place(&mut self, what: String, events: &mut Vec<EventKind>) {
+        tracing::error!("{what}");
+        if self.left_behind.is_none() {
+            events.push(EventKind::LeverUnavailable { lever: None, reason: what.clone() });
+        }
+        self.left_behind = Some(what);
     }
 
     pub(super) fn propose(

@@ -179,13 +179,13 @@ impl Safety {
         self.switch = None;
     }
 
-    /// Ends the release worker. Its orders are empty or undone by now.
+    /// Ends the release worker. Where an undo is owed its orders still say so: it carries it out and outlives us if it must.
     pub(super) async fn close(&mut self) {
         self.switch = None;
         if let Some((mut child, stdin)) = self.child.take() {
             drop(stdin);
             if tokio::time::timeout(Duration::from_secs(2), child.wait()).await.is_err() {
-                tracing::warn!("the release worker did not end in time");
+                tracing::warn!(armed = self.armed.is_some(), "the release worker did not end in time; it is left running");
             }
         }
     }
