@@ -193,3 +193,30 @@ fn release_without_anything_to_release_is_fine() {
     let output = run_in(place.path(), &["--config", "oxpecker.toml", "release"]);
     assert_eq!(output.status.code(), Some(0), "{}", said(&output));
 }
+
+#[tokio::test]
+async fn without_permission_for_a_lever_it_says_which_and_why() {
+    let Some(cluster) = cluster(&[]) else { return };
+    let url = cluster.url("postgres");
+    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+    let task = tokio::spawn(connection);
+    client.batch_execute("create role watcher login; grant pg_monitor to watcher").await.unwrap();
+    drop(client);
+    task.await.unwrap().unwrap();
+    let place = Place::new();
+    let socket = cluster.socket_dir();
+    let url = format!("host={} port={} user=watcher dbname=postgres", socket.display(), cluster.tcp_port());
+    place.configure(&url, "mode = \"act\"");
+    let guard = Guard::start(&place);
+    let status =
+        place.await_status("the levers", |s| s["governor"]["levers"].as_array().is_some_and(|l| !l.is_empty()));
+    let levers = status["governor"]["levers"].as_array().unwrap();
+    assert!(levers.iter().all(|l| l["available"] == false), "{levers:?}");
+    let alter_system = levers.iter().find(|l| l["lever"] == "alter_system").unwrap();
+    assert!(alter_system["reason"].to_string().contains("ALTER SYSTEM"), "{alter_system}");
+    // It still observes everything that it may see.
+    assert_eq!(status["server"]["state"], "up");
+    let text = said(&place.ask(&["vacuum", "status"]));
+    assert!(text.contains("unavailable"), "{text}");
+    assert!(guard.stop().success());
+}
