@@ -4,7 +4,12 @@
 //! through a pidfd, opened *before* the check that the process is still the one meant: the start time of a pid's process can't
 //! change while it lives, so if `/proc` shows the expected start time after the pidfd was opened, the pidfd is that process.
 
-use std::{fs, io, os::unix::fs::MetadataExt, path::PathBuf};
+use std::{
+    fs, io,
+    io::Read as _,
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
+};
 
 use model::{Pid, ProcessId};
 use rustix::process::{PidfdFlags, Signal};
@@ -143,6 +148,30 @@ pub fn owner(pid: Pid) -> Option<(u32, u32)> {
 /// The directory that the process works in: the postmaster's is its data directory.
 pub fn working_directory(pid: Pid) -> Option<PathBuf> {
     fs::read_link(path(pid, "cwd")).ok()
+}
+
+/// The longest `postmaster.pid` that is read, in bytes; the real ones have about a hundred.
+const MAX_PID_FILE: u64 = 4_096;
+
+/// The postmaster that runs on that data directory, by the first line of its `postmaster.pid`. `None` where none does: the file is
+/// not there, or a crash left it and its pid is nobody's or another program's.
+///
+/// # Errors
+/// The file is there and can't be read or understood.
+pub fn postmaster_of(data_directory: &Path) -> io::Result<Option<ProcessId>> {
+    let mut text = String::new();
+    match fs::File::open(data_directory.join("postmaster.pid")) {
+        Ok(file) => file.take(MAX_PID_FILE).read_to_string(&mut text)?,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(error),
+    };
+    // A stand-alone backend writes its pid with a minus sign; a file that is being written may still be empty.
+    let pid: i32 = text
+        .lines()
+        .next()
+        .and_then(|line| line.trim().parse().ok())
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "postmaster.pid holds no process id"))?;
+    Ok(identify(Pid(pid)).filter(|id| is_still(*id, Role::Postmaster)))
 }
 
 /// `/proc/sys/kernel/random/boot_id`.

@@ -114,6 +114,7 @@ mod tests {
             major: 18,
             owner: Some((1, 2)),
             postmaster: None,
+            data_directory: None,
             launcher: None,
             workers: Vec::new(),
             open_first: None,

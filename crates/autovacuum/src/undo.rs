@@ -52,6 +52,9 @@ pub struct UndoPlan {
     pub owner: Option<(u32, u32)>,
     /// The postmaster, where it may be signalled.
     pub postmaster: Option<ProcessId>,
+    /// The data directory, where it is known: by it the postmaster is found after a restart.
+    #[serde(default)]
+    pub data_directory: Option<PathBuf>,
     /// The launcher, where it may be signalled.
     pub launcher: Option<ProcessId>,
     /// The held workers.
@@ -144,11 +147,14 @@ async fn reload(plan: &UndoPlan, same_boot: bool, sql: Option<&Client>, done: &m
                 done.reloaded = true;
                 return;
             }
-            // Gone: whatever runs now was started after the setting was removed, and has read none of it.
-            Err(host_process::SignalError::NotIt(_)) if sql.is_none() => {
-                done.reloaded = true;
-                return;
-            }
+            // Gone; but its successor may have read the setting before it was removed.
+            Err(host_process::SignalError::NotIt(_)) if sql.is_none() => match reload_successor(plan) {
+                Ok(()) => {
+                    done.reloaded = true;
+                    return;
+                }
+                Err(error) => done.errors.push(error),
+            },
             Err(error) => done.errors.push(error.to_string()),
         }
     }
@@ -159,6 +165,19 @@ async fn reload(plan: &UndoPlan, same_boot: bool, sql: Option<&Client>, done: &m
         },
         None if !same_boot => done.reloaded = true,
         None => done.errors.push("PostgreSQL could not be told to reload: no signal and no connection".to_owned()),
+    }
+}
+
+/// Has the postmaster that runs on the data directory now read its configuration. That none does is as good: the next one reads it
+/// without the setting.
+fn reload_successor(plan: &UndoPlan) -> Result<(), String> {
+    let directory = plan.data_directory.as_ref().ok_or("the postmaster is another one by now, and its data directory is not known")?;
+    match host_process::postmaster_of(directory) {
+        Ok(None) => Ok(()),
+        Ok(Some(postmaster)) => {
+            host_process::hang_up(postmaster, Role::Postmaster).map_err(|error| error.to_string())
+        }
+        Err(error) => Err(format!("could not find the postmaster of {}: {error}", directory.display())),
     }
 }
 

@@ -44,6 +44,7 @@ impl Governor {
             major: server.major,
             owner: server.owner,
             postmaster: server.postmaster.filter(|_| server.may_signal),
+            data_directory: server.postmaster.and_then(|id| host_process::working_directory(id.pid)),
             launcher: server.launcher.filter(|_| server.may_signal),
             workers: workers.to_vec(),
             open_first: hand.resting,
