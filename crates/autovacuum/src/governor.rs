@@ -105,7 +105,6 @@ struct Resting {
 }
 
 /// See the module's documentation.
-#[derive(Debug)]
 pub struct Governor {
     options: GovernorOptions,
     client: Option<Arc<Client>>,
@@ -131,6 +130,19 @@ pub struct Governor {
     known_workers: Vec<ProcessId>,
     newcomer: bool,
     last_refusal: Option<String>,
+}
+
+impl std::fmt::Debug for Governor {
+    // The connection string may hold a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Governor")
+            .field("options", &self.options)
+            .field("state", &self.state)
+            .field("engaged", &self.engaged)
+            .field("resting", &self.resting)
+            .field("owed", &self.owed)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Governor {

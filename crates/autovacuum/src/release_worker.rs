@@ -4,12 +4,18 @@
 //! ends, the guard is gone, however it died; if a plan is armed then, it is undone. The connection string comes over the pipe, never in the
 //! arguments, for it may hold a password.
 //!
+//! It ends by the end of its input only: systemd signals a service's whole control group, and whoever stops the guard must not
+//! stop what is left to let go after it. After the input's end it is bounded by its tries.
+//!
 //! It is not the only means: see [`crate::switch`] for the one inside the server, which needs no process of ours.
 
 use std::{io, time::Duration};
 
 use serde::{Deserialize, Serialize};
-use tokio::io::{AsyncBufRead, AsyncBufReadExt as _};
+use tokio::{
+    io::{AsyncBufRead, AsyncBufReadExt as _},
+    signal::unix::{Signal, SignalKind, signal},
+};
 use tokio_postgres::{Client, NoTls};
 
 use crate::undo::{Home, UndoPlan, Undone, undo};
@@ -24,12 +30,25 @@ const TRIES: u32 = 30;
 const PAUSE: Duration = Duration::from_secs(1);
 
 /// What the guard tells the release worker.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
 pub struct Orders {
     /// The plan to undo when the guard dies; none while nothing is held.
     pub plan: Option<UndoPlan>,
     /// How to reach PostgreSQL.
     pub connection: String,
+}
+
+impl std::fmt::Debug for Orders {
+    // The connection string may hold a password.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Orders").field("plan", &self.plan).finish_non_exhaustive()
+    }
+}
+
+/// Takes the signals that end a program and does nothing with them, while the answer is kept. One that can't be taken is as before.
+fn deaf() -> Vec<Signal> {
+    let kinds = [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()];
+    kinds.into_iter().filter_map(|kind| signal(kind).ok()).collect()
 }
 
 /// Runs until the input ends; then undoes what is armed. `None` where nothing was.
@@ -40,6 +59,7 @@ pub async fn run(mut stdin: impl AsyncBufRead + Unpin) -> io::Result<Option<Undo
     // A session of its own: what a terminal sends to the guard's group must not reach us. Fails only for a group's leader, which
     // is as good.
     let _ = rustix::process::setsid();
+    let _deaf = deaf();
     let mut orders: Option<Orders> = None;
     let mut line = Vec::new();
     let ended = loop {
@@ -122,4 +142,16 @@ pub async fn undo_left_behind(
         crate::record::remove(state_dir)?;
     }
     Ok(Some(undone))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn orders_do_not_show_the_password() {
+        let orders = Orders { plan: None, connection: "host=/run password=hunter2".to_owned() };
+        assert!(!format!("{orders:?}").contains("hunter2"));
+        assert!(serde_json::to_string(&orders).unwrap().contains("hunter2"));
+    }
 }

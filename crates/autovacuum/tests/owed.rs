@@ -4,12 +4,19 @@
 mod rig;
 
 use std::{
+    io::Write as _,
     path::Path,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
+use autovacuum::{
+    host_process,
+    release_worker::Orders,
+    undo::{FORMAT, Home, UndoPlan, undo},
+};
 use model::{
-    EventKind, Mode,
+    EventKind, Mode, Pid,
     event::{CostSetting, ReleaseReason},
 };
 use rig::{PATIENCE, ROWS, Rig, allow_vacuum, cluster, connect, large_table, this_binary};
@@ -27,10 +34,108 @@ fn obstruct(include: &Path) {
     std::fs::create_dir(include).unwrap();
 }
 
+const THROTTLE: CostSetting = CostSetting { limit: 1, delay_ms: 10.0 };
+
+fn plan(include: &Path, postmaster: Option<model::ProcessId>, data_directory: Option<&Path>) -> UndoPlan {
+    UndoPlan {
+        format: FORMAT,
+        cluster: "main".into(),
+        boot_id: host_process::boot_id(),
+        home: Home::IncludeFile { path: include.to_owned() },
+        major: 18,
+        owner: None,
+        postmaster,
+        data_directory: data_directory.map(Path::to_owned),
+        launcher: None,
+        workers: Vec::new(),
+        open_first: None,
+    }
+}
+
+/// systemd signals the whole control group, release worker included.
+#[test]
+fn the_release_worker_ends_by_its_input_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let include = dir.path().join("throttle.conf");
+    std::fs::write(&include, autovacuum::include_file::content(THROTTLE, "a test's throttle")).unwrap();
+    let command = this_binary("release_worker_stand_in");
+    let mut child = Command::new(command.program)
+        .args(command.arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    let mut input = child.stdin.take().unwrap();
+    // No server runs on this data directory, so the file is all that is to be undone.
+    let gone = host_process::identify(Pid(1)).map(|id| model::ProcessId { start_ticks: id.start_ticks + 1, ..id });
+    let orders = Orders { plan: Some(plan(&include, gone, Some(dir.path()))), connection: String::new() };
+    writeln!(input, "{}", serde_json::to_string(&orders).unwrap()).unwrap();
+    let pid = rustix::process::Pid::from_child(&child);
+    // Signalled before it takes them it would rightly die: wait until it catches all three (proc(5): SigCgt, bit N-1 for signal N).
+    let caught = |mask: u64| [1, 2, 15].iter().all(|signal| mask & (1 << (signal - 1)) != 0);
+    let deadline = Instant::now() + PATIENCE;
+    let mask = || {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim().to_owned();
+        u64::from_str_radix(&line, 16).unwrap()
+    };
+    while !caught(mask()) {
+        assert!(Instant::now() < deadline, "it does not catch the signals: {:x}", mask());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    for signal in [rustix::process::Signal::TERM, rustix::process::Signal::INT, rustix::process::Signal::HUP] {
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+    assert!(include.exists());
+    drop(input);
+    let ended = child.wait().unwrap();
+    assert!(ended.success(), "{ended}");
+    assert!(!include.exists());
+}
+
+/// A restarted server may have read the throttle: that the old postmaster is gone is not enough.
+#[tokio::test(flavor = "current_thread")]
+async fn the_successor_of_a_gone_postmaster_is_reloaded() {
+    let Some(mut cluster) = cluster(18, &[]) else { return };
+    let include = cluster.directory().join("throttle.conf");
+    cluster.include_line(&include).unwrap();
+    let before = host_process::identify(Pid(cluster.postmaster_pid().unwrap().try_into().unwrap())).unwrap();
+    cluster.stop_immediate().unwrap();
+    let data = cluster.data_dir().to_owned();
+    std::fs::write(&include, autovacuum::include_file::content(THROTTLE, "a test's throttle")).unwrap();
+
+    cluster.start_again().unwrap();
+    let client = connect(&cluster.url("postgres")).await;
+    let show = "SELECT reset_val FROM pg_settings WHERE name = 'autovacuum_vacuum_cost_limit'";
+    assert_eq!(client.query_one(show, &[]).await.unwrap().get::<_, &str>(0), "1");
+    let unknown = undo(&plan(&include, Some(before), None), None).await;
+    assert!(!unknown.complete(), "{unknown:?}");
+    let done = undo(&plan(&include, Some(before), Some(&data)), None).await;
+    assert!(done.complete(), "{done:?}");
+    let deadline = Instant::now() + PATIENCE;
+    let limit = rig::PACE.to_string();
+    while client.query_one(show, &[]).await.unwrap().get::<_, &str>(0) != limit {
+        assert!(Instant::now() < deadline, "it was not reloaded");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+
+    // With no server at all there is nobody to be told, whatever a crash left of its pid file.
+    cluster.stop_immediate().unwrap();
+    for left in [None, Some("2147483646\n"), Some("1\n")] {
+        if let Some(text) = left {
+            std::fs::write(data.join("postmaster.pid"), text).unwrap();
+        }
+        assert!(undo(&plan(&include, Some(before), Some(&data)), None).await.complete(), "{left:?}");
+    }
+    std::fs::write(data.join("postmaster.pid"), "").unwrap();
+    assert!(!undo(&plan(&include, Some(before), Some(&data)), None).await.complete());
+    std::fs::remove_file(data.join("postmaster.pid")).unwrap();
+}
+
 /// Puts a throttle back where the obstacle was, in one step: whoever looks finds the one or the other.
 fn clear_the_way(include: &Path) {
     let throttle = include.with_extension("test");
-    let text = autovacuum::include_file::content(CostSetting { limit: 1, delay_ms: 10.0 }, "a test's throttle");
+    let text = autovacuum::include_file::content(THROTTLE, "a test's throttle");
     std::fs::write(&throttle, text).unwrap();
     renameat_with(CWD, &throttle, CWD, include, RenameFlags::EXCHANGE).unwrap();
     std::fs::remove_dir(&throttle).unwrap();
