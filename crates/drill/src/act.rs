@@ -11,13 +11,13 @@ use crate::{
     DrillError, ProgressEvent,
     children::Process,
     cluster::Template,
+    detect,
     guard::{Guard, Surroundings},
     leftovers::Made,
     load::{LoadSpec, Ports, Said, Work},
     measure::{
         clock,
         cpu::{CpuReadings, Sampler, Watched},
-        saturation::first_saturated,
     },
     options::{ActKind, DrillOptions},
     place::Cores,
@@ -155,7 +155,12 @@ pub(crate) async fn play(
     let vacuum = act.has_storm().then(|| vacuum.facts(&outcome, &cpu));
     let mut result = assemble(act, &outcome, &cpu, vacuum);
     let (detection, guard_config) = match guarded {
-        Some((facts, detection, config)) => {
+        Some((facts, config)) => {
+            let window_s = seconds_between(
+                outcome.released.unwrap_or(outcome.began).boot_us,
+                outcome.began.plus(outcome.length).boot_us,
+            );
+            let detection = detect::detection(&result.cpu.saturated, &facts.alerts, window_s);
             result.guard = Some(facts);
             (detection, Some(config))
         }
@@ -234,7 +239,7 @@ impl Companion {
         settings_before: String,
         outcome: &Outcome,
         cpu: &CpuReadings,
-    ) -> Result<(GuardFacts, Option<Detection>, PathBuf), DrillError> {
+    ) -> Result<(GuardFacts, PathBuf), DrillError> {
         let ready_after_s = self.guard.ready_after.as_secs_f64();
         let (stopped_cleanly, config, traces) = self.guard.stop().await;
         let settings_after = storm::cost_settings(url).await?;
@@ -252,7 +257,7 @@ impl Companion {
             settings_after,
             remains,
         };
-        Ok((facts, detect(&arrivals, cpu, released_us), config))
+        Ok((facts, config))
     }
 }
 
@@ -267,23 +272,6 @@ fn seen(arrival: &Arrival, released_us: u64) -> AlertSeen {
         decided_s: seconds_between(released_us, arrival.decided_us),
         arrived_s: seconds_between(released_us, arrival.arrived_us),
     }
-}
-
-/// The first alert after the release that is about the CPU or a vacuum, against the first saturated moment by our own readings.
-fn detect(arrivals: &[Arrival], cpu: &CpuReadings, released_us: u64) -> Option<Detection> {
-    let saturated_us = first_saturated(&cpu.core, released_us)?;
-    let first = arrivals
-        .iter()
-        .filter(|arrival| arrival.state == AlertState::Firing && arrival.decided_us >= released_us)
-        .filter(|arrival| ["cpu", "vacuum"].iter().any(|about| arrival.rule.contains(about)))
-        .min_by_key(|arrival| arrival.decided_us)?;
-    Some(Detection {
-        rule: first.rule.clone(),
-        summary: first.summary.clone(),
-        saturated_s: seconds_between(released_us, saturated_us),
-        decided_after_s: seconds_between(saturated_us, first.decided_us),
-        delivered_after_s: seconds_between(saturated_us, first.arrived_us),
-    })
 }
 
 /// From one microsecond of the boot clock to another, in seconds; negative where the second is earlier.

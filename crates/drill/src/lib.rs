@@ -10,6 +10,7 @@ mod act;
 
 mod children;
 mod cluster;
+mod detect;
 mod error;
 mod guard;
 pub mod helper;

@@ -215,6 +215,18 @@ pub struct CpuFacts {
     pub services: f64,
     /// The guard and its children.
     pub guard: f64,
+    /// When the core was saturated for whole seconds, within the judged window.
+    #[serde(default)]
+    pub saturated: Vec<Saturation>,
+}
+
+/// A span in which the core was saturated, by the drill's own readings, in seconds from the storm's release.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Saturation {
+    /// Its beginning.
+    pub from_s: f64,
+    /// Its end.
+    pub to_s: f64,
 }
 
 impl CpuFacts {
@@ -318,7 +330,7 @@ pub struct Detection {
     pub rule: String,
     /// Its one line.
     pub summary: String,
-    /// From the storm's release to the first saturated moment by the drill's own readings, in seconds.
+    /// From the storm's release to the begin of the saturation that the alert covers, by the drill's own readings, in seconds.
     pub saturated_s: f64,
     /// From that moment to the guard's decision, in seconds; negative where the guard was earlier.
     pub decided_after_s: f64,

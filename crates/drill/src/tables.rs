@@ -6,9 +6,12 @@ use crate::{
     act::Outcome,
     http::Failure,
     load::{Cell, Latencies, Target},
-    measure::cpu::{CoreReading, CpuReadings, GroupReading, busy_share},
+    measure::{
+        cpu::{CoreReading, CpuReadings, GroupReading, busy_share},
+        saturation::saturations,
+    },
     options::ActKind,
-    result::{ActResult, CpuFacts, Second, Summary, VacuumFacts},
+    result::{ActResult, CpuFacts, Saturation, Second, Summary, VacuumFacts},
 };
 
 const SECOND_US: u64 = 1_000_000;
@@ -21,6 +24,9 @@ pub(crate) fn assemble(act: ActKind, outcome: &Outcome, cpu: &CpuReadings, vacuu
     let in_window = |cell: &&Cell| cell.second >= from_s;
     let began_us = outcome.began.boot_us;
     let (from_us, to_us) = (began_us + from_s * SECOND_US, began_us + length_s * SECOND_US);
+    // An act without a storm begins where it would have been released.
+    let released_us = outcome.released.map_or(from_us, |released| released.boot_us);
+    let from_release = |us| crate::act::seconds_between(released_us, us);
     ActResult {
         act,
         began: outcome.began,
@@ -47,6 +53,10 @@ pub(crate) fn assemble(act: ActKind, outcome: &Outcome, cpu: &CpuReadings, vacuu
             postgres: cores(&cpu.groups, from_us, to_us, |group| group.postgres_us),
             services: cores(&cpu.groups, from_us, to_us, |group| group.services_us),
             guard: cores(&cpu.groups, from_us, to_us, |group| group.guard_us),
+            saturated: saturations(&cpu.core, released_us, to_us)
+                .into_iter()
+                .map(|(from_us, to_us)| Saturation { from_s: from_release(from_us), to_s: from_release(to_us) })
+                .collect(),
         },
         vacuum,
         guard: None,

@@ -1,14 +1,13 @@
 //! The judgement: pure, so that each of its rules has a test that fails it.
 
 use crate::{
+    detect::{self, MAX_AHEAD_S, MAX_DETECTION_S},
     options::ActKind,
     result::{ActResult, Detection, Verdict, VerdictLine},
 };
 
 /// Guarded must be below this share of throttling off's p99: less could be chance.
 pub(crate) const BETTER_P99: f64 = 0.8;
-/// The longest time to detect, in seconds.
-pub(crate) const MAX_DETECTION_S: f64 = 3.0;
 
 /// From this share of the core on, used by processes that are not the drill's, the result is called into question.
 const STRANGERS: f64 = 0.15;
@@ -34,7 +33,7 @@ pub(crate) fn judge(evidence: &Evidence<'_>) -> Verdict {
             lines.push(lower_p99(off, guarded));
             lines.push(no_more_failures(off, guarded));
         }
-        lines.push(detected(evidence.detection));
+        lines.push(detected(find(ActKind::Unthrottled), guarded, evidence.detection));
         lines.push(put_back(guarded));
         lines.push(took_all_along(guarded));
     }
@@ -78,14 +77,39 @@ fn no_more_failures(off: &ActResult, guarded: &ActResult) -> VerdictLine {
     }
 }
 
-fn detected(detection: Option<&Detection>) -> VerdictLine {
+/// A guard that keeps the core from being saturated at all has nothing to detect: that is better still, where the same storm without
+/// it did saturate the core.
+fn detected(off: Option<&ActResult>, guarded: &ActResult, detection: Option<&Detection>) -> VerdictLine {
+    #[expect(clippy::cast_precision_loss, reason = "seconds of an act")]
+    let window_s = guarded.window_s as f64;
+    let alert = guarded.guard.as_ref().and_then(|guard| detect::first(&guard.alerts, window_s));
+    let alert = alert.map_or_else(
+        || "no alert about the CPU or a vacuum".into(),
+        |alert| format!("first alert decided {:.1} s after the release", alert.decided_s),
+    );
+    let began = |act: &ActResult| act.cpu.saturated.first().map(|saturation| saturation.from_s);
+    if let (Some(off), None) = (off.and_then(began), began(guarded)) {
+        return VerdictLine {
+            claim: "saturation prevented: guarded, the core was never saturated for a whole second".into(),
+            passed: true,
+            because: format!("with throttling off it was so {off:.1} s after the release; {alert}"),
+        };
+    }
     VerdictLine {
         claim: format!("detected within {MAX_DETECTION_S:.0} s of the core's saturation"),
-        passed: detection.is_some_and(|detection| detection.decided_after_s <= MAX_DETECTION_S),
-        because: detection.map_or_else(
-            || "no alert about the CPU or a vacuum arrived, or the core was never saturated".into(),
-            |seen| format!("decided {:+.1} s, at the webhook {:+.1} s", seen.decided_after_s, seen.delivered_after_s),
-        ),
+        passed: detection
+            .is_some_and(|detection| (-MAX_AHEAD_S..=MAX_DETECTION_S).contains(&detection.decided_after_s)),
+        because: match (detection, began(guarded)) {
+            (Some(seen), _) => {
+                format!("decided {:+.1} s, at the webhook {:+.1} s", seen.decided_after_s, seen.delivered_after_s)
+            }
+            (None, Some(from)) => {
+                format!("saturated {from:.1} s after the release, and no alert tells of it; {alert}")
+            }
+            (None, None) => format!(
+                "the core was never saturated for a whole second, and nothing shows that the guard did it; {alert}"
+            ),
+        },
     }
 }
 
@@ -220,7 +244,7 @@ mod tests {
     #[test]
     fn every_rule_can_fail_and_fails_alone() {
         type Change = fn(&mut Vec<ActResult>, &mut Option<Detection>, &mut Vec<String>);
-        let changes: [(&str, Change); 14] = [
+        let changes: [(&str, Change); 16] = [
             ("p99", |acts, _, _| guarded(acts).all.p99_ms = 1e6),
             ("p99", |acts, _, _| {
                 // Just not better enough.
@@ -234,6 +258,12 @@ mod tests {
                 guarded(acts).guard.as_mut().unwrap().settings_after = "limit 1".into();
             }),
             ("put vacuum's settings back", |acts, _, _| guarded(acts).guard.as_mut().unwrap().stopped_cleanly = false),
+            ("detected", |_, detection, _| detection.as_mut().unwrap().decided_after_s = -1.01),
+            ("detected", |acts, detection, _| {
+                // Never saturated, not even without the guard: nothing is shown.
+                *detection = None;
+                acts.iter_mut().for_each(|act| act.cpu.saturated.clear());
+            }),
             ("no throttle behind", |acts, _, _| remains(acts).include_settings.push("vacuum_cost_limit = 1".into())),
             ("no throttle behind", |acts, _, _| remains(acts).records.push("throttle.json".into())),
             ("no throttle behind", |acts, _, _| remains(acts).sessions.push("oxpecker dead man's switch".into())),
@@ -248,6 +278,21 @@ mod tests {
             assert!(!verdict.passed, "{claim}");
             assert!(failed.len() == 1 && failed[0].claim.contains(claim), "{claim}: {failed:#?}");
         }
+    }
+
+    #[test]
+    fn a_saturation_that_was_prevented_passes_and_is_called_so() {
+        let verdict = verdict(|acts, detection, _| {
+            *detection = None;
+            guarded(acts).cpu.saturated.clear();
+        });
+        assert!(verdict.passed, "{verdict:#?}");
+        let line = verdict.lines.iter().find(|line| line.claim.starts_with("saturation prevented")).unwrap();
+        assert_eq!(
+            line.because,
+            "with throttling off it was so 1.4 s after the release; first alert decided 2.6 s after the release"
+        );
+        assert!(!verdict.lines.iter().any(|line| line.claim.contains("detected")));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! When the core was first saturated, by the drill's own readings: the moment from which detection is timed.
+//! When the core was saturated, by the drill's own readings: the moments from which detection is timed.
 
 use super::cpu::{CoreReading, busy_share};
 
@@ -7,13 +7,24 @@ pub(crate) const SATURATED: f64 = 0.95;
 /// How long it must be so busy: shorter peaks are what an open load at 55 % looks like on a good day.
 const WINDOW_US: u64 = 1_000_000;
 
-/// The start of the first whole second, from `from_us` on, in which the core was saturated; none where there was none.
-pub(crate) fn first_saturated(readings: &[CoreReading], from_us: u64) -> Option<u64> {
-    let after: Vec<_> = readings.iter().filter(|reading| reading.boot_us >= from_us).collect();
-    after.iter().enumerate().find_map(|(index, &&start)| {
-        let end = after[index..].iter().find(|reading| reading.boot_us >= start.boot_us + WINDOW_US)?;
-        (busy_share(start, **end) >= SATURATED).then_some(start.boot_us)
-    })
+/// The spans of whole seconds, between two moments, in which the core was saturated: from and to, on the boot clock. Those that are
+/// less than a second apart are one.
+pub(crate) fn saturations(readings: &[CoreReading], from_us: u64, to_us: u64) -> Vec<(u64, u64)> {
+    let within: Vec<_> = readings.iter().filter(|reading| (from_us..=to_us).contains(&reading.boot_us)).collect();
+    let mut spans: Vec<(u64, u64)> = Vec::new();
+    for (index, &&start) in within.iter().enumerate() {
+        let Some(end) = within[index..].iter().find(|reading| reading.boot_us >= start.boot_us + WINDOW_US) else {
+            break;
+        };
+        if busy_share(start, **end) < SATURATED {
+            continue;
+        }
+        match spans.last_mut() {
+            Some((_, to)) if start.boot_us < *to + WINDOW_US => *to = end.boot_us,
+            _ => spans.push((start.boot_us, end.boot_us)),
+        }
+    }
+    spans
 }
 
 #[cfg(test)]
@@ -36,16 +47,27 @@ mod tests {
     }
 
     #[test]
-    fn the_first_saturated_second_is_found() {
-        for (name, busy, from_us, expected_ms) in [
-            ("never", (|_| 0.6) as fn(u64) -> f64, 0, None),
-            ("always", |_| 1.0, 0, Some(0)),
-            ("from 2 s on", |ms| if ms < 2_000 { 0.5 } else { 1.0 }, 0, Some(1_900)),
-            ("a peak of 500 ms does not count", |ms| if (1_000..1_500).contains(&ms) { 1.0 } else { 0.5 }, 0, None),
-            ("what was before does not count", |ms| if ms < 1_500 { 1.0 } else { 0.5 }, 1_000_000, None),
-            ("too late to fill a second", |ms| if ms < 3_500 { 0.5 } else { 1.0 }, 0, None),
+    fn saturated_seconds_are_found() {
+        for (name, busy, (from_us, to_us), expected_ms) in [
+            ("never", (|_| 0.6) as fn(u64) -> f64, (0, 9_000_000), &[][..]),
+            ("always", |_| 1.0, (0, 9_000_000), &[(0, 3_950)]),
+            ("from 2 s on", |ms| if ms < 2_000 { 0.5 } else { 1.0 }, (0, 9_000_000), &[(1_900, 3_950)]),
+            ("a peak of 500 ms", |ms| if (1_000..1_500).contains(&ms) { 1.0 } else { 0.5 }, (0, 9_000_000), &[]),
+            ("what was before", |ms| if ms < 1_500 { 1.0 } else { 0.5 }, (1_000_000, 9_000_000), &[]),
+            ("what came after", |ms| if ms < 2_500 { 0.5 } else { 1.0 }, (0, 3_000_000), &[]),
+            ("too late to fill a second", |ms| if ms < 3_500 { 0.5 } else { 1.0 }, (0, 9_000_000), &[]),
+            (
+                "twice, far apart",
+                |ms| if (1_200..2_800).contains(&ms) { 0.0 } else { 1.0 },
+                (0, 9_000_000),
+                &[(0, 1_250), (2_750, 3_950)],
+            ),
+            ("with a dip", |ms| if (1_500..1_700).contains(&ms) { 0.2 } else { 1.0 }, (0, 9_000_000), &[(0, 3_950)]),
         ] {
-            let found = first_saturated(&readings(4_000, busy), from_us).map(|us| us / 1_000);
+            let found: Vec<_> = saturations(&readings(4_000, busy), from_us, to_us)
+                .into_iter()
+                .map(|(from, to)| (from / 1_000, to / 1_000))
+                .collect();
             assert_eq!(found, expected_ms, "{name}");
         }
     }

@@ -54,6 +54,7 @@ fn act(act: ActKind, p50_ms: f64, p99_ms: f64, failed: u64) -> ActResult {
             postgres: 0.22,
             services: 0.33,
             guard: if act == ActKind::Guarded { 0.004 } else { 0.0 },
+            saturated: if storm { vec![Saturation { from_s: 1.4, to_s: 9.0 }] } else { Vec::new() },
         },
         vacuum: storm.then(|| VacuumFacts {
             workers: 3,

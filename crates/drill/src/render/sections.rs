@@ -155,7 +155,15 @@ pub(super) fn detection(result: &DrillResult, width: usize) -> String {
     let mut text = "The guard\n".to_owned();
     let mut say = |words: String| text.push_str(&paragraph("  ", &words, width));
     match &result.detection {
-        None => say("No alert about the CPU or a vacuum arrived after the storm's release.".into()),
+        None => say(match result.act(ActKind::Guarded).and_then(|act| act.cpu.saturated.first()) {
+            None => "The core was never saturated for a whole second: there was nothing to detect.".into(),
+            Some(saturation) => {
+                format!(
+                    "The core was saturated {:.1} s after the release, and no alert tells of it.",
+                    saturation.from_s
+                )
+            }
+        }),
         Some(seen) => {
             say(format!(
                 "The core was saturated {:.1} s after the release. The guard decided {:+.1} s from then; the webhook had it {:+.1} s from then:",
