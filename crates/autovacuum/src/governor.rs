@@ -23,6 +23,7 @@ use crate::{
     controller::{self, Act, Facts, LeverFacts, Limits, Reach, State, Worker},
     levers::{self, Availability, LeverStatus},
     record, release_worker,
+    switch::Lock,
     undo::{STATEMENT_TIMEOUT, UndoPlan},
 };
 use hand::Hand;
@@ -34,11 +35,18 @@ use sight::{MAX_REMEMBERED, OwnCost, Rules, Sight};
 const DETECT_EVERY: Duration = Duration::from_secs(60);
 /// The same after a try that failed.
 const DETECT_AGAIN: Duration = Duration::from_secs(10);
+/// The same while a dead man's switch still lets go of what a lost session held.
+const LOCK_AGAIN: Duration = Duration::from_secs(1);
+/// How often a switch that ended while it was armed is replaced: it takes a connection, and each try may take seconds.
+const MEND_AGAIN: Duration = Duration::from_secs(10);
 /// How often a left-behind throttle is tried again.
 const UNDO_AGAIN: Duration = Duration::from_secs(5);
 
 const ANOTHER_GUARD: &str =
     "another guard governs this server: it holds the advisory lock (hint: run one guard for each server)";
+
+const SWITCH_AT_WORK: &str =
+    "the dead man's switch in the server is letting go of what a lost session held; nothing is held before it is done";
 
 /// What the governor is started with.
 #[derive(Clone, Debug)]
@@ -129,6 +137,7 @@ pub struct Governor {
     last_launcher_signal: Option<Moment>,
     known_workers: Vec<ProcessId>,
     newcomer: bool,
+    mend_at: Option<Moment>,
     last_refusal: Option<String>,
 }
 
@@ -171,6 +180,7 @@ impl Governor {
             last_launcher_signal: None,
             known_workers: Vec::new(),
             newcomer: false,
+            mend_at: None,
             last_refusal: None,
         }
     }
@@ -216,7 +226,7 @@ impl Governor {
         self.prepare(now, &mut events).await;
         self.sight.sample(now);
         self.learn_own_costs().await;
-        self.safety.mend(&self.connection).await;
+        self.mend_safety(now).await;
         self.make_neutral(now).await;
         let workers = self.workers();
         let lever = self.lever_facts(now);
@@ -451,8 +461,17 @@ impl Governor {
         }
         let acting = self.options.mode == Mode::Act;
         // Before the first look, for that writes the include file, which may carry another guard's throttle.
-        let lock = if acting { crate::switch::take_lock(&client, &self.lock_name()).await } else { Ok(false) };
-        let locked = lock == Ok(true);
+        let lock = if acting {
+            crate::switch::take_lock(&client, &self.lock_name()).await
+        } else {
+            Ok(Lock::AnotherGuard)
+        };
+        if lock == Ok(Lock::Switch) {
+            self.detect_error = Some(SWITCH_AT_WORK.to_owned());
+            self.detect_at = Some(now.plus(LOCK_AGAIN));
+            return;
+        }
+        let locked = lock == Ok(Lock::Ours);
         let found = match levers::detect(&client, &self.options.include_file, locked).await {
             Ok(found) => found,
             Err(error) => {
@@ -495,6 +514,18 @@ impl Governor {
         if let Some(resting) = resting {
             self.place_resting(now, resting, events).await;
         }
+    }
+
+    /// Sees to it that what is armed stays armed, whoever ended it.
+    async fn mend_safety(&mut self, now: Moment) {
+        self.safety.mend_worker(&self.connection).await;
+        let Some(client) = self.client.clone() else { return };
+        if !self.safety.switch_is_missing() || self.mend_at.is_some_and(|at| now.boot_us < at.boot_us) {
+            return;
+        }
+        self.mend_at = Some(now.plus(MEND_AGAIN));
+        let name = self.lock_name();
+        self.safety.mend_switch(&client, &self.connection, &name).await;
     }
 
     /// One lock for each server, whichever state directory or file a guard uses: the key is the same for all guards. Advisory locks

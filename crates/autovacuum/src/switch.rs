@@ -34,27 +34,49 @@ const LOCK_CLASS: i32 = 0x6f78_706b;
 /// What the block says when it has begun to watch.
 const ARMED: &str = "oxpecker: armed";
 
-/// The second key of the advisory lock: one for each include file, so that two clusters' guards never meet.
+/// The second key of the advisory lock: all governors use one name, so that two of them never act on one server.
 fn lock_key(name: &str) -> i32 {
     // FNV-1a (draft-eastlake-fnv): any stable hash will do.
     let hash = name.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
     i32::from_ne_bytes(hash.to_ne_bytes())
 }
 
-/// Takes the guard's lock in its kept session. False where another guard holds it.
+/// Whose the guard's lock is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lock {
+    /// Ours, in the kept session.
+    Ours,
+    /// A dead man's switch has it: a guard's session was lost, most likely our own, and the switch is letting go. It takes about
+    /// a second.
+    Switch,
+    /// Another guard's.
+    AnotherGuard,
+}
+
+/// Takes the guard's lock in its kept session.
 ///
 /// # Errors
 /// In words.
-pub async fn take_lock(client: &Client, name: &str) -> Result<bool, String> {
+pub async fn take_lock(client: &Client, name: &str) -> Result<Lock, String> {
     // A session takes an advisory lock again and again; once is enough for the switch.
     let held = "SELECT 1 FROM pg_catalog.pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() \
          AND classid::int8 = $1 AND objid::int8 = $2 AND objsubid = 2 AND granted";
     let (class, object) = (i64::from(LOCK_CLASS), i64::from(u32::from_ne_bytes(lock_key(name).to_ne_bytes())));
     if !bounded(client.query(held, &[&class, &object])).await?.is_empty() {
-        return Ok(true);
+        return Ok(Lock::Ours);
     }
     let row = bounded(client.query_one("SELECT pg_try_advisory_lock($1, $2)", &[&LOCK_CLASS, &lock_key(name)])).await?;
-    Ok(row.get(0))
+    if row.get(0) {
+        return Ok(Lock::Ours);
+    }
+    // Nobody any more is as good as a switch: it was let go of in between.
+    let holders = "SELECT coalesce(bool_and(coalesce(a.application_name = $3, false)), true) \
+         FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_database d ON d.oid = l.database \
+         LEFT JOIN pg_catalog.pg_stat_activity a USING (pid) \
+         WHERE l.locktype = 'advisory' AND d.datname = current_database() \
+         AND l.classid::int8 = $1 AND l.objid::int8 = $2 AND l.objsubid = 2 AND l.granted";
+    let row = bounded(client.query_one(holders, &[&class, &object, &APPLICATION_NAME])).await?;
+    Ok(if row.get(0) { Lock::Switch } else { Lock::AnotherGuard })
 }
 
 /// Gives the guard's lock back, for a session that lives on without governing. Where the switch still watches it does its harmless
@@ -103,7 +125,15 @@ pub struct Switch {
     name: String,
     armed: bool,
     notices: watch::Receiver<u64>,
-    running: Option<tokio::task::JoinHandle<()>>,
+    running: Option<Running>,
+}
+
+/// A block that was sent.
+struct Running {
+    statement: String,
+    /// The notices that were heard before it was sent.
+    before: u64,
+    task: tokio::task::JoinHandle<()>,
 }
 
 impl std::fmt::Debug for Switch {
@@ -189,20 +219,34 @@ impl Switch {
     /// # Errors
     /// In words.
     pub async fn arm(&mut self, include: Option<PathBuf>, open_first: Option<CostSetting>) -> Result<(), String> {
-        if self.armed {
+        if self.is_armed() {
             return Ok(());
         }
-        let before = *self.notices.borrow();
+        if self.has_ended() {
+            return Err("the dead man's switch ended while it watched; a new one takes its place".to_owned());
+        }
         let statement = block(&self.name, include.as_deref(), open_first);
-        let client = Arc::clone(&self.client);
-        self.running = Some(tokio::spawn(async move {
-            match client.simple_query(&statement).await {
-                Ok(_) => tracing::warn!("the dead man's switch let go: the guard's session lost its lock"),
-                // Disarming cancels the block; anything else matters only to the next arming.
-                Err(error) => tracing::debug!(error = %crate::undo::in_words(&error), "the dead man's switch ended"),
+        self.running.take_if(|running| running.task.is_finished());
+        // One that was too slow to say so in time may still do: a second one would wait behind it for ever.
+        let running = match &mut self.running {
+            Some(running) if running.statement == statement => running,
+            Some(_) => return Err("the dead man's switch in the server is still busy with an earlier order".to_owned()),
+            None => {
+                let (before, client, text) =
+                    (*self.notices.borrow(), Arc::clone(&self.client), statement.clone());
+                let task = tokio::spawn(async move {
+                    match client.simple_query(&text).await {
+                        Ok(_) => tracing::warn!("the dead man's switch let go: the guard's session lost its lock"),
+                        // Disarming cancels the block; anything else matters only to the next arming.
+                        Err(error) => {
+                            tracing::debug!(error = %crate::undo::in_words(&error), "the dead man's switch ended");
+                        }
+                    }
+                });
+                self.running.insert(Running { statement, before, task })
             }
-        }));
-        let mut notices = self.notices.clone();
+        };
+        let (mut notices, before) = (self.notices.clone(), running.before);
         let heard = tokio::time::timeout(ARM_TIMEOUT, notices.wait_for(|n| *n > before)).await;
         if matches!(heard, Ok(Ok(_))) {
             self.armed = true;
@@ -213,7 +257,12 @@ impl Switch {
 
     /// Whether the block watches.
     pub fn is_armed(&self) -> bool {
-        self.armed && self.running.as_ref().is_some_and(|task| !task.is_finished())
+        self.armed && self.running.as_ref().is_some_and(|running| !running.task.is_finished())
+    }
+
+    /// Whether it watched and does no more, or its session is gone: it must be replaced, for its session may hold the lock.
+    pub fn has_ended(&self) -> bool {
+        !self.is_alive() || (self.armed && !self.is_armed())
     }
 
     /// Ends the block. Closing the connection would not: the backend would not notice.
@@ -221,13 +270,13 @@ impl Switch {
     /// # Errors
     /// In words; the block watches on then, and does its harmless work when the guard ends.
     pub async fn disarm(&mut self, guard: &Client) -> Result<(), String> {
-        if self.running.as_ref().is_some_and(|task| !task.is_finished()) {
+        if self.running.as_ref().is_some_and(|running| !running.task.is_finished()) {
             bounded(guard.query("SELECT pg_cancel_backend($1)", &[&self.pid.0])).await?;
         }
-        if let Some(mut task) = self.running.take()
-            && tokio::time::timeout(ARM_TIMEOUT, &mut task).await.is_err()
+        if let Some(mut running) = self.running.take()
+            && tokio::time::timeout(ARM_TIMEOUT, &mut running.task).await.is_err()
         {
-            self.running = Some(task);
+            self.running = Some(running);
             return Err("the dead man's switch did not end in time".to_owned());
         }
         self.armed = false;

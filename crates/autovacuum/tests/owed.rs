@@ -192,3 +192,63 @@ async fn an_undo_that_failed_stays_armed() {
     assert_eq!(autovacuum::record::read(rig.state_dir.path()).unwrap(), None);
     rig.governor.release(rig::now(), ReleaseReason::GuardStopping).await;
 }
+
+/// The backends of dead man's switches that are at work.
+async fn switches(client: &tokio_postgres::Client) -> Vec<i32> {
+    let query = "SELECT pid FROM pg_stat_activity WHERE application_name = $1 AND query LIKE 'DO %' AND state = 'active'";
+    let rows = client.query(query, &[&autovacuum::switch::APPLICATION_NAME]).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// Steps until exactly one switch watches that is not `other`.
+async fn another_switch(rig: &mut Rig, client: &tokio_postgres::Client, other: i32) -> i32 {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let [switch] = switches(client).await[..]
+            && switch != other
+            && rig.governor.status().resting.is_some()
+        {
+            return switch;
+        }
+        assert!(Instant::now() < deadline, "no switch; {:?}", rig.governor.status());
+        rig.step().await;
+    }
+}
+
+/// What armed the switch stays, so must the switch: also after an administrator ended its session, or the guard's.
+#[tokio::test(flavor = "current_thread")]
+async fn a_switch_that_ended_is_replaced() {
+    // 15 with a delay of 0 needs a resting setting, for which the switch is armed without any vacuum.
+    let Some(cluster) = cluster(15, &[("autovacuum_vacuum_cost_delay", "0")]) else { return };
+    let include = cluster.directory().join("throttle.conf");
+    cluster.include_line(&include).unwrap();
+    let url = cluster.url("postgres");
+    let client = connect(&url).await;
+    client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    let mut rig = Rig::new(&url, &include, Mode::Act, Some(this_binary("release_worker_stand_in"))).await;
+    let first = another_switch(&mut rig, &client, 0).await;
+
+    client.query_one("SELECT pg_terminate_backend($1)", &[&first]).await.unwrap();
+    let second = another_switch(&mut rig, &client, first).await;
+    let limitations = rig.governor.status().limitations;
+    assert!(!limitations.iter().any(|l| l.contains("switch")), "{limitations:?}");
+
+    // The guard's session: the switch gets the lock and lets go, which takes it a moment; then all is as before.
+    let own: i32 = rig.client.query_one("SELECT pg_backend_pid()", &[]).await.unwrap().get(0);
+    client.query_one("SELECT pg_terminate_backend($1)", &[&own]).await.unwrap();
+    let lost = Instant::now();
+    while !rig.client.is_closed() {
+        assert!(lost.elapsed() < PATIENCE);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    rig.governor.on_client(None, &url);
+    rig.governor.step(rig::now()).await;
+    rig.client = connect(&url).await;
+    rig.governor.on_client(Some(std::sync::Arc::clone(&rig.client)), &url);
+    another_switch(&mut rig, &client, second).await;
+    println!("governed again {:?} after the session was lost", lost.elapsed());
+    assert!(lost.elapsed() < Duration::from_secs(15), "{:?}", lost.elapsed());
+    assert!(!rig.events.iter().any(|e| matches!(e, EventKind::LeverUnavailable { .. })), "{:?}", rig.events);
+    rig.governor.release(rig::now(), ReleaseReason::GuardStopping).await;
+    assert_eq!(switches(&client).await, Vec::<i32>::new());
+}

@@ -10,12 +10,15 @@ use tokio_postgres::Client;
 
 use crate::{
     release_worker::Orders,
-    switch::Switch,
+    switch::{Lock, Switch, take_lock},
     undo::{Home, UndoPlan},
 };
 
 /// The longest wait for the release worker to take an order.
 const ORDER_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// The longest wait for a new switch while something is held.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// How the release worker is started: a program and its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +40,8 @@ pub(super) struct Safety {
     child_problem: Option<String>,
     /// Why the switch is not there.
     switch_problem: Option<String>,
+    /// What the switch can't do though it is there.
+    switch_unfit: Option<String>,
 }
 
 impl Safety {
@@ -48,9 +53,9 @@ impl Safety {
     /// lock by now.
     pub(super) async fn prepare(&mut self, connection: &str, name: &str, home: &Home) {
         self.spawn();
-        if self.switch.as_ref().is_none_or(|switch| !switch.is_alive()) {
+        if self.switch.as_ref().is_none_or(Switch::has_ended) {
             match Switch::connect(connection, name).await {
-                Ok(switch) => self.switch = Some(switch),
+                Ok(switch) => (self.switch, self.switch_problem) = (Some(switch), None),
                 Err(error) => {
                     self.switch = None;
                     self.switch_problem = Some(error);
@@ -61,7 +66,7 @@ impl Safety {
         if self.armed.is_none()
             && let Some(switch) = &self.switch
         {
-            self.switch_problem = match home {
+            self.switch_unfit = match home {
                 Home::IncludeFile { path } => switch.rehearse(path).await.err(),
                 Home::AlterSystem { .. } => Some(
                     "it can't undo ALTER SYSTEM, which no function may run; it only reloads, which undoes what is not in \
@@ -102,15 +107,7 @@ impl Safety {
     /// Arms both means before the first act. One is enough; with none there is no throttle.
     pub(super) async fn arm(&mut self, plan: &UndoPlan, connection: &str) -> Result<(), String> {
         let worker = self.order(Some(plan), connection).await;
-        let include = match &plan.home {
-            Home::IncludeFile { path } => Some(path.clone()),
-            Home::AlterSystem { .. } => None,
-        };
-        let unfit = include.is_some() && self.switch_problem.is_some();
-        let switch = match &mut self.switch {
-            Some(switch) if !unfit => switch.arm(include, plan.open_first).await,
-            _ => Err(self.switch_problem.clone().unwrap_or_else(|| "no second session".to_owned())),
-        };
+        let switch = self.arm_switch(plan).await;
         if let Err(error) = &switch {
             tracing::warn!(%error, "the dead man's switch is not armed");
         }
@@ -123,6 +120,19 @@ impl Safety {
         Ok(())
     }
 
+    async fn arm_switch(&mut self, plan: &UndoPlan) -> Result<(), String> {
+        let include = include_of(plan);
+        if include.is_some()
+            && let Some(unfit) = &self.switch_unfit
+        {
+            return Err(unfit.clone());
+        }
+        match &mut self.switch {
+            Some(switch) => switch.arm(include, plan.open_first).await,
+            None => Err(self.switch_problem.clone().unwrap_or_else(|| "no second session".to_owned())),
+        }
+    }
+
     /// Tells the release worker of a change (more workers held).
     pub(super) async fn update(&mut self, plan: &UndoPlan, connection: &str) {
         if let Err(error) = self.order(Some(plan), connection).await {
@@ -131,11 +141,42 @@ impl Safety {
         self.armed = Some(plan.clone());
     }
 
-    /// Mends what broke while armed: a killed release worker is started again.
-    pub(super) async fn mend(&mut self, connection: &str) {
+    /// A release worker that was killed while armed is started again.
+    pub(super) async fn mend_worker(&mut self, connection: &str) {
         let dead = self.child.as_mut().is_some_and(|(child, _)| !matches!(child.try_wait(), Ok(None)));
         if dead && let Some(plan) = self.armed.clone() {
             self.update(&plan, connection).await;
+        }
+    }
+
+    /// Whether something is held or resting while the switch, which could let go of it, does not watch.
+    pub(super) fn switch_is_missing(&self) -> bool {
+        let fit = self.armed.as_ref().is_some_and(|plan| include_of(plan).is_none() || self.switch_unfit.is_none());
+        fit && !self.switch.as_ref().is_some_and(Switch::is_armed)
+    }
+
+    /// Replaces a switch that ended while armed: an administrator ended its session, or it let go. The lock is made sure of first, or
+    /// the new one would let go at once.
+    pub(super) async fn mend_switch(&mut self, client: &Client, connection: &str, name: &str) {
+        let Some(plan) = self.armed.clone() else { return };
+        let mended = async {
+            if self.switch.as_ref().is_none_or(Switch::has_ended) {
+                // Closed before the lock is asked for: it may hold it.
+                self.switch = None;
+                match take_lock(client, name).await? {
+                    Lock::Ours => {}
+                    Lock::Switch => return Err("an earlier one is still letting go".to_owned()),
+                    Lock::AnotherGuard => return Err("another guard holds the advisory lock".to_owned()),
+                }
+                let switch = tokio::time::timeout(CONNECT_TIMEOUT, Switch::connect(connection, name)).await;
+                self.switch = Some(switch.map_err(|_| "PostgreSQL took no second session in time".to_owned())??);
+            }
+            self.arm_switch(&plan).await
+        };
+        self.switch_problem = mended.await.err().map(|why| format!("it ended and is not replaced yet: {why}"));
+        match &self.switch_problem {
+            Some(problem) => tracing::warn!(%problem, "the dead man's switch is missing"),
+            None => tracing::info!("the dead man's switch is armed again"),
         }
     }
 
@@ -164,6 +205,11 @@ impl Safety {
             && let Err(error) = self.order(None, connection).await
         {
             tracing::debug!(%error, "the release worker was not disarmed; what it would undo is undone");
+        }
+        if self.switch.as_ref().is_some_and(Switch::has_ended) {
+            // Its session may hold the lock; the next look at the levers opens another.
+            self.switch = None;
+            self.switch_problem = Some("its session ended".to_owned());
         }
         if let Some(switch) = &mut self.switch
             && let Some(client) = client
@@ -196,9 +242,17 @@ impl Safety {
         if let Some(problem) = &self.child_problem {
             list.push(format!("release worker: {problem}"));
         }
-        if let Some(problem) = &self.switch_problem {
+        let missing = self.switch_is_missing().then(|| "it does not watch at present".to_owned());
+        if let Some(problem) = self.switch_problem.clone().or_else(|| self.switch_unfit.clone()).or(missing) {
             list.push(format!("dead man's switch in the server: {problem}"));
         }
         list
+    }
+}
+
+fn include_of(plan: &UndoPlan) -> Option<PathBuf> {
+    match &plan.home {
+        Home::IncludeFile { path } => Some(path.clone()),
+        Home::AlterSystem { .. } => None,
     }
 }
