@@ -20,6 +20,7 @@ pub mod settings;
 mod testing;
 
 pub use decide::{Rules, Subject};
+pub use deliver::check_webhook_url;
 pub use delivery::{Delivery, DeliveryOptions, Started, WorkerCommand};
 pub use route::{Carrier, Route, Secret, Webhook};
 pub use settings::{RuleSettings, SettingsError};

@@ -2,7 +2,8 @@
 //!
 //! It remembers nothing: what it was told and has not acknowledged is told again to its successor. Each route has its own task
 //! and queue, so that one that hangs holds back no other. When its input ends, the guard is gone or stops: alerts that were
-//! never attempted get one chance within [`DRAIN`], then the worker ends.
+//! never attempted get one chance within [`DRAIN`], then the worker ends. Signals that ask it to go don't end it: they come to the
+//! guard's whole control group or terminal, while the guard has its last words still to be delivered.
 
 mod queue;
 mod retry;
@@ -14,10 +15,12 @@ use std::{collections::HashMap, fs, io, time::Duration};
 use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader},
+    signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
     task::JoinSet,
 };
 
+pub use self::webhook::check_webhook_url;
 use self::{
     route_task::{Order, RouteTask},
     webhook::Target,
@@ -66,10 +69,19 @@ pub fn main() -> Result<(), DeliverError> {
     // That this is not allowed somewhere is no reason not to deliver.
     let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let result = runtime.block_on(run(tokio::io::stdin(), tokio::io::stdout()));
+    let result = runtime.block_on(async {
+        let _deaf = turn_deaf()?;
+        run(tokio::io::stdin(), tokio::io::stdout()).await
+    });
     // A read of stdin may still be under way on its helper thread; it must not keep the process.
     runtime.shutdown_background();
     result
+}
+
+/// From here on the process outlives what a service manager or a terminal sends to everybody at once: a handler stays for the
+/// life of the process, and nobody listens to it.
+fn turn_deaf() -> io::Result<[Signal; 3]> {
+    Ok([signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?, signal(SignalKind::hangup())?])
 }
 
 /// Runs the worker on any pair of pipes until `stdin` ends.

@@ -12,7 +12,7 @@ use reqwest::{
 
 use crate::{
     protocol::{WebhookBody, idempotency_key},
-    route::Webhook,
+    route::{Secret, Webhook},
 };
 
 /// How long a connection may take, TLS included.
@@ -26,6 +26,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
 /// How much of an answer is read so that its connection can be used again, in bytes.
 const MAX_ANSWER_BYTES: usize = 64 * 1024;
+
+/// The least pause after a refusal that people have to mend, such as 401 or 404, or that ends with a deploy behind a proxy.
+pub(crate) const REFUSED_PAUSE: Duration = Duration::from_secs(15);
 
 /// Why an attempt failed, without secrets.
 #[derive(Debug, PartialEq, Eq)]
@@ -77,15 +80,32 @@ fn builder() -> reqwest::ClientBuilder {
         .redirect(redirect::Policy::none())
 }
 
+/// Whether a webhook can be posted to at this URL, as far as can be told without asking it. For checks of a configuration; the
+/// message does not show the URL.
+///
+/// # Errors
+/// What is wrong and what to do, for people.
+pub fn check_webhook_url(url: &Secret) -> Result<(), &'static str> {
+    parse_url(url).map(drop)
+}
+
+fn parse_url(url: &Secret) -> Result<Url, &'static str> {
+    let url = Url::parse(url.reveal())
+        .map_err(|_| "its URL is none. Hint: write the whole URL as the receiver gave it, such as https://host/path")?;
+    if matches!(url.scheme(), "http" | "https") && url.has_host() {
+        Ok(url)
+    } else {
+        Err(
+            "its URL is not one of http or https. Hint: write the whole URL as the receiver gave it, such as https://host/path",
+        )
+    }
+}
+
 impl Target {
     /// # Errors
     /// Where the route can't work, without its secrets.
     pub(crate) fn new(client: Client, webhook: &Webhook) -> Result<Self, String> {
-        let hint = "Hint: write the whole URL as the receiver gave it, such as https://host/path";
-        let url = Url::parse(webhook.url.reveal()).map_err(|error| format!("its URL is none: {error}. {hint}"))?;
-        if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
-            return Err(format!("its URL is not one of http or https. {hint}"));
-        }
+        let url = parse_url(&webhook.url)?;
         let mut headers = HeaderMap::new();
         for (name, value) in &webhook.headers {
             let parsed = HeaderName::from_bytes(name.as_bytes()).ok().zip(HeaderValue::from_str(value).ok());
@@ -207,14 +227,20 @@ fn judge(status: StatusCode, retry_after: Option<Duration>) -> Result<(), Failur
     let hint = match status.as_u16() {
         300..=399 => "it redirects: configure the URL that it redirects to",
         401 | 403 | 407 => "it does not accept our token or URL: renew it",
-        404 | 410 => "nothing is there: the webhook was removed or its URL is wrong",
+        404 | 410 => {
+            "nothing is there: the webhook was removed or its URL is wrong, or its server is just being replaced"
+        }
         400 | 415 | 422 => {
             "it does not understand our JSON: it needs a receiver for oxpecker's schema, or another kind of route"
         }
         413 => "it takes no message of this size",
         _ => "see the receiver's log",
     };
-    Err(Failure { error: format!("status {status}. Hint: {hint}"), permanent: true, retry_after: None })
+    // These are about the message itself. All else may be a proxy's answer while its service is being replaced, or be mended by
+    // somebody who reads our log: an alert must not be lost to that.
+    let permanent = matches!(status.as_u16(), 400 | 413 | 415 | 422);
+    let retry_after = (!permanent).then(|| retry_after.unwrap_or_default().max(REFUSED_PAUSE));
+    Err(Failure { error: format!("status {status}. Hint: {hint}"), permanent, retry_after })
 }
 
 #[cfg(test)]
@@ -222,29 +248,38 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::route::Secret;
 
     #[test]
     fn statuses_mean_what_they_should() {
-        for (status, outcome) in [
-            (200, None),
-            (204, None),
-            (301, Some(true)),
-            (400, Some(true)),
-            (401, Some(true)),
-            (404, Some(true)),
-            (408, Some(false)),
-            (429, Some(false)),
-            (500, Some(false)),
-            (503, Some(false)),
+        let asked = Duration::from_secs(3);
+        for (status, permanent, pause) in [
+            (200, None, None),
+            (204, None, None),
+            (301, Some(false), Some(REFUSED_PAUSE)),
+            (400, Some(true), None),
+            (401, Some(false), Some(REFUSED_PAUSE)),
+            (403, Some(false), Some(REFUSED_PAUSE)),
+            (404, Some(false), Some(REFUSED_PAUSE)),
+            (408, Some(false), Some(asked)),
+            (410, Some(false), Some(REFUSED_PAUSE)),
+            (413, Some(true), None),
+            (415, Some(true), None),
+            (422, Some(true), None),
+            (429, Some(false), Some(asked)),
+            (500, Some(false), Some(asked)),
+            (503, Some(false), Some(asked)),
         ] {
-            let judged = judge(StatusCode::from_u16(status).unwrap(), Some(Duration::from_secs(3)));
-            assert_eq!(judged.as_ref().err().map(|f| f.permanent), outcome, "{status}");
+            let judged = judge(StatusCode::from_u16(status).unwrap(), Some(asked));
+            assert_eq!(judged.as_ref().err().map(|failure| failure.permanent), permanent, "{status}");
             if let Err(failure) = judged {
-                assert_eq!(failure.retry_after.is_some(), !failure.permanent);
-                assert_eq!(failure.error.contains("Hint: "), failure.permanent);
+                assert_eq!(failure.retry_after, pause, "{status}");
+                // What passes by itself needs no hint.
+                assert_eq!(failure.error.contains("Hint: "), pause != Some(asked), "{status}");
             }
         }
+        let long = REFUSED_PAUSE * 2;
+        let refused = judge(StatusCode::NOT_FOUND, Some(long)).unwrap_err();
+        assert_eq!(refused.retry_after, Some(long), "a receiver that asks for more gets more");
     }
 
     #[test]
@@ -259,6 +294,29 @@ mod tests {
             ("-1", None),
         ] {
             assert_eq!(parse_retry_after(text, now).map(|d| d.as_secs()), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn urls_are_checked_without_being_shown() {
+        for (url, good) in [
+            ("https://hooks.example/T0/s3cr3t", true),
+            ("http://127.0.0.1:9/s3cr3t", true),
+            ("http://[::1]/s3cr3t?k=1", true),
+            ("", false),
+            ("s3cr3t", false),
+            ("hooks.example/s3cr3t", false),
+            ("hooks.example:443/s3cr3t", false),
+            ("ftp://hooks.example/s3cr3t", false),
+            ("file:///s3cr3t", false),
+            ("https://", false),
+            ("https://s3cr3t:port/", false),
+        ] {
+            let checked = check_webhook_url(&Secret::new(url));
+            assert_eq!(checked.is_ok(), good, "{url}");
+            if let Err(error) = checked {
+                assert!(error.contains("Hint: ") && !error.contains("s3cr3t"), "{error}");
+            }
         }
     }
 

@@ -188,19 +188,35 @@ async fn a_hanging_route_holds_back_no_other() {
 
 #[tokio::test]
 async fn what_can_never_work_is_given_up_with_a_hint() {
-    let server = answering(ResponseTemplate::new(404)).await;
+    let server = answering(ResponseTemplate::new(422)).await;
     let place = Place::new();
     let mut started = start(&place.outbox(), vec![route("ops", &server.uri())], place.worker());
     started.delivery.submit(alert("k", AlertState::Firing));
     match outcome(&mut started.outcomes).await {
         EventKind::AlertFailed { attempt: 1, error, gave_up: true, .. } => {
-            assert!(error.contains("404") && error.contains("Hint: "));
+            assert!(error.contains("422") && error.contains("Hint: "));
         }
         other => panic!("{other:?}"),
     }
     started.delivery.shutdown().await;
     assert_eq!(posts(&server).await.len(), 1);
     assert!(place.undelivered().is_empty());
+}
+
+#[tokio::test]
+async fn a_refusal_that_a_deploy_may_explain_loses_nothing() {
+    let server = answering(ResponseTemplate::new(404)).await;
+    let place = Place::new();
+    let mut started = start(&place.outbox(), vec![route("ops", &server.uri())], place.worker());
+    started.delivery.submit(alert("k", AlertState::Firing));
+    match outcome(&mut started.outcomes).await {
+        EventKind::AlertFailed { attempt: 1, error, gave_up: false, .. } => {
+            assert!(error.contains("404") && error.contains("Hint: "));
+        }
+        other => panic!("{other:?}"),
+    }
+    started.delivery.shutdown().await;
+    assert_eq!(place.undelivered().len(), 1, "the next guard goes on with it");
 }
 
 #[tokio::test]
@@ -469,6 +485,26 @@ async fn without_root_certificates_plain_routes_work_and_tls_routes_say_why() {
             other => panic!("{other:?}"),
         }
     }
+}
+
+#[tokio::test]
+async fn signals_to_everybody_do_not_end_the_worker_and_the_end_of_its_input_does() {
+    let server = answering(ResponseTemplate::new(200)).await;
+    let place = Place::new();
+    let mut started = start(&place.outbox(), vec![route("ops", &server.uri())], place.worker());
+    started.delivery.submit(alert("a", AlertState::Firing));
+    delivered(&mut started.outcomes).await;
+    let worker = place.pids()[0];
+    for signal in [Signal::TERM, Signal::INT, Signal::HUP] {
+        kill_process(Pid::from_raw(worker).unwrap(), signal).unwrap();
+    }
+    started.delivery.submit(alert("b", AlertState::Firing));
+    assert_eq!(delivered(&mut started.outcomes).await.0, "b");
+    assert_eq!(place.pids(), [worker], "the same worker");
+    let asked = Instant::now();
+    started.delivery.shutdown().await;
+    until("the worker ends with its input", || !runs(worker)).await;
+    assert!(asked.elapsed() < alerting::deliver::DRAIN, "{:?}", asked.elapsed());
 }
 
 #[tokio::test]
