@@ -29,8 +29,9 @@ const DRILLS: [(&str, &str); 1] = [(
 const COLUMNS: u16 = 100;
 
 const STORY: &str = "\
-One small server, one PostgreSQL, three services that need it, and users who do not wait. Then autovacuum wakes up.
-First as it was; then the same storm again, with oxpecker riding along. Everything below is measured in this run.
+One small server, one PostgreSQL, three services that need it, and users who do
+not wait. Then autovacuum wakes up. First as it was; then the same storm again,
+with oxpecker riding along. Everything below is measured in this run.
 ";
 
 /// `oxpecker demo`: the drill with the story around it.
