@@ -206,10 +206,10 @@ WHERE w.dead > 0 ORDER BY w.dead DESC"
     )
 }
 
-/// The databases with the oldest transaction ids.
+/// The databases that are nearest to a wraparound, of transaction ids or of multixacts: both end at the same age.
 pub fn ages() -> String {
     format!(
         "SELECT datname::text AS database, age(datfrozenxid)::int8 AS xid_age, mxid_age(datminmxid)::int8 AS multixact_age \
-         FROM pg_database ORDER BY age(datfrozenxid) DESC LIMIT {MAX_DATABASES}"
+         FROM pg_database ORDER BY greatest(age(datfrozenxid), mxid_age(datminmxid)) DESC LIMIT {MAX_DATABASES}"
     )
 }
