@@ -1,6 +1,6 @@
 //! The observer's loop: connect, read at a bounded cost, say when the server stops and starts serving us, connect again.
 
-use std::{collections::BTreeSet, future::Future, path::PathBuf, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, fmt, future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 use model::{
     EventKind, Moment, Observation, PgVersion, Reading,
@@ -42,7 +42,7 @@ const UNSUPPORTED_WAIT: Duration = Duration::from_secs(60);
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// What to observe.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct PgOptions {
     /// Where the server is: a URL or `key=value` words, as libpq takes them.
     pub url: String,
@@ -56,6 +56,18 @@ pub struct PgOptions {
     pub wal_interval: Duration,
     /// How often ages and dead tuples are read.
     pub tables_interval: Duration,
+}
+
+impl fmt::Debug for PgOptions {
+    /// Without the URL, which may hold a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PgOptions")
+            .field("proc_root", &self.proc_root)
+            .field("activity_interval", &self.activity_interval)
+            .field("wal_interval", &self.wal_interval)
+            .field("tables_interval", &self.tables_interval)
+            .finish_non_exhaustive()
+    }
 }
 
 impl PgOptions {
@@ -469,6 +481,15 @@ fn following(due: Instant, wait: Duration) -> Instant {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn passwords_are_not_shown() {
+        for url in ["postgresql://app:s3cr3t@127.0.0.1:1/x", "host=/run/postgresql user=app password=s3cr3t"] {
+            let options = PgOptions::new(url);
+            let shown = format!("{options:?} {:#?}", PgObserver::new(options.clone()).unwrap());
+            assert!(shown.contains("activity_interval") && !shown.contains("s3cr3t"), "{shown}");
+        }
+    }
 
     #[test]
     fn connection_strings_are_checked_before_anything_is_tried() {
