@@ -13,6 +13,7 @@ mod pace;
 mod row;
 mod session;
 mod sql;
+mod state_file;
 mod tables;
 mod vacuums;
 mod wal;

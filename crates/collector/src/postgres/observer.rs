@@ -21,6 +21,7 @@ use super::{
     locks::Queue,
     pace::{Backoff, Pace},
     session::{Link, Session},
+    state_file::StateFile,
     tables,
     vacuums::Vacuums,
     wal::{self, Position},
@@ -124,6 +125,7 @@ pub struct PgObserver {
     config: Config,
     options: PgOptions,
     table: ProcessTable,
+    state: StateFile,
     session: watch::Sender<Option<Arc<Session>>>,
     said: Option<Said>,
     vacuums: Vacuums,
@@ -152,6 +154,7 @@ impl PgObserver {
         Ok(Self {
             config,
             table: ProcessTable::new(&options.proc_root),
+            state: StateFile::default(),
             options,
             session: watch::Sender::new(None),
             said: None,
@@ -194,7 +197,7 @@ impl PgObserver {
     async fn serve(&mut self, observations: &mpsc::Sender<Observation>, backoff: &mut Backoff) -> End {
         let begin = Instant::now();
         let attempt = tokio::select! {
-            attempt = timeout(CONNECT_TIMEOUT, Link::open(&self.config, &mut self.table)) => attempt,
+            attempt = timeout(CONNECT_TIMEOUT, Link::open(&self.config, &mut self.table, &mut self.state)) => attempt,
             () = observations.closed() => return End::ReceiverGone,
         };
         let mut link = match attempt {
@@ -249,7 +252,7 @@ impl PgObserver {
             }
             let now = Instant::now();
             if now >= activity_due {
-                if link.is_stopping().await {
+                if self.state.is_stopping().await {
                     let detail = "the server is stopping; a smart shutdown waits for its clients, so we leave";
                     return Err(End::Failed(Failure::new(DownReason::ShuttingDown, detail)));
                 }

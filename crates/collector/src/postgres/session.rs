@@ -7,14 +7,11 @@ use model::{DatabaseName, PgVersion, Pid, ProcessId, event::DownReason, version:
 use tokio::sync::oneshot;
 use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, Statement};
 
-use super::{STATEMENT_TIMEOUT, failure::Failure, row::Columns, sql};
+use super::{STATEMENT_TIMEOUT, failure::Failure, row::Columns, sql, state_file::StateFile};
 use crate::{clock, host::ProcessTable};
 
 /// Two processes are one when their ages differ by no more: ages are known to 10 ms, but travel over a busy host.
 const SAME_AGE: Duration = Duration::from_secs(2);
-
-/// How long reading the postmaster's state may take.
-const STATE_FILE_TIMEOUT: Duration = Duration::from_millis(200);
 
 /// What we are connected to.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,13 +67,11 @@ pub struct Link {
     pub ended: oneshot::Receiver<Failure>,
     /// Statements that opening it took.
     pub statements: u64,
-    /// Where the postmaster writes its state; `None` where we can't read it.
-    state_file: Option<PathBuf>,
 }
 
 impl Link {
     /// Connects, makes the session harmless and finds out where it is. Must run within a tokio runtime; the caller bounds the time.
-    pub async fn open(config: &Config, table: &mut ProcessTable) -> Result<Self, Failure> {
+    pub async fn open(config: &Config, table: &mut ProcessTable, state: &mut StateFile) -> Result<Self, Failure> {
         let (client, connection) = config.connect(NoTls).await.map_err(|error| Failure::of(&error))?;
         let (end, ended) = oneshot::channel();
         tokio::spawn(async move {
@@ -99,11 +94,11 @@ impl Link {
         let failed = |error: tokio_postgres::Error| Failure::of(&error);
         client.batch_execute(&sql::session_settings(version, STATEMENT_TIMEOUT)).await.map_err(failed)?;
         let row = client.query_one(sql::SERVER_INFO, &[]).await.map_err(failed)?;
-        let (info, backend_pid) = server_info(version, Columns(&row), table).map_err(failed)?;
+        let (mut info, backend_pid) = server_info(version, Columns(&row), table).map_err(failed)?;
         // Without its processes a path is one of another host.
-        let state_file = info.postmaster.and(info.data_directory.as_ref()).map(|dir| dir.join("postmaster.pid"));
+        let data_directory = info.postmaster.and(info.data_directory.clone());
+        info.limitations.extend(state.follow(data_directory).await);
         Ok(Self {
-            state_file,
             activity: client.prepare(&sql::activity(version)).await.map_err(failed)?,
             lock_waits: client.prepare(&sql::lock_waits(version)).await.map_err(failed)?,
             wal: client.prepare(&sql::wal(version)).await.map_err(failed)?,
@@ -114,21 +109,6 @@ impl Link {
             ended,
             statements: 3,
         })
-    }
-
-    /// Whether the postmaster is stopping. A smart shutdown waits until its clients leave, so we must, and only its state file
-    /// (`postmaster.pid`, eighth line, 10+; src/include/utils/pidfile.h) tells sessions that are open. The file lies on the
-    /// database's disk, which may hang: it is read elsewhere, for a moment, and no more after it once took too long.
-    pub async fn is_stopping(&mut self) -> bool {
-        let Some(file) = self.state_file.clone() else { return false };
-        let read = tokio::task::spawn_blocking(move || std::fs::read_to_string(file));
-        match tokio::time::timeout(STATE_FILE_TIMEOUT, read).await {
-            Ok(Ok(Ok(text))) => text.lines().nth(7).is_some_and(|state| state.trim() == "stopping"),
-            _ => {
-                self.state_file = None;
-                false
-            }
-        }
     }
 
     pub fn client(&self) -> &Client {
