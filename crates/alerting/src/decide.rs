@@ -24,7 +24,7 @@ mod wraparound;
 
 use std::time::Duration;
 
-use model::{Alert, AlertKey, AlertState, Moment, Observation, RuleId, Severity};
+use model::{Alert, AlertKey, AlertState, Moment, Observation, RuleId, Severity, alert::label};
 
 pub use self::rule::Subject;
 use self::{
@@ -87,7 +87,7 @@ impl Rules {
     pub fn resume(&mut self, open: Vec<Alert>, now: Moment) -> Vec<Alert> {
         let mut orphans = Vec::new();
         for firing in open {
-            let ours = firing.labels.get("cluster") == Some(&self.subject.cluster);
+            let ours = firing.labels.get(label::CLUSTER) == Some(&self.subject.cluster);
             let slot =
                 self.slots.iter_mut().find(|slot| ours && slot.rule.id() == firing.rule.0 && slot.open.is_none());
             if let Some(slot) = slot {
@@ -132,7 +132,7 @@ impl Slot {
     fn begin(&mut self, subject: &Subject, since: Moment, decided: Moment, severity: Severity) -> Alert {
         let Facts { summary, details, mut labels, next_steps } = self.rule.facts(subject, severity);
         let rule = self.rule.id();
-        labels.insert("cluster".into(), subject.cluster.clone());
+        labels.insert(label::CLUSTER.into(), subject.cluster.clone());
         labels.insert("host".into(), subject.host.clone());
         labels.insert("rule".into(), rule.into());
         self.newest_us = if since.boot_us == self.newest_us { since.boot_us + 1 } else { since.boot_us };

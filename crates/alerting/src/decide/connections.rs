@@ -83,7 +83,7 @@ fn facts_of(connections: &Connections) -> Vec<String> {
 
 impl Rule for ConnectionsNearLimit {
     fn id(&self) -> &'static str {
-        "connections-near-limit"
+        model::alert::rule::CONNECTIONS_NEAR_LIMIT
     }
 
     fn title(&self, subject: &Subject) -> String {

@@ -111,7 +111,7 @@ impl CpuSaturated {
 
 impl Rule for CpuSaturated {
     fn id(&self) -> &'static str {
-        "cpu-saturated"
+        model::alert::rule::CPU_SATURATED
     }
 
     fn title(&self, subject: &Subject) -> String {

@@ -115,7 +115,7 @@ fn facts_of(host: &HostReading) -> Vec<String> {
 
 impl Rule for MemoryLow {
     fn id(&self) -> &'static str {
-        "memory-low"
+        model::alert::rule::MEMORY_LOW
     }
 
     fn title(&self, subject: &Subject) -> String {

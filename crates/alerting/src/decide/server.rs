@@ -105,7 +105,7 @@ fn first_steps(reason: DownReason) -> Vec<String> {
 
 impl Rule for PostgresDown {
     fn id(&self) -> &'static str {
-        "postgres-down"
+        model::alert::rule::POSTGRES_DOWN
     }
 
     fn title(&self, subject: &Subject) -> String {

@@ -11,6 +11,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use model::{
     Cores, Moment, Observation, Pid, ProcessId, Reading, Severity, Share,
+    alert::{label, rule},
     reading::{ActivityReading, HostReading, ProcessRole, VacuumKind, VacuumReading},
 };
 
@@ -198,7 +199,7 @@ impl VacuumStarvesHost {
 
 impl Rule for VacuumStarvesHost {
     fn id(&self) -> &'static str {
-        "vacuum-starves-host"
+        rule::VACUUM_STARVES_HOST
     }
 
     fn title(&self, subject: &Subject) -> String {
@@ -242,10 +243,10 @@ impl Rule for VacuumStarvesHost {
         let workers = self.workers(host);
         let Some(worst) = workers.first() else { return Facts::default() };
         let cpus = f64::from(host.cpu_for_database().0);
-        let mut labels: BTreeMap<String, String> = [("pid".to_owned(), worst.process.pid.to_string())].into();
+        let mut labels: BTreeMap<String, String> = [(label::PID.to_owned(), worst.process.pid.to_string())].into();
         if let Some(seen) = &worst.seen {
-            labels.insert("database".into(), seen.database.to_string());
-            labels.extend(seen.table.as_ref().map(|table| ("table".to_owned(), table.to_string())));
+            labels.insert(label::DATABASE.into(), seen.database.to_string());
+            labels.extend(seen.table.as_ref().map(|table| (label::TABLE.to_owned(), table.to_string())));
         }
         let others = match workers.iter().skip(1).filter(|w| w.cpu.0 > 0.0).count() {
             0 => String::new(),

@@ -97,7 +97,7 @@ impl Rule for WraparoundNear {
                 millions(oldest)
             ),
             details: vec![fact(oldest)],
-            labels: [("database".to_owned(), oldest.database.to_string())].into(),
+            labels: [(model::alert::label::DATABASE.to_owned(), oldest.database.to_string())].into(),
             next_steps: steps(&[
                 "find what holds the horizon back: old transactions, prepared transactions, replication slots",
                 "see whether its anti-wraparound vacuums run and advance: `oxpecker vacuum status`; never cancel them",
