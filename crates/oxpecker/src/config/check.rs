@@ -1,15 +1,13 @@
 //! What the shape of the configuration can't say: values that contradict one another, files that can't be read, secrets in the
 //! wrong place.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fs,
-    path::Path,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::{Config, Route, Service};
+use alerting::Secret;
+
+use super::{Config, Service};
 
 /// Something that is wrong with the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -60,16 +58,12 @@ pub fn check(config: &Config) -> Vec<Problem> {
         }
     }
     bounds(config, &mut problem);
-    for (place, path) in secret_files(config) {
-        if let Err(error) = fs::read_to_string(path).map(|t| t.trim().is_empty()).and_then(|empty| {
-            if empty { Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "it is empty")) } else { Ok(()) }
-        }) {
-            problem(
-                place,
-                format!("can't use {}: {error}", path.display()),
-                "the guard's user must be able to read it",
-            );
-        }
+    if let Some(path) = &config.postgres.password_file
+        && let Err(error) = Secret::from_file(path)
+    {
+        let error = error.to_string();
+        let (what, hint) = error.split_once(". Hint: ").unwrap_or((&error, "the guard's user must be able to read it"));
+        problem("postgres.password_file".into(), what.to_owned(), hint);
     }
     let mut names: BTreeSet<&str> = BTreeSet::from([config.postgres.name.as_str()]);
     for service in &config.service {
@@ -124,7 +118,11 @@ pub fn check(config: &Config) -> Vec<Problem> {
                 "each route needs its own name",
             );
         }
-        webhook(route, &mut problem);
+        if let Err(error) = route.webhook.resolve() {
+            let (what, hint) =
+                error.split_once(". Hint: ").unwrap_or((&error, "the guard's user must be able to read it"));
+            problem(format!("alert.route {:?}.webhook", route.name), what.to_owned(), hint);
+        }
     }
     found
 }
@@ -184,32 +182,6 @@ const URL_HINT: &str = "write it as libpq does, such as postgresql:///postgres?h
 fn is_name(name: &str) -> bool {
     let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     !name.is_empty() && name.len() <= 63 && !name.starts_with('.') && name.chars().all(known)
-}
-
-fn secret_files(config: &Config) -> impl Iterator<Item = (String, &Path)> {
-    let password = config.postgres.password_file.as_deref().map(|p| ("postgres.password_file".to_owned(), p));
-    let routes = config.alert.route.iter().flat_map(|route| {
-        let place = |key: &str| format!("alert.route {:?}.webhook.{key}", route.name);
-        [
-            route.webhook.url_file.as_deref().map(|p| (place("url_file"), p)),
-            route.webhook.bearer_file.as_deref().map(|p| (place("bearer_file"), p)),
-        ]
-    });
-    password.into_iter().chain(routes.flatten())
-}
-
-fn webhook(route: &Route, problem: &mut impl FnMut(String, String, &str)) {
-    let place = format!("alert.route {:?}.webhook", route.name);
-    match (&route.webhook.url_file, &route.webhook.url_env) {
-        (Some(_), None) => {}
-        (None, Some(name)) if std::env::var(name).is_ok_and(|v| !v.is_empty()) => {}
-        (None, Some(name)) => problem(place, format!("the environment has no {name}"), "set it, or use url_file"),
-        _ => problem(
-            place,
-            "needs exactly one of url_file and url_env".into(),
-            "a webhook's URL is a secret and never stands here",
-        ),
-    }
 }
 
 /// A cycle of needs, if there is one, first and last the same.
@@ -274,7 +246,7 @@ mod tests {
             ("[autovacuum]\nmax_hold = \"0s\"", "autovacuum.max_hold: zero"),
             ("[journal]\nmax_size = \"1 MiB\"", "journal.max_size"),
             ("[postgres]\nurl = \"mysql://h\"", "postgres.url: not a connection string"),
-            ("[postgres]\npassword_file = \"/no/such\"", "postgres.password_file: can't use /no/such"),
+            ("[postgres]\npassword_file = \"/no/such\"", "postgres.password_file: cannot read the secret in /no/such"),
             ("[[service]]\nname = \"a\"\nhealth = {}", "needs exactly one of http and tcp"),
             ("[[service]]\nname = \"a\"\nhealth = { http = \"https://x\" }", "https"),
             ("[[service]]\nname = \"a\"\nhealth = { tcp = \"x\" }", "'x'"),
@@ -284,7 +256,7 @@ mod tests {
             ("[[alert.route]]\nname = \"r\"\nwebhook = {}", "needs exactly one of url_file and url_env"),
             (
                 "[[alert.route]]\nname = \"r\"\nwebhook = { url_env = \"OXPECKER_TEST_NONE\" }",
-                "has no OXPECKER_TEST_NONE",
+                "no variable OXPECKER_TEST_NONE",
             ),
         ] {
             let found = problems(text);

@@ -10,6 +10,7 @@ mod values;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
+use alerting::Secret;
 use collector::services::Check;
 use model::{Mode, Severity};
 use serde::{Deserialize, Serialize};
@@ -238,6 +239,26 @@ impl Health {
                     .to_owned())
             }
         }
+    }
+}
+
+impl Webhook {
+    /// What is needed to post: the URL, and the bearer token where one is declared.
+    ///
+    /// # Errors
+    /// In words, without the secret, where one can't be had or the URL is none.
+    pub fn resolve(&self) -> Result<alerting::Webhook, String> {
+        let url = match (&self.url_file, &self.url_env) {
+            (Some(path), None) => Secret::from_file(path).map_err(|e| e.to_string())?,
+            (None, Some(name)) => Secret::from_env(name).map_err(|e| e.to_string())?,
+            _ => return Err(
+                "needs exactly one of url_file and url_env. Hint: a webhook's URL is a secret and never stands here"
+                    .to_owned(),
+            ),
+        };
+        alerting::check_webhook_url(&url)?;
+        let bearer = self.bearer_file.as_deref().map(Secret::from_file).transpose().map_err(|e| e.to_string())?;
+        Ok(alerting::Webhook { url, bearer, headers: self.headers.clone() })
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use alerting::{Carrier, Delivery, DeliveryOptions, Route, Rules, Secret, Started, Subject, Webhook, WorkerCommand};
+use alerting::{Carrier, Delivery, DeliveryOptions, Route, Rules, Started, Subject, WorkerCommand};
 use autovacuum::{Governor, GovernorOptions, ReleaseCommand};
 use collector::{
     clock,
@@ -314,26 +314,12 @@ async fn record_rest(journal: &Journal, events: &mut mpsc::Receiver<(Moment, Eve
 }
 
 fn routes(config: &Config) -> Result<Vec<Route>, Failure> {
-    let mut routes = Vec::new();
-    for route in &config.alert.route {
-        let url = match (&route.webhook.url_file, &route.webhook.url_env) {
-            (Some(path), _) => Secret::from_file(path),
-            (None, Some(name)) => Secret::from_env(name),
-            (None, None) => return Err(Failure::usage(anyhow::anyhow!("alert.route {:?} has no URL", route.name))),
-        };
-        let bearer = route.webhook.bearer_file.as_deref().map(Secret::from_file).transpose();
-        let webhook = Webhook {
-            url: url.map_err(Failure::usage)?,
-            bearer: bearer.map_err(Failure::usage)?,
-            headers: route.webhook.headers.clone(),
-        };
-        routes.push(Route {
-            name: route.name.clone(),
-            min_severity: route.min_severity,
-            carrier: Carrier::Webhook(webhook),
-        });
-    }
-    Ok(routes)
+    let route = |route: &crate::config::Route| {
+        let place = || format!("alert.route {:?}", route.name);
+        let webhook = route.webhook.resolve().map_err(|e| Failure::usage(anyhow::anyhow!(e).context(place())))?;
+        Ok(Route { name: route.name.clone(), min_severity: route.min_severity, carrier: Carrier::Webhook(webhook) })
+    };
+    config.alert.route.iter().map(route).collect()
 }
 
 fn probes(config: &Config) -> Result<Vec<ServiceProbe>, Failure> {
