@@ -121,7 +121,13 @@ pub struct Decision {
     pub act: Act,
     /// What was verified, once for each hold.
     pub verified: Option<Verified>,
+    /// Why no hold begins though the pressure calls for one.
+    pub withheld: Option<&'static str>,
 }
+
+/// Without ages nobody knows how near wraparound is, and slowing vacuum down would be the wrong thing to do there.
+pub const AGES_UNKNOWN: &str = "how old the databases' transaction ids are is not known, or not of late: no vacuum is held \
+     before that is read (hint: the role must be able to read pg_database)";
 
 /// What the controller remembers between decisions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -190,41 +196,51 @@ impl State {
 pub fn decide(facts: &Facts<'_>, state: &State, limits: &Limits) -> (State, Decision) {
     let mut next = state.clone();
     let picture = Picture::of(facts, &mut next, limits);
+    let mut withheld = None;
     let (act, verified) = match (state.hold.clone(), picture) {
         (Some(hold), picture) => hold::decide(facts, &mut next, hold, picture.as_ref(), limits),
-        (None, Some(picture)) => (watch(facts, &mut next, &picture, limits), None),
+        (None, Some(picture)) => match watch(facts, &mut next, &picture, limits) {
+            Ok(act) => (act, None),
+            Err(why) => {
+                withheld = Some(why);
+                (Act::Nothing, None)
+            }
+        },
         (None, None) => {
             next.pressed_since = None;
             (Act::Nothing, None)
         }
     };
-    (next, Decision { act, verified })
+    (next, Decision { act, verified, withheld })
 }
 
-/// Without a hold: is it time for one?
-fn watch(facts: &Facts<'_>, next: &mut State, picture: &Picture, limits: &Limits) -> Act {
+/// Without a hold: is it time for one? `Err` says why there is none though it is.
+fn watch(facts: &Facts<'_>, next: &mut State, picture: &Picture, limits: &Limits) -> Result<Act, &'static str> {
     if !picture.pressing(limits) {
         next.pressed_since = None;
         if next.proposed.is_some_and(|seen| facts.now.since(seen) >= limits.unhelped_for) {
             next.proposed = None;
         }
-        return Act::Nothing;
+        return Ok(Act::Nothing);
     }
     let since = *next.pressed_since.get_or_insert(picture.window_start);
     if let Some(seen) = &mut next.proposed {
         *seen = facts.now;
-        return Act::Nothing;
+        return Ok(Act::Nothing);
     }
     let confirm = if picture.strong { limits.confirm_strong } else { limits.confirm_weak };
     if facts.now.since(since) < confirm || next.cooldown_until.is_some_and(|until| facts.now.boot_us < until.boot_us) {
-        return Act::Nothing;
+        return Ok(Act::Nothing);
     }
     if oldest(facts).is_some_and(|(_, age)| age >= limits.wraparound_age) {
-        return Act::Nothing;
+        return Ok(Act::Nothing);
     }
     let workers = choose::workers(facts, picture, next.spare_one, limits);
     if workers.is_empty() {
-        return Act::Nothing;
+        return Ok(Act::Nothing);
+    }
+    if !ages_known(facts, limits) {
+        return Err(AGES_UNKNOWN);
     }
     let pace = choose::lowest_pace(facts, limits).max(limits.first_pace);
     let setting = choose::setting(facts, pace);
@@ -249,7 +265,12 @@ fn watch(facts: &Facts<'_>, next: &mut State, picture: &Picture, limits: &Limits
     } else {
         next.proposed = Some(facts.now);
     }
-    Act::Engage { workers, setting, reason }
+    Ok(Act::Engage { workers, setting, reason })
+}
+
+/// Whether there is a reading of ages that is new enough to act on.
+fn ages_known(facts: &Facts<'_>, limits: &Limits) -> bool {
+    facts.tables.is_some_and(|tables| !tables.ages.is_empty() && facts.now.since(tables.at) < limits.ages_lost)
 }
 
 /// The database with the oldest transaction or multixact ids.

@@ -39,6 +39,8 @@ const DETECT_AGAIN: Duration = Duration::from_secs(10);
 const LOCK_AGAIN: Duration = Duration::from_secs(1);
 /// How often a switch that ended while it was armed is replaced: it takes a connection, and each try may take seconds.
 const MEND_AGAIN: Duration = Duration::from_secs(10);
+/// How long a hold must be withheld before that is told by an event: the first ages come a second or so after connecting.
+const TELL_WITHHELD: Duration = Duration::from_secs(15);
 /// How often a left-behind throttle is tried again.
 const UNDO_AGAIN: Duration = Duration::from_secs(5);
 
@@ -138,6 +140,8 @@ pub struct Governor {
     known_workers: Vec<ProcessId>,
     newcomer: bool,
     mend_at: Option<Moment>,
+    /// Why no hold begins though one is called for.
+    withheld: Option<&'static str>,
     last_refusal: Option<String>,
 }
 
@@ -181,6 +185,7 @@ impl Governor {
             known_workers: Vec::new(),
             newcomer: false,
             mend_at: None,
+            withheld: None,
             last_refusal: None,
         }
     }
@@ -242,6 +247,13 @@ impl Governor {
         let (next, decision) = controller::decide(&facts, &self.state, &self.options.limits);
         let may_act = facts.may_act;
         self.state = next;
+        self.withheld = decision.withheld;
+        let pressed = self.state.pressed_since.map_or(Duration::ZERO, |since| now.since(since));
+        if let Some(why) = decision.withheld
+            && pressed >= TELL_WITHHELD
+        {
+            self.refuse(None, why.to_owned(), &mut events);
+        }
         if let Some(v) = decision.verified {
             events.push(EventKind::ThrottleVerified {
                 cpu_before: v.cpu_before,
@@ -311,6 +323,7 @@ impl Governor {
         let hold = self.engaged.as_ref().and(self.state.hold.as_ref());
         let mut limitations = self.availability.as_ref().map_or_else(Vec::new, |a| a.server.limitations.clone());
         limitations.extend(self.left_behind.clone());
+        limitations.extend(self.withheld.map(str::to_owned));
         limitations.extend(self.detect_error.clone());
         if self.options.mode == Mode::Act {
             limitations.extend(self.safety.limitations());

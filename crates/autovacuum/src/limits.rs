@@ -33,6 +33,9 @@ pub struct Limits {
     pub host_lost: Duration,
     /// Age of the newest activity reading from which readings count as lost; longer, for a starved server is slow to answer.
     pub activity_lost: Duration,
+    /// Age of the newest reading of transaction ids' ages from which nothing is held, for nobody knows how near wraparound is. They grow
+    /// slowly, and a starved server may be ten minutes late with them.
+    pub ages_lost: Duration,
     /// The pace, in cost units a second for each worker, at which a hold begins. Stock settings allow 100,000.
     pub first_pace: f64,
     /// The pace that a hold does not go below unless the CPUs stay saturated for `floor_patience`: vacuum must end some day.
@@ -82,6 +85,7 @@ impl Default for Limits {
             confirm_weak: Duration::from_millis(1_900),
             host_lost: Duration::from_secs(5),
             activity_lost: Duration::from_secs(10),
+            ages_lost: Duration::from_secs(20 * 60),
             first_pace: 2_000.0,
             floor_pace: 500.0,
             floor_patience: Duration::from_secs(5),

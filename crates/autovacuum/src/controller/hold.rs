@@ -5,7 +5,7 @@ use std::time::Duration;
 use model::{Cores, ProcessId, Share, event::ReleaseReason};
 
 use super::{
-    Act, Facts, Hold, Limits, MAX_HELD, State, Verified,
+    Act, Facts, Hold, Limits, MAX_HELD, State, Verified, ages_known,
     choose::{self, Reach, Worker},
     oldest,
     pressure::Picture,
@@ -59,6 +59,9 @@ pub(super) fn decide(
         if let Some((database, age)) = oldest(facts).filter(|(_, age)| *age >= limits.wraparound_age) {
             let detail = format!("database {database} is {age} transactions old");
             break 'act release(ReleaseReason::WraparoundNear, held, detail);
+        }
+        if !ages_known(facts, limits) {
+            break 'act release(ReleaseReason::ReadingsLost, held, super::AGES_UNKNOWN.to_owned());
         }
         let collective = facts.lever.reach != Reach::Workers;
         if collective && let Some(w) = facts.workers.iter().find(|w| choose::is_untouchable(w.protection)) {

@@ -102,6 +102,8 @@ struct World {
     lever: LeverFacts,
     may_act: bool,
     tables: Option<TablesReading>,
+    /// When the tables were read; now where it is not said.
+    tables_at: Option<u64>,
     blind: bool,
     last_host: u64,
     acts: Vec<(u64, Act)>,
@@ -120,7 +122,8 @@ impl World {
             workers: vec![worker(1, 0.4), worker(2, 0.2)],
             lever: lever(Reach::Workers),
             may_act: true,
-            tables: None,
+            tables: Some(tables(1_000, Vec::new())),
+            tables_at: None,
             blind: false,
             last_host: 0,
             acts: Vec::new(),
@@ -135,12 +138,13 @@ impl World {
         }
         let (h, a) = (host(self.last_host, self.busy, self.pressure), activity(self.last_host, self.canary_ms));
         let seen = self.last_host > 0;
+        let read = self.tables.clone().map(|t| TablesReading { at: at(self.tables_at.unwrap_or(self.ms)), ..t });
         let facts = Facts {
             now: at(self.ms),
             may_act: self.may_act,
             host: seen.then_some(&h),
             activity: seen.then_some(&a),
-            tables: self.tables.as_ref(),
+            tables: read.as_ref(),
             workers: &self.workers,
             lever: self.lever,
         };
@@ -220,7 +224,7 @@ fn no_hold_without_all_three_signs() {
         world.run(20_000);
         world.acts
     };
-    let table: [(&str, Change); 9] = [
+    let table: [(&str, Change); 12] = [
         ("CPUs have room", |w| w.busy = 0.85),
         ("vacuum is a small part", |w| w.workers = vec![worker(1, 0.1)]),
         ("nobody waits", |w| (w.pressure, w.canary_ms) = (Some(0.05), 3)),
@@ -228,6 +232,9 @@ fn no_hold_without_all_three_signs() {
         ("wraparound", |w| w.workers = vec![protected(1, 0.9, Protection::AntiWraparound)]),
         ("analyze", |w| w.workers = vec![protected(1, 0.9, Protection::Analyze)]),
         ("small table", |w| w.workers = vec![Worker { heap_blocks: Some(100), ..worker(1, 0.9) }]),
+        ("no ages", |w| w.tables = None),
+        ("ages of no database", |w| w.tables.as_mut().unwrap().ages.clear()),
+        ("ages of long ago", |w| (w.ms, w.tables_at) = (1_200_000, Some(0))),
         ("an old database", |w| w.tables = Some(tables(1_500_000_000, Vec::new()))),
         ("no readings", |w| w.blind = true),
     ];
@@ -243,12 +250,13 @@ fn without_psi_the_run_queue_stands_in() {
         h.run_queue = queue;
         let a = activity(1_000, 1);
         let workers = [worker(1, 0.5)];
+        let read = tables(1_000, Vec::new());
         let facts = Facts {
             now: at(2_000),
             may_act: true,
             host: Some(&h),
             activity: Some(&a),
-            tables: None,
+            tables: Some(&read),
             workers: &workers,
             lever: lever(Reach::Workers),
         };
@@ -368,10 +376,11 @@ fn workers_that_do_not_obey_are_told_again_and_then_given_up() {
 
 #[test]
 fn every_end_has_its_reason() {
-    let ends: [(&str, Change, ReleaseReason); 5] = [
+    let ends: [(&str, Change, ReleaseReason); 6] = [
         ("readings", |w| w.blind = true, ReleaseReason::ReadingsLost),
         ("workers", |w| w.workers.clear(), ReleaseReason::WorkersGone),
         ("mode", |w| w.may_act = false, ReleaseReason::GuardStopping),
+        ("no ages any more", |w| w.tables = None, ReleaseReason::ReadingsLost),
         ("age", |w| w.tables = Some(tables(1_200_000_000, Vec::new())), ReleaseReason::WraparoundNear),
         ("time", |w| w.limits.max_hold = Duration::from_secs(4), ReleaseReason::TimeBound),
     ];

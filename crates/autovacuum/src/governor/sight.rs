@@ -65,6 +65,7 @@ impl Sight {
     /// The server is gone or another one: what we knew of its workers is void.
     pub(super) fn forget(&mut self) {
         self.activity = None;
+        self.tables = None;
         self.samples.clear();
         self.own_costs.clear();
     }

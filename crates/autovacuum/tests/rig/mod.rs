@@ -20,7 +20,7 @@ use jiff::Timestamp;
 use model::{
     EventKind, Mode, Moment, Observation, PgVersion, Pid, ProcessId, Reading, Share,
     reading::{
-        ActivityReading, CgroupLimits, Connections, CpuShares, HostReading, LockWaits, Memory, OwnCost, Pressure,
+        ActivityReading, AgeReading, CgroupLimits, Connections, CpuShares, HostReading, LockWaits, Memory, OwnCost, Pressure,
         TablesReading, VacuumKind, VacuumReading,
     },
 };
@@ -207,6 +207,9 @@ impl Rig {
         };
         self.activity = Some(activity.clone());
         self.governor.on_observation(&Observation::Reading(Reading::Activity(activity)));
+        // No age here comes near one that matters; the controller's own tests turn it.
+        let ages = vec![AgeReading { database: "postgres".into(), xid_age: 1_000, multixact_age: 0 }];
+        self.tables(TablesReading { at, database: "postgres".into(), worst: Vec::new(), ages });
         let pressure = Pressure { some: Share(stall), full: Share(0.0) };
         let cpu = CpuShares { user: self.busy, idle: 1.0 - self.busy, ..CpuShares::default() };
         self.governor.on_observation(&Observation::Reading(Reading::Host(HostReading {
