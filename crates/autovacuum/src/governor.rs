@@ -474,11 +474,8 @@ impl Governor {
         }
         let acting = self.options.mode == Mode::Act;
         // Before the first look, for that writes the include file, which may carry another guard's throttle.
-        let lock = if acting {
-            crate::switch::take_lock(&client, &self.lock_name()).await
-        } else {
-            Ok(Lock::AnotherGuard)
-        };
+        let lock =
+            if acting { crate::switch::take_lock(&client, &self.lock_name()).await } else { Ok(Lock::AnotherGuard) };
         if lock == Ok(Lock::Switch) {
             self.detect_error = Some(SWITCH_AT_WORK.to_owned());
             self.detect_at = Some(now.plus(LOCK_AGAIN));

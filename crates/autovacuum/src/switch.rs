@@ -232,8 +232,7 @@ impl Switch {
             Some(running) if running.statement == statement => running,
             Some(_) => return Err("the dead man's switch in the server is still busy with an earlier order".to_owned()),
             None => {
-                let (before, client, text) =
-                    (*self.notices.borrow(), Arc::clone(&self.client), statement.clone());
+                let (before, client, text) = (*self.notices.borrow(), Arc::clone(&self.client), statement.clone());
                 let task = tokio::spawn(async move {
                     match client.simple_query(&text).await {
                         Ok(_) => tracing::warn!("the dead man's switch let go: the guard's session lost its lock"),

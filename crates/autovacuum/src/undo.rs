@@ -171,12 +171,13 @@ async fn reload(plan: &UndoPlan, same_boot: bool, sql: Option<&Client>, done: &m
 /// Has the postmaster that runs on the data directory now read its configuration. That none does is as good: the next one reads it
 /// without the setting.
 fn reload_successor(plan: &UndoPlan) -> Result<(), String> {
-    let directory = plan.data_directory.as_ref().ok_or("the postmaster is another one by now, and its data directory is not known")?;
+    let directory = plan
+        .data_directory
+        .as_ref()
+        .ok_or("the postmaster is another one by now, and its data directory is not known")?;
     match host_process::postmaster_of(directory) {
         Ok(None) => Ok(()),
-        Ok(Some(postmaster)) => {
-            host_process::hang_up(postmaster, Role::Postmaster).map_err(|error| error.to_string())
-        }
+        Ok(Some(postmaster)) => host_process::hang_up(postmaster, Role::Postmaster).map_err(|error| error.to_string()),
         Err(error) => Err(format!("could not find the postmaster of {}: {error}", directory.display())),
     }
 }

@@ -195,7 +195,8 @@ async fn an_undo_that_failed_stays_armed() {
 
 /// The backends of dead man's switches that are at work.
 async fn switches(client: &tokio_postgres::Client) -> Vec<i32> {
-    let query = "SELECT pid FROM pg_stat_activity WHERE application_name = $1 AND query LIKE 'DO %' AND state = 'active'";
+    let query =
+        "SELECT pid FROM pg_stat_activity WHERE application_name = $1 AND query LIKE 'DO %' AND state = 'active'";
     let rows = client.query(query, &[&autovacuum::switch::APPLICATION_NAME]).await.unwrap();
     rows.iter().map(|row| row.get(0)).collect()
 }

@@ -30,6 +30,10 @@ const ACTIVITY_VALID: Duration = Duration::from_secs(20);
 /// How long the newest host reading tells whether the host is saturated.
 const HOST_VALID: Duration = Duration::from_secs(5);
 
+/// Half windows for which the alert waits for the worst worker's table: the host shows a new worker up to a second before the activity
+/// view does, and an alert that names the table is worth that second. A server too starved to answer is not waited for longer.
+const WAIT_FOR_NAME: u32 = 2;
+
 /// Workers that an alert names. `autovacuum_max_workers` is 3 by default.
 const NAMED_WORKERS: usize = 8;
 
@@ -223,9 +227,12 @@ impl Rule for VacuumStarvesHost {
             _ => return None,
         };
         let host = self.host.as_ref().filter(|host| at.since(host.at) <= HOST_VALID)?;
-        let share = self.share(host, &self.workers(host)).0 * 100.0;
+        let workers = self.workers(host);
+        let share = self.share(host, &workers).0 * 100.0;
         let busy = host.cpu_for_database().1.busy().0 * 100.0;
-        let confirmed = self.saturated.filter(|(windows, _)| *windows >= cpu::half_windows(self.cpu_settings.windows));
+        let named = workers.first().is_some_and(|worst| worst.seen.as_ref().is_some_and(|v| v.table.is_some()));
+        let needed = cpu::half_windows(self.cpu_settings.windows) + if named { 0 } else { WAIT_FOR_NAME };
+        let confirmed = self.saturated.filter(|(windows, _)| *windows >= needed);
         let verdict = if confirmed.is_some() && share >= self.settings.vacuum_percent && !self.waits(host).is_empty() {
             Verdict::Bad(Severity::Critical)
         } else if share < self.settings.clear_percent || busy < self.cpu_settings.clear_percent {

@@ -231,7 +231,10 @@ impl Safety {
         if let Some((mut child, stdin)) = self.child.take() {
             drop(stdin);
             if tokio::time::timeout(Duration::from_secs(2), child.wait()).await.is_err() {
-                tracing::warn!(armed = self.armed.is_some(), "the release worker did not end in time; it is left running");
+                tracing::warn!(
+                    armed = self.armed.is_some(),
+                    "the release worker did not end in time; it is left running"
+                );
             }
         }
     }

@@ -20,8 +20,8 @@ use jiff::Timestamp;
 use model::{
     EventKind, Mode, Moment, Observation, PgVersion, Pid, ProcessId, Reading, Share,
     reading::{
-        ActivityReading, AgeReading, CgroupLimits, Connections, CpuShares, HostReading, LockWaits, Memory, OwnCost, Pressure,
-        TablesReading, VacuumKind, VacuumReading,
+        ActivityReading, AgeReading, CgroupLimits, Connections, CpuShares, HostReading, LockWaits, Memory, OwnCost,
+        Pressure, TablesReading, VacuumKind, VacuumReading,
     },
 };
 use scratch::{ScratchCluster, installation};
