@@ -15,6 +15,9 @@ use crate::shell;
 pub struct Args {
     /// Which to run; all by default
     names: Vec<String>,
+    /// Rounds of what is compared in turn; fewer are quicker and say less
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=99))]
+    rounds: u8,
     /// Only say which there are
     #[arg(long)]
     list: bool,
@@ -27,7 +30,7 @@ pub struct Bench {
     /// What it measures, and its goal.
     pub about: &'static str,
     /// Measures and prints.
-    pub run: fn() -> Result<()>,
+    pub run: fn(&Args) -> Result<()>,
 }
 
 /// All there are.
@@ -58,7 +61,7 @@ pub fn run(args: &Args) -> Result<()> {
     {
         shell::say(&format!("{}: {}", bench.name, bench.about));
         if !args.list {
-            (bench.run)()?;
+            (bench.run)(args)?;
         }
     }
     Ok(())

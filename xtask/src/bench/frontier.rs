@@ -7,15 +7,13 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
 use super::{
-    program,
+    Args, program,
     report::{Table, median},
 };
 use crate::shell;
 
 /// Shares of the measured capacity, in per cent.
 const LOADS: [u32; 3] = [20, 55, 80];
-/// Rounds of each.
-const ROUNDS: usize = 3;
 /// Seconds of each storm.
 const STORM_S: u32 = 15;
 
@@ -24,15 +22,16 @@ const ACTS: [(&str, &str); 4] =
     [("baseline", "no vacuum"), ("stock", "stock"), ("unthrottled", "throttling off"), ("guarded", "governed")];
 
 /// Measures and prints.
-pub fn run() -> Result<()> {
+pub fn run(args: &Args) -> Result<()> {
+    let rounds_wanted = usize::from(args.rounds);
     let mut detected = Vec::new();
     let mut delivered = Vec::new();
     let mut latency =
         Table::new(&["load", "act", "p50 ms", "p99 ms", "p99 / no vacuum", "p99 / off", "failed", "tables vacuumed"]);
     for load in LOADS {
         let mut rounds: Vec<Value> = Vec::new();
-        for round in 1..=ROUNDS {
-            shell::say(&format!("  load {load} %, round {round} of {ROUNDS}"));
+        for round in 1..=rounds_wanted {
+            shell::say(&format!("  load {load} %, round {round} of {rounds_wanted}"));
             let result = drill(load)?;
             if let Some(detection) = result["detection"].as_object() {
                 detected.extend(detection.get("decided_after_s").and_then(Value::as_f64));
@@ -76,14 +75,14 @@ pub fn run() -> Result<()> {
             ]);
         }
     }
-    latency.print(&format!("Clients in the storm, {STORM_S} s each, medians of {ROUNDS} rounds in turn"));
+    latency.print(&format!("Clients in the storm, {STORM_S} s each, medians of {rounds_wanted} round(s) in turn"));
     let mut detection = Table::new(&["from the first saturated moment to", "median s", "worst s", "goal s", ""]);
     for (what, values) in [("the decision", &mut detected), ("the webhook", &mut delivered)] {
         let worst = values.iter().copied().fold(f64::NEG_INFINITY, f64::max);
         let verdict = if worst <= 3.0 { "reached" } else { "MISSED" };
         detection.row(&[what, &format!("{:.2}", median(values)), &format!("{worst:.2}"), "3", verdict]);
     }
-    let storms = LOADS.len() * ROUNDS;
+    let storms = LOADS.len() * rounds_wanted;
     detection.print(&format!("Detection with the core at 100 %, {} of {storms} storms detected", delivered.len()));
     Ok(())
 }

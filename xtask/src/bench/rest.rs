@@ -18,7 +18,7 @@ const GOAL_CORE_PERCENT: f64 = 0.5;
 const GOAL_RESIDENT_MIB: f64 = 15.0;
 
 /// Measures and prints.
-pub fn run() -> Result<()> {
+pub fn run(_: &super::Args) -> Result<()> {
     let installation = scratch::newest_installation()?;
     let cluster = ScratchCluster::builder(&installation).start()?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;

@@ -14,7 +14,7 @@ use super::{
 const STARTS: usize = 11;
 
 /// Measures and prints.
-pub fn run() -> Result<()> {
+pub fn run(_: &super::Args) -> Result<()> {
     let cluster = ScratchCluster::builder(&scratch::newest_installation()?).start()?;
     let mut ready = Vec::new();
     let mut activity = Vec::new();
