@@ -17,6 +17,9 @@ pub struct Limits {
     pub target: f64,
     /// Share of the database's CPUs that governable vacuums must use together to count as a cause.
     pub substantial: f64,
+    /// Share of the database's CPUs from which a worker joins a hold while the CPUs stay saturated. Far below `substantial`: on a
+    /// starved core each of many gets little, and three workers that are each too small to matter are what starves it.
+    pub joining: f64,
     /// CPU pressure (`some`) from which somebody counts as waiting.
     pub pressure: f64,
     /// CPU pressure (`some`) that needs no second reading.
@@ -77,6 +80,7 @@ impl Default for Limits {
             room: 0.75,
             target: 0.82,
             substantial: 0.15,
+            joining: 0.02,
             pressure: 0.20,
             pressure_strong: 0.50,
             canary_floor: Duration::from_millis(50),

@@ -101,7 +101,9 @@ pub(super) fn decide(
                 break 'act release(ReleaseReason::NotHelping, held, detail);
             }
         }
-        if useless(facts, next, &hold, picture, limits) {
+        // While vacuum runs that is not held yet, nothing is known of what holding it all would do.
+        let all_held = joining(facts, &staying, picture, limits).is_empty() || next.spare_one;
+        if all_held && useless(facts, next, &hold, picture, limits) {
             let detail = format!(
                 "the CPUs stay {:.0} % busy though vacuum is down to {:.0} % of a core, and nobody waits less: the cause is another one",
                 picture.busy * 100.0,
@@ -253,7 +255,7 @@ fn joining<'a>(facts: &Facts<'a>, held: &[ProcessId], picture: &Picture, limits:
             w.protection.is_none()
                 && choose::is_large(w, limits)
                 && !held.contains(&w.process)
-                && w.cpu.0 >= limits.substantial * picture.cpus
+                && w.cpu.0 >= limits.joining * picture.cpus
         })
         .collect();
     new.sort_by(|a, b| b.cpu.0.total_cmp(&a.cpu.0).then(a.process.cmp(&b.process)));

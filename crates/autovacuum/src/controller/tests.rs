@@ -444,6 +444,18 @@ fn a_worker_that_joins_the_pressure_joins_the_hold() {
 }
 
 #[test]
+fn many_small_shares_join_and_the_hold_is_not_called_useless_before() {
+    let mut world = World::stormy().engaged();
+    world.obey();
+    // A starved core: everybody gets little, and nothing gets better while two vacuums still run free.
+    world.workers.push(worker(8, 0.06));
+    world.workers.push(worker(9, 0.06));
+    let act = world.run_until(4_000, |act| matches!(act, Act::Adjust { workers, .. } if workers.len() == 4));
+    let Act::Adjust { reason, .. } = act else { unreachable!() };
+    assert!(reason.contains("worker 8 joined") && reason.contains("worker 9 joined"), "{reason}");
+}
+
+#[test]
 fn below_act_it_proposes_once_for_each_episode() {
     let mut world = World { may_act: false, ..World::stormy() };
     world.run(60_000);
