@@ -30,9 +30,9 @@ const ACTIVITY_VALID: Duration = Duration::from_secs(20);
 /// How long the newest host reading tells whether the host is saturated.
 const HOST_VALID: Duration = Duration::from_secs(5);
 
-/// Half windows for which the alert waits for the worst worker's table: the host shows a new worker up to a second before the activity
-/// view does, and an alert that names the table is worth that second. A server too starved to answer is not waited for longer.
-const WAIT_FOR_NAME: u32 = 2;
+/// Half windows for which the alert waits for the worst worker's table: the host shows a new worker before the activity
+/// view does, and an alert that names the table is worth half a second. A server too starved to answer is not waited for longer.
+const WAIT_FOR_NAME: u32 = 1;
 
 /// Workers that an alert names. `autovacuum_max_workers` is 3 by default.
 const NAMED_WORKERS: usize = 8;
