@@ -411,7 +411,7 @@ impl Governor {
             );
         }
         format!(
-            "psql -c \"ALTER SYSTEM SET {LIMIT_NAME} = {}\" -c \"ALTER SYSTEM SET {DELAY_NAME} = '{}ms'\" && {tell}   # to undo: psql -c \"ALTER \
+            "psql -c \"ALTER SYSTEM SET {LIMIT_NAME} = {}\" -c \"ALTER SYSTEM SET {DELAY_NAME} = '{}ms'\" && {tell}   # to undo, unless postgresql.auto.conf set them before (look first, and set those values again): psql -c \"ALTER \
              SYSTEM RESET {LIMIT_NAME}\" -c \"ALTER SYSTEM RESET {DELAY_NAME}\" -c \"SELECT pg_reload_conf()\"",
             setting.limit, setting.delay_ms
         )
