@@ -162,17 +162,22 @@ fn include_of(cluster: &scratch::ScratchCluster) -> PathBuf {
     cluster.directory().join("throttle.conf")
 }
 
-async fn killed(major: u32) {
-    let Some(cluster) = cluster(major, &[]) else { return };
+/// A cluster whose large table's vacuum is allowed from now on.
+async fn a_vacuum(major: u32) -> Option<(scratch::ScratchCluster, PathBuf, std::sync::Arc<tokio_postgres::Client>)> {
+    let cluster = cluster(major, &[])?;
     let include = include_of(&cluster);
     cluster.include_line(&include).unwrap();
-    let url = cluster.url("postgres");
-    let client = connect(&url).await;
+    let client = connect(&cluster.url("postgres")).await;
     client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
     large_table(&client, "big", ROWS).await;
     allow_vacuum(&client, "big").await;
+    Some((cluster, include, client))
+}
 
-    // The guard alone.
+/// The guard alone: the release worker and the server itself are left to let go.
+async fn killed(major: u32) {
+    let Some((cluster, include, client)) = a_vacuum(major).await else { return };
+    let url = cluster.url("postgres");
     let mut guard = StandIn::start(&url, &include);
     guard.wait_engaged();
     let worker = the_worker(&client).await;
@@ -181,16 +186,12 @@ async fn killed(major: u32) {
     signal(guard.pid(), Signal::KILL);
     assert_opened(worker, held, &include, killed).await;
     settings_are(&url, &PACE.to_string(), "2ms").await;
-    drop(guard);
+}
 
-    // The guard and its child together: only the server itself is left to let go.
-    if rig::vacuums(&client).await.iter().all(|v| v.process != worker) {
-        client
-            .batch_execute("ALTER TABLE big SET (autovacuum_enabled = false); UPDATE big SET b = b + 1")
-            .await
-            .unwrap();
-        allow_vacuum(&client, "big").await;
-    }
+/// The guard and its child together: only the server itself is left to let go.
+async fn killed_with_its_child(major: u32) {
+    let Some((cluster, include, client)) = a_vacuum(major).await else { return };
+    let url = cluster.url("postgres");
     let mut guard = StandIn::start(&url, &include);
     guard.wait_engaged();
     let worker = the_worker(&client).await;
@@ -225,6 +226,13 @@ macro_rules! each_major {
 }
 
 each_major!(killed: killed_13 13, killed_14 14, killed_15 15, killed_16 16, killed_17 17, killed_18 18);
+each_major!(killed_with_its_child:
+    killed_with_its_child_13 13,
+    killed_with_its_child_14 14,
+    killed_with_its_child_15 15,
+    killed_with_its_child_16 16,
+    killed_with_its_child_17 17,
+    killed_with_its_child_18 18);
 
 /// ALTER SYSTEM can't be undone from within the server: the release worker does it through a connection of its own.
 #[tokio::test(flavor = "current_thread")]
