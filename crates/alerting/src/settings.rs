@@ -163,9 +163,9 @@ settings! {
     }
 }
 
-/// Share of the database's CPUs from which running vacuums count as the cause of their saturation, per cent. One vacuum at full
-/// speed beside clients gets about a third of a core; below a fifth, taking it away would not be felt.
-pub const VACUUM_SHARE_PERCENT: f64 = 20.0;
+/// Share of the database's CPUs from which running vacuums count as the cause of their saturation, per cent. The share from which
+/// the governor holds them: what is held must be told.
+pub const VACUUM_SHARE_PERCENT: f64 = 15.0;
 
 /// Seconds that a setting may name at most: a day.
 const MAX_SECONDS: f64 = 86_400.0;

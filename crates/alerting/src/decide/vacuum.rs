@@ -34,6 +34,10 @@ const HOST_VALID: Duration = Duration::from_secs(5);
 /// view does, and an alert that names the table is worth half a second. A server too starved to answer is not waited for longer.
 const WAIT_FOR_NAME: u32 = 1;
 
+/// How long a share of the CPUs is blamed after it fell: the governor holds the first worker before the saturation is confirmed, and
+/// what it starved still waits. As long as that confirmation takes, so that the share belongs to the saturation that is told.
+const BLAMED_FOR: Duration = Duration::from_secs(3);
+
 /// Workers that an alert names. `autovacuum_max_workers` is 3 by default.
 const NAMED_WORKERS: usize = 8;
 
@@ -76,6 +80,8 @@ pub(super) struct VacuumStarvesHost {
     activity: Option<ActivityReading>,
     /// Saturated half windows in a row, and since when.
     saturated: Option<(u32, Moment)>,
+    /// The vacuums' last share that was large enough to blame while the CPUs were saturated.
+    blamed: Option<(Share, Moment)>,
 }
 
 impl VacuumStarvesHost {
@@ -88,7 +94,7 @@ impl VacuumStarvesHost {
             forget: Duration::ZERO,
             max_gap: cpu::MAX_GAP,
         });
-        Self { settings, cpu_settings, gate, host: None, activity: None, saturated: None }
+        Self { settings, cpu_settings, gate, host: None, activity: None, saturated: None, blamed: None }
     }
 
     fn see_host(&mut self, host: &HostReading) -> Option<()> {
@@ -99,6 +105,9 @@ impl VacuumStarvesHost {
             Some((windows, since)) => Some((windows.saturating_add(weight), since)),
             None => busy.then_some((weight, host.at)),
         };
+        if self.saturated.is_none() {
+            self.blamed = None;
+        }
         self.host = Some(host.clone());
         Some(())
     }
@@ -173,6 +182,10 @@ impl VacuumStarvesHost {
             percent(self.share(host, workers)),
             plural(host.cpu_for_database().0, "CPU", "CPUs")
         )];
+        let before = self.blamed.filter(|(share, _)| share.0 > self.share(host, workers).0);
+        facts.extend(before.map(|(share, when)| {
+            format!("vacuums took {} of them {} earlier", percent(share), span(host.at.since(when)))
+        }));
         facts.extend(workers.iter().take(NAMED_WORKERS).map(|worker| {
             let mut fact = format!(
                 "{} of {} by pid {}: {} of one core, {} of the database's CPUs",
@@ -228,19 +241,24 @@ impl Rule for VacuumStarvesHost {
         };
         let host = self.host.as_ref().filter(|host| at.since(host.at) <= HOST_VALID)?;
         let workers = self.workers(host);
-        let share = self.share(host, &workers).0 * 100.0;
+        let share = self.share(host, &workers);
         let busy = host.cpu_for_database().1.busy().0 * 100.0;
         let named = workers.first().is_some_and(|worst| worst.seen.as_ref().is_some_and(|v| v.table.is_some()));
         let needed = cpu::half_windows(self.cpu_settings.windows) + if named { 0 } else { WAIT_FOR_NAME };
         let confirmed = self.saturated.filter(|(windows, _)| *windows >= needed);
-        let verdict = if confirmed.is_some() && share >= self.settings.vacuum_percent && !self.waits(host).is_empty() {
+        let blamed = match self.blamed {
+            _ if self.saturated.is_some() && share.0 * 100.0 >= self.settings.vacuum_percent => Some((share, at)),
+            kept => kept.filter(|(_, when)| at.since(*when) <= BLAMED_FOR && !workers.is_empty()),
+        };
+        let verdict = if confirmed.is_some() && blamed.is_some() && !self.waits(host).is_empty() {
             Verdict::Bad(Severity::Critical)
-        } else if share < self.settings.clear_percent || busy < self.cpu_settings.clear_percent {
+        } else if share.0 * 100.0 < self.settings.clear_percent || busy < self.cpu_settings.clear_percent {
             Verdict::Good
         } else {
             Verdict::Between
         };
         let window = host.window;
+        self.blamed = blamed;
         let since = confirmed.map(|(_, since)| since);
         Some(Judgement { at, since, window, weight: 1, verdict })
     }
