@@ -6,8 +6,11 @@ use crate::{
     result::{ActResult, Detection, Verdict, VerdictLine},
 };
 
-/// Guarded must be below this share of throttling off's p99: less could be chance.
-pub(crate) const BETTER_P99: f64 = 0.8;
+/// Guarded must be below this share of what throttling off shows: less could be chance.
+pub(crate) const BETTER: f64 = 0.8;
+/// From this share of failed requests on the p99 is the time at which users gave up waiting: it says nothing of how long they would
+/// have waited, and can't be compared.
+const CENSORED: f64 = 0.01;
 
 /// From this share of the core on, used by processes that are not the drill's, the result is called into question.
 const STRANGERS: f64 = 0.15;
@@ -30,7 +33,7 @@ pub(crate) fn judge(evidence: &Evidence<'_>) -> Verdict {
     }
     if let Some(guarded) = find(ActKind::Guarded) {
         if let Some(off) = find(ActKind::Unthrottled) {
-            lines.push(lower_p99(off, guarded));
+            lines.push(better(off, guarded));
             lines.push(no_more_failures(off, guarded));
         }
         lines.push(detected(find(ActKind::Unthrottled), guarded, evidence.detection));
@@ -59,12 +62,26 @@ fn storm_came(act: &ActResult) -> VerdictLine {
     }
 }
 
-fn lower_p99(off: &ActResult, guarded: &ActResult) -> VerdictLine {
-    let (off, guarded) = (off.all.p99_ms, guarded.all.p99_ms);
+#[expect(clippy::cast_precision_loss, reason = "requests of an act")]
+fn better(off: &ActResult, guarded: &ActResult) -> VerdictLine {
+    let failed = |act: &ActResult| act.all.failed as f64 / (act.all.requests.max(1)) as f64;
+    let p99 = format!("{:.0} ms against {:.0} ms, all services, the whole window", guarded.all.p99_ms, off.all.p99_ms);
+    let share = BETTER * 100.0;
+    if failed(off) >= CENSORED {
+        return VerdictLine {
+            claim: format!(
+                "guarded fails below {share:.0} % of the requests that throttling off fails (more than {:.0} % of all, so that its \
+                 p99 is the time-out)",
+                CENSORED * 100.0
+            ),
+            passed: failed(guarded) < failed(off) * BETTER,
+            because: format!("{:.1} % against {:.1} % failed; p99 {p99}", failed(guarded) * 100.0, failed(off) * 100.0),
+        };
+    }
     VerdictLine {
-        claim: format!("guarded p99 is below {:.0} % of throttling off's", BETTER_P99 * 100.0),
-        passed: guarded < off * BETTER_P99,
-        because: format!("{guarded:.0} ms against {off:.0} ms, all services, the whole window"),
+        claim: format!("guarded p99 is below {share:.0} % of throttling off's"),
+        passed: guarded.all.p99_ms < off.all.p99_ms * BETTER,
+        because: p99,
     }
 }
 
@@ -249,7 +266,7 @@ mod tests {
             ("p99", |acts, _, _| {
                 // Just not better enough.
                 let off = acts.iter().find(|act| act.act == ActKind::Unthrottled).unwrap().all.p99_ms;
-                guarded(acts).all.p99_ms = off * BETTER_P99;
+                guarded(acts).all.p99_ms = off * BETTER;
             }),
             ("fails no more", |acts, _, _| guarded(acts).all.failed = 1_000_000),
             ("detected", |_, detection, _| *detection = None),
@@ -277,6 +294,24 @@ mod tests {
             let failed: Vec<_> = verdict.lines.iter().filter(|line| !line.passed).collect();
             assert!(!verdict.passed, "{claim}");
             assert!(failed.len() == 1 && failed[0].claim.contains(claim), "{claim}: {failed:#?}");
+        }
+    }
+
+    #[test]
+    fn where_users_gave_up_waiting_failures_are_compared_not_latencies() {
+        let with = |guarded_failed, off_failed| {
+            verdict(|acts, _, _| {
+                let off = acts.iter_mut().find(|act| act.act == ActKind::Unthrottled).unwrap();
+                (off.all.requests, off.all.failed, off.all.p99_ms) = (10_000, off_failed, 5_005.0);
+                let guarded = guarded(acts);
+                (guarded.all.requests, guarded.all.failed, guarded.all.p99_ms) = (10_000, guarded_failed, 4_990.0);
+            })
+        };
+        assert!(with(79, 100).passed);
+        for (guarded_failed, off_failed, claim) in [(80, 100, "guarded fails below"), (0, 99, "p99")] {
+            let verdict = with(guarded_failed, off_failed);
+            let failed: Vec<_> = verdict.lines.iter().filter(|line| !line.passed).collect();
+            assert!(failed.len() == 1 && failed[0].claim.contains(claim), "{failed:#?}");
         }
     }
 

@@ -82,6 +82,8 @@ pub struct Worker {
     pub relation: Option<Oid>,
     /// CPU that it uses.
     pub cpu: Cores,
+    /// It was seen too short a time ago for its CPU to be known.
+    pub unmeasured: bool,
     /// Heap size in blocks.
     pub heap_blocks: Option<u64>,
     /// Heap blocks that it has still to scan.

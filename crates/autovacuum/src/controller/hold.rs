@@ -207,9 +207,12 @@ fn adjust(
             hold.workers.iter().filter(|id| !workers.contains(id)).map(|id| id.pid.to_string()).collect();
         reasons.push(format!("worker {} is let go: it finished its large table or must not be held", gone.join(", ")));
     }
-    if free && !spare_one && reasons.is_empty() && picture.saturated(limits) {
+    // Telling one more worker disturbs nobody where each is told alone; every second that it runs free has to be made up for.
+    let may_join = free || facts.lever.reach == Reach::Workers;
+    if may_join && !spare_one && reasons.is_empty() && picture.saturated(limits) {
         for w in joining(facts, &workers, picture, limits) {
-            reasons.push(format!("worker {} joined with {} of a core", w.process.pid, w.cpu));
+            let cpu = if w.unmeasured { "at its start".to_owned() } else { format!("with {} of a core", w.cpu) };
+            reasons.push(format!("worker {} joined {cpu}", w.process.pid));
             hold.cpu_before += w.cpu.0;
             workers.push(w.process);
         }
@@ -246,7 +249,8 @@ fn adjust(
     Act::Adjust { workers, setting, reason }
 }
 
-/// Governable workers that are not held and are part of the pressure now.
+/// Governable workers that are not held and are part of the pressure now, or will be in a moment: another large table's vacuum that
+/// starts on saturated CPUs.
 fn joining<'a>(facts: &Facts<'a>, held: &[ProcessId], picture: &Picture, limits: &Limits) -> Vec<&'a Worker> {
     let mut new: Vec<&Worker> = facts
         .workers
@@ -255,7 +259,7 @@ fn joining<'a>(facts: &Facts<'a>, held: &[ProcessId], picture: &Picture, limits:
             w.protection.is_none()
                 && choose::is_large(w, limits)
                 && !held.contains(&w.process)
-                && w.cpu.0 >= limits.joining * picture.cpus
+                && (w.cpu.0 >= limits.joining * picture.cpus || (w.unmeasured && w.heap_blocks.is_some()))
         })
         .collect();
     new.sort_by(|a, b| b.cpu.0.total_cmp(&a.cpu.0).then(a.process.cmp(&b.process)));

@@ -63,6 +63,7 @@ fn worker(pid: i32, cpu: f64) -> Worker {
         table: Some(format!("public.t{pid}").into()),
         relation: Some(Oid(pid.unsigned_abs())),
         cpu: Cores(cpu),
+        unmeasured: false,
         heap_blocks: Some(100_000),
         blocks_left: Some(50_000),
         protection: None,
@@ -453,6 +454,31 @@ fn many_small_shares_join_and_the_hold_is_not_called_useless_before() {
     let act = world.run_until(4_000, |act| matches!(act, Act::Adjust { workers, .. } if workers.len() == 4));
     let Act::Adjust { reason, .. } = act else { unreachable!() };
     assert!(reason.contains("worker 8 joined") && reason.contains("worker 9 joined"), "{reason}");
+}
+
+#[test]
+fn a_worker_that_starts_on_a_large_table_while_others_are_held_joins_at_once() {
+    let new = |heap_blocks| Worker { unmeasured: true, heap_blocks, ..worker(8, 0.0) };
+    let joined = |world: &mut World| {
+        world.run(250);
+        let act = world.acts.last().map(|(_, act)| act.clone());
+        matches!(act, Some(Act::Adjust { workers, .. }) if workers.iter().any(|id| id.pid == Pid(8)))
+    };
+    let mut world = World::stormy().engaged();
+    // Its size is not known yet, or it is small: it may be the worker that a small hot table needs.
+    for heap_blocks in [None, Some(10)] {
+        world.workers.push(new(heap_blocks));
+        assert!(!joined(&mut world), "{heap_blocks:?}");
+        world.workers.pop();
+    }
+    world.workers.push(new(Some(100_000)));
+    assert!(joined(&mut world), "{:?}", world.acts);
+
+    let mut relieved = World::stormy().engaged();
+    relieved.busy = 0.7;
+    relieved.run(3_000);
+    relieved.workers.push(new(Some(100_000)));
+    assert!(!joined(&mut relieved), "{:?}", relieved.acts);
 }
 
 #[test]

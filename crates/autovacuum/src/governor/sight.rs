@@ -88,13 +88,13 @@ impl Sight {
         }
     }
 
-    fn cpu(&self, vacuum: &VacuumReading) -> Cores {
+    fn cpu(&self, vacuum: &VacuumReading) -> Option<Cores> {
         let sampled = self.samples.get(&vacuum.process).and_then(|kept| {
             let ((from, first), (to, last)) = (kept.front()?, kept.back()?);
             let span = to.boot_us.saturating_sub(from.boot_us);
             (span >= MIN_SPAN_US).then(|| Cores(last.saturating_sub(*first) as f64 / 1000.0 / span as f64))
         });
-        sampled.or(vacuum.cpu).unwrap_or_default()
+        sampled.or(vacuum.cpu)
     }
 
     /// The running autovacuum workers; those that ended since the reading are left out.
@@ -111,13 +111,15 @@ impl Sight {
             .take(MAX_WORKERS)
             .map(|v| {
                 let own = self.own_cost(v, rules.database);
+                let cpu = self.cpu(v);
                 Worker {
                     process: v.process,
                     kind: v.kind,
                     database: v.database.clone(),
                     table: v.table.clone(),
                     relation: v.relation,
-                    cpu: self.cpu(v),
+                    cpu: cpu.unwrap_or_default(),
+                    unmeasured: cpu.is_none(),
                     heap_blocks: v.heap_blocks,
                     blocks_left: v.heap_blocks.map(|all| all.saturating_sub(v.heap_blocks_scanned.unwrap_or(0))),
                     protection: self.protection(v, own, rules),
