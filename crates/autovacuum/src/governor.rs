@@ -20,6 +20,7 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 
 use crate::{
+    by_hand,
     controller::{self, Act, Facts, LeverFacts, Limits, Reach, State, Worker},
     levers::{self, Availability, LeverStatus},
     record, release_worker,
@@ -91,6 +92,9 @@ pub struct GovernorStatus {
     pub configured: Option<CostSetting>,
     /// The resting setting that we put in place, if any.
     pub resting: Option<CostSetting>,
+    /// What a person would run to take back what is in place now, should the guard not be able to.
+    #[serde(default)]
+    pub undo_by_hand: Option<String>,
     /// What is missing and what that costs.
     pub limitations: Vec<String>,
 }
@@ -337,8 +341,15 @@ impl Governor {
             levers: self.availability.as_ref().map_or_else(Vec::new, |a| a.levers.clone()),
             configured: self.availability.as_ref().map(|a| a.server.configured),
             resting: self.resting.as_ref().map(|r| r.to),
+            undo_by_hand: self.in_place().map(by_hand::undo),
             limitations,
         }
+    }
+
+    /// How what is in place now would be undone.
+    fn in_place(&self) -> Option<&UndoPlan> {
+        let held = self.engaged.as_ref().map(|engaged| &engaged.plan);
+        held.or(self.resting.as_ref().map(|resting| &resting.plan)).or(self.owed.as_ref())
     }
 
     /// The running workers as the controller sees them, with why each is or is not governable.

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 
 use crate::{
+    alter_system::Former,
     controller::Reach,
     host_process::{self, Role},
     include_file::{self, DELAY_NAME, LIMIT_NAME, PROBE_NAME},
@@ -65,6 +66,8 @@ pub struct Server {
     pub naptime_s: f64,
     /// What its owner configured.
     pub configured: CostSetting,
+    /// What `postgresql.auto.conf` says of our two settings, where the role may know it.
+    pub former: Option<Former>,
     /// Its main configuration file, where the role may know it.
     pub config_file: Option<PathBuf>,
     /// The database that we are connected to.
@@ -224,6 +227,7 @@ pub async fn detect(client: &Client, include: &Path, may_write: bool) -> Result<
         databases: u32::try_from(basics.get::<_, i32>(4)).unwrap_or(1).max(1),
         naptime_s: number("autovacuum_naptime", 1).unwrap_or(60.0),
         configured,
+        former: entries.as_deref().map(former),
         config_file: config_file.clone(),
         database: basics.get(2),
         limitations,
@@ -382,6 +386,13 @@ async fn file_entries(client: &Client) -> Result<Vec<FileEntry>, String> {
     let names = vec![LIMIT_NAME, DELAY_NAME, "vacuum_cost_limit", "vacuum_cost_delay", PROBE_NAME];
     let rows = bounded(client.query(query, &[&names])).await?;
     Ok(rows.iter().map(|r| FileEntry { name: r.get(0), value: r.get(1), file: r.get(2), seq: r.get(3) }).collect())
+}
+
+/// What `postgresql.auto.conf` says of our two settings.
+fn former(entries: &[FileEntry]) -> Former {
+    let auto = entries.iter().rev().filter(|entry| entry.file.ends_with("/postgresql.auto.conf"));
+    let value = |name: &str| auto.clone().find(|entry| entry.name == name).map(|entry| entry.value.clone());
+    Former { limit: value(LIMIT_NAME), delay: value(DELAY_NAME) }
 }
 
 /// Whether the include file is read, and last of all that sets our two settings.

@@ -13,9 +13,11 @@
 //! | [`release_worker`] | letting go from a child that outlives the guard |
 //! | [`undo`] | how a throttle is undone, whoever does it |
 //! | [`include_file`], [`alter_system`] | the two homes of a temporary setting |
+//! | `by_hand` | what a person would run in our place |
 //! | [`host_process`] | `/proc` and signals that can't hit the wrong process |
 
 pub mod alter_system;
+mod by_hand;
 pub mod controller;
 pub mod governor;
 pub mod host_process;

@@ -7,7 +7,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::undo::{FORMAT, UndoPlan};
+use serde::Serialize;
+
+use crate::{
+    by_hand,
+    undo::{FORMAT, UndoPlan},
+};
 
 /// The file's name in the state directory.
 const NAME: &str = "throttle.json";
@@ -45,6 +50,15 @@ fn path(state_dir: &Path) -> PathBuf {
     state_dir.join(NAME)
 }
 
+/// The plan as it is kept. Reading it takes no notice of what is written for people.
+#[derive(Serialize)]
+struct Record<'a> {
+    /// For whoever opens the file because nothing else was there to undo it.
+    by_hand: String,
+    #[serde(flatten)]
+    plan: &'a UndoPlan,
+}
+
 /// Writes the record; it is durable when this returns.
 ///
 /// # Errors
@@ -54,7 +68,7 @@ pub fn write(state_dir: &Path, plan: &UndoPlan) -> Result<(), RecordError> {
     let temporary = state_dir.join("throttle.json.new");
     let run = || -> io::Result<()> {
         let mut file = fs::File::create(&temporary)?;
-        file.write_all(&serde_json::to_vec(plan)?)?;
+        file.write_all(&serde_json::to_vec(&Record { by_hand: by_hand::undo(plan), plan })?)?;
         file.sync_all()?;
         fs::rename(&temporary, &path)?;
         fs::File::open(state_dir)?.sync_all()
@@ -120,6 +134,8 @@ mod tests {
             open_first: None,
         };
         write(dir.path(), &plan).unwrap();
+        let text = fs::read_to_string(dir.path().join(NAME)).unwrap();
+        assert!(text.contains(r#""by_hand":"rm -f /run/x && psql"#), "{text}");
         assert_eq!(read(dir.path()).unwrap(), Some(plan));
         remove(dir.path()).unwrap();
         remove(dir.path()).unwrap();

@@ -136,6 +136,8 @@ async fn observing_writes_nothing() {
     let include = cluster.directory().join("throttle.conf");
     let url = cluster.url("postgres");
     let client = connect(&url).await;
+    client.batch_execute("ALTER SYSTEM SET autovacuum_vacuum_cost_limit = 300").await.unwrap();
+    client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
     large_table(&client, "big", ROWS).await;
     let mut rig = Rig::new(&url, &include, Mode::Observe, None).await;
     allow_vacuum(&client, "big").await;
@@ -143,15 +145,32 @@ async fn observing_writes_nothing() {
     rig.busy = 1.0;
     let proposed = rig.until("a proposal", |e| matches!(e, EventKind::ThrottleProposed { .. })).await;
     let EventKind::ThrottleProposed { command, tables, .. } = proposed else { unreachable!() };
-    assert!(command.contains("kill -HUP") && command.contains("ALTER SYSTEM"), "{command}");
     assert_eq!(tables, vec![Some("big".into())]);
+    let undo = "psql -c \"ALTER SYSTEM SET autovacuum_vacuum_cost_limit = '300'\" -c \"ALTER SYSTEM RESET \
+        autovacuum_vacuum_cost_delay\" -c \"SELECT pg_reload_conf()\"";
+    assert!(command.ends_with(&format!("# to undo: {undo}")), "{command}");
+    // What it would signal, asked as a shell would ask.
+    let (_, query) = command.split_once("psql -XAtc \"").unwrap();
+    let (query, _) = query.split_once("\" | xargs -r kill -HUP").unwrap();
+    let worker = rig.worker_on("big").unwrap();
+    let named: Vec<i32> = client.query(query, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    assert_eq!(named, [worker.pid.0], "{query}");
     rig.run_for(Duration::from_secs(3)).await;
     let proposals = rig.events.iter().filter(|e| matches!(e, EventKind::ThrottleProposed { .. })).count();
     assert_eq!((proposals, rig.events.len()), (1, 1), "{:?}", rig.events);
     assert!(!include.exists());
     assert_eq!(std::fs::read_dir(rig.state_dir.path()).unwrap().count(), 0);
-    let query = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
-    assert_eq!(client.query_one(query, &[]).await.unwrap().get::<_, i64>(0), 0);
+    let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'";
+    assert_eq!(client.query_one(locks, &[]).await.unwrap().get::<_, i64>(0), 0);
+
+    // Pasted when that worker is gone, it names nobody.
+    client.batch_execute("ALTER TABLE big SET (autovacuum_enabled = false)").await.unwrap();
+    client.query_one("SELECT pg_terminate_backend($1)", &[&worker.pid.0]).await.unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    while !client.query(query, &[]).await.unwrap().is_empty() {
+        assert!(Instant::now() < deadline, "the worker stays");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
 
 /// 13 to 15 with a resting delay of 0: what runs already is reported as not governable; what starts under our resting setting is, and is not
@@ -231,6 +250,8 @@ async fn alter_system(major: u32) {
     rig.busy = 1.0;
     rig.until("a hold", |e| matches!(e, EventKind::ThrottleEngaged { lever: Lever::AlterSystem, .. })).await;
     assert_ne!(std::fs::read_to_string(&auto).unwrap(), former);
+    let by_hand = rig.governor.status().undo_by_hand.unwrap();
+    assert!(by_hand.contains("SET autovacuum_vacuum_cost_limit = '300'") && by_hand.contains("RESET"), "{by_hand}");
     rig.until("obedience", |e| matches!(e, EventKind::ThrottleVerified { obeyed: true, .. })).await;
     rig.governor.release(rig::now(), ReleaseReason::GuardStopping).await;
     assert_eq!(std::fs::read_to_string(&auto).unwrap(), former);

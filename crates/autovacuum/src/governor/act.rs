@@ -12,9 +12,9 @@ use tokio_postgres::Client;
 use super::{Engaged, Governor, Resting, tables_of};
 use crate::{
     alter_system,
+    by_hand::{self, Proposal},
     controller::{Reach, Worker},
     host_process::{self, Role},
-    include_file::{DELAY_NAME, LIMIT_NAME},
     record,
     undo::{FORMAT, Home, UndoPlan, bounded, off_thread, undo},
 };
@@ -350,8 +350,9 @@ impl Governor {
     /// An undo that is not complete: the record stays, the release worker and the switch stay armed, and each step tries again.
     pub(super) fn owe(&mut self, plan: UndoPlan, why: &str, events: &mut Vec<EventKind>) {
         self.recovered = false;
+        let what = format!("a throttle is still in place and is tried again: {why} (hint: by hand: {})", by_hand::undo(&plan));
         self.owed = Some(plan);
-        self.left_in_place(format!("a throttle is still in place and is tried again: {why}"), events);
+        self.left_in_place(what, events);
     }
 
     /// Told once by an event, and shown until it is undone.
@@ -379,42 +380,26 @@ impl Governor {
             let why = self.last_refusal.clone().unwrap_or(why);
             events.push(EventKind::LeverUnavailable { lever: None, reason: why });
         }
-        let command = self.command(&chosen, setting);
+        let command = self.command(&chosen, workers, setting);
         let tables = tables_of(workers, &chosen);
         events.push(EventKind::ThrottleProposed { workers: chosen, tables, setting, reason, command });
     }
 
     /// What a person would run on the database's host, and how to take it back.
-    fn command(&self, workers: &[ProcessId], setting: CostSetting) -> String {
-        let major = self.availability.as_ref().map_or(18, |a| a.server.major);
-        let pids: Vec<String> = if major >= 16 {
-            workers.iter().map(|w| w.pid.to_string()).collect()
-        } else {
-            let launcher = self.availability.as_ref().and_then(|a| a.server.launcher);
-            launcher.map(|id| id.pid.to_string()).into_iter().collect()
+    fn command(&self, chosen: &[ProcessId], workers: &[Worker], setting: CostSetting) -> String {
+        let server = self.availability.as_ref().map(|a| &a.server);
+        let lever = self.availability.as_ref().and_then(crate::levers::Availability::chosen);
+        let included = lever.is_some_and(|lever| lever != Lever::AlterSystem);
+        let relation = |id: &ProcessId| workers.iter().find(|w| w.process == *id).and_then(|w| w.relation);
+        let named: Vec<_> = chosen.iter().map(|id| (id.pid, relation(id))).collect();
+        let proposal = Proposal {
+            major: server.map_or(18, |s| s.major),
+            include: included.then_some(self.options.include_file.as_path()),
+            former: server.and_then(|s| s.former.as_ref()),
+            setting,
+            workers: &named,
         };
-        let tell = if pids.is_empty() {
-            "psql -c \"SELECT pg_reload_conf()\"".to_owned()
-        } else {
-            format!("kill -HUP {}", pids.join(" "))
-        };
-        let included = self
-            .availability
-            .as_ref()
-            .and_then(crate::levers::Availability::chosen)
-            .is_some_and(|lever| lever != Lever::AlterSystem);
-        if included {
-            let file = self.options.include_file.display();
-            return format!(
-                "printf '{LIMIT_NAME} = {}\\n{DELAY_NAME} = {}ms\\n' > {file} && {tell}   # to undo: rm {file} && {tell} && psql -c \"SELECT pg_reload_conf()\"",
-                setting.limit, setting.delay_ms
-            );
-        }
-        format!(
-            "psql -c \"ALTER SYSTEM SET {LIMIT_NAME} = {}\" -c \"ALTER SYSTEM SET {DELAY_NAME} = '{}ms'\" && {tell}   # to undo, unless postgresql.auto.conf set them before (look first, and set those values again): psql -c \"ALTER \
-             SYSTEM RESET {LIMIT_NAME}\" -c \"ALTER SYSTEM RESET {DELAY_NAME}\" -c \"SELECT pg_reload_conf()\"",
-            setting.limit, setting.delay_ms
-        )
+        proposal.command()
     }
 }
 

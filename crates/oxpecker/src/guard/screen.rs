@@ -296,6 +296,9 @@ pub fn governor_in_words(governor: &GovernorStatus) -> String {
     if let Some(resting) = governor.resting {
         text.push_str(&format!("  resting setting put in place by oxpecker: {resting}\n"));
     }
+    if let Some(undo) = &governor.undo_by_hand {
+        text.push_str(&format!("  taken back by hand, should the guard not do it: {undo}\n"));
+    }
     text.push_str("  levers:\n");
     if governor.levers.is_empty() {
         text.push_str("    not known: the server was not asked yet\n");
