@@ -6,6 +6,7 @@
 
 mod act;
 mod hand;
+mod launcher;
 mod safety;
 mod sight;
 
@@ -28,6 +29,7 @@ use crate::{
     undo::{STATEMENT_TIMEOUT, UndoPlan},
 };
 use hand::Hand;
+use launcher::Launcher;
 pub use safety::ReleaseCommand;
 use safety::Safety;
 use sight::{MAX_REMEMBERED, OwnCost, Rules, Sight};
@@ -142,7 +144,8 @@ pub struct Governor {
     last_reload: Option<Moment>,
     last_launcher_signal: Option<Moment>,
     known_workers: Vec<ProcessId>,
-    newcomer: bool,
+    /// When a worker was last seen that had not been there before.
+    newcomer: Option<Moment>,
     mend_at: Option<Moment>,
     /// Why no hold begins though one is called for.
     withheld: Option<&'static str>,
@@ -187,7 +190,7 @@ impl Governor {
             last_reload: None,
             last_launcher_signal: None,
             known_workers: Vec::new(),
-            newcomer: false,
+            newcomer: None,
             mend_at: None,
             withheld: None,
             last_refusal: None,
@@ -199,7 +202,9 @@ impl Governor {
         self.sight.observe(observation);
         let Some(activity) = &self.sight.activity else { return };
         let workers: Vec<ProcessId> = activity.vacuums.iter().map(|v| v.process).collect();
-        self.newcomer |= workers.iter().any(|w| !self.known_workers.contains(w));
+        if workers.iter().any(|w| !self.known_workers.contains(w)) {
+            self.newcomer = Some(activity.at);
+        }
         self.known_workers = workers;
     }
 
@@ -385,28 +390,24 @@ impl Governor {
         let resting = self.resting.as_ref().map_or(configured, |r| r.to);
         let old = server.is_some_and(|s| s.major < 16);
         let delay_ms = if old && resting.delay_ms > 0.0 { resting.delay_ms } else { levers::HOLD_DELAY_MS };
-        LeverFacts { reach: self.reach(), resting, delay_ms, quiet: self.quiet(now) }
+        let quiet = self.launcher().map_or(Duration::ZERO, |launcher| launcher.quiet(now));
+        LeverFacts { reach: self.reach(), resting, delay_ms, quiet }
     }
 
-    /// How long the launcher must be left in peace: each signal sets its next start to naptime / databases from now. While all slots
-    /// are taken it could start nobody anyway, and right after it started a worker nothing is lost either.
-    fn quiet(&self, _now: Moment) -> Duration {
-        /// A margin over the launcher's own rounding (it sleeps at least 100 ms).
-        const MARGIN: f64 = 1.5;
-        let Some(server) = self.availability.as_ref().map(|a| &a.server) else { return Duration::ZERO };
-        let window =
-            Duration::from_secs_f64((server.naptime_s * MARGIN / f64::from(server.databases)).clamp(0.1, 3_600.0));
-        match self.reach() {
-            Reach::Workers => Duration::ZERO,
-            Reach::Everyone => window.max(Duration::from_secs(5)),
-            Reach::Launcher => {
-                let full = self.sight.activity.as_ref().is_some_and(|a| {
-                    let slots = usize::try_from(a.autovacuum_slots).unwrap_or(usize::MAX);
-                    a.vacuums.iter().filter(|v| v.kind != model::reading::VacuumKind::Manual).count() >= slots
-                });
-                if full || self.newcomer { Duration::from_secs(1) } else { window }
-            }
-        }
+    /// The launcher, where the server was asked.
+    fn launcher(&self) -> Option<Launcher> {
+        let server = self.availability.as_ref().map(|a| &a.server)?;
+        let full = self.sight.activity.as_ref().is_some_and(|a| {
+            let slots = usize::try_from(a.autovacuum_slots).unwrap_or(usize::MAX);
+            a.vacuums.iter().filter(|v| v.kind != model::reading::VacuumKind::Manual).count() >= slots
+        });
+        Some(Launcher {
+            reach: self.reach(),
+            naptime_s: server.naptime_s,
+            databases: server.databases,
+            full,
+            newcomer: self.newcomer,
+        })
     }
 
     /// Undoes what a guard before us left behind. Until that is done nothing else is.

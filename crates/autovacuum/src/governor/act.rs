@@ -126,7 +126,7 @@ impl Governor {
         hand.tell(workers, client.as_deref()).await?;
         if hand.reach == Reach::Launcher {
             self.last_launcher_signal = Some(now);
-            self.newcomer = false;
+            self.newcomer = None;
         }
         if hand.reach != Reach::Everyone
             && let Some(engaged) = &mut self.engaged
@@ -257,9 +257,8 @@ impl Governor {
     /// The full reload that ends an engagement, put off until it does not disturb the launcher's schedule: all that were held are open
     /// already, so it only reaches whom a stranger's reload may have caught.
     pub(super) async fn reload_when_quiet(&mut self, now: Moment) {
-        let Some(hand) = &self.hand else { return };
-        let server = &hand.server;
-        let window = Duration::from_secs_f64((server.naptime_s / f64::from(server.databases)).clamp(0.1, 3_600.0));
+        let (Some(hand), Some(launcher)) = (&self.hand, self.launcher()) else { return };
+        let window = launcher.window(1.0);
         let latest = [self.last_reload, self.last_launcher_signal].into_iter().flatten().max_by_key(|at| at.boot_us);
         let quiet = latest.is_none_or(|at| now.since(at) >= window)
             && self.last_reload.is_none_or(|at| now.since(at) >= RELOAD_EVERY);
