@@ -1,0 +1,102 @@
+//! From a running cluster to a committed backup: files copied directly, in parallel, between `pg_backup_start` and `pg_backup_stop`.
+//!
+//! ```text
+//! session   start ─────────── asks where WAL ends, every moment ─────────── stop ─ label, map
+//! workers         read -> page checksum -> CRC-32C -> compress -> seal -> pack
+//! WAL             copied and checked segment by segment ......................... tail, up to the stop
+//! last                                                       pg_control ──┘            └─ commit
+//! ```
+//!
+//! The commit is the last step: a backup that lacks anything, WAL above all, never counts. A run that is interrupted, also by kill -9,
+//! leaves the repository valid. The next one reads all files again, for without the map of what changed since nothing else is safe; frames
+//! that the repository knows of are not stored again.
+
+mod copy;
+mod error;
+mod identity;
+mod pages;
+mod run;
+mod scan;
+mod server;
+mod source;
+mod wal;
+
+use std::{collections::BTreeMap, fmt, num::NonZeroUsize, path::PathBuf, sync::Arc};
+
+pub use error::CreateError;
+pub use run::create;
+
+use crate::info::BackupInfo;
+
+/// The most threads that copy: the repository allows so many writers, and one is for the write-ahead log.
+pub const WORKERS_MAX: usize = repository::WRITERS_MAX - 1;
+
+/// What temporary settings of ours `postgresql.auto.conf` may hold while it is copied, and what it said before, by name.
+pub type HeldSettings = Arc<dyn Fn() -> BTreeMap<String, Option<String>> + Send + Sync>;
+
+/// How a backup shall be made.
+#[derive(Clone)]
+pub struct CreateOptions {
+    /// How to connect to the server: a libpq connection string.
+    pub url: String,
+    /// What the cluster is called in the repository.
+    pub cluster: String,
+    /// The data directory as this process sees it; the server is asked where absent.
+    pub data_dir: Option<PathBuf>,
+    /// The backup's label, for people.
+    pub label: String,
+    /// Threads that copy; as many as there are cores where absent, [`WORKERS_MAX`] at most.
+    pub workers: Option<NonZeroUsize>,
+    /// Whether the checkpoint at the start is written as fast as possible. Otherwise it is spread over minutes.
+    pub fast_checkpoint: bool,
+    /// Whether a damaged page makes the backup fail.
+    pub fail_on_corruption: bool,
+    /// The server has taken the place of the one whose backups are there.
+    pub adopt: bool,
+    /// End the session of another backup of this name, whose writer is known to be dead.
+    pub take_over: bool,
+    /// Begin although the repository seems to have too little space.
+    pub skip_space_check: bool,
+    /// See [`HeldSettings`].
+    pub held_settings: Option<HeldSettings>,
+}
+
+impl CreateOptions {
+    /// Options for the cluster that is called `cluster` at `url`, all else as is usual.
+    #[must_use]
+    pub fn new(url: impl Into<String>, cluster: impl Into<String>) -> Self {
+        Self {
+            url: url.into(),
+            cluster: cluster.into(),
+            data_dir: None,
+            label: "oxpecker".to_owned(),
+            workers: None,
+            fast_checkpoint: true,
+            fail_on_corruption: false,
+            adopt: false,
+            take_over: false,
+            skip_space_check: false,
+            held_settings: None,
+        }
+    }
+}
+
+impl fmt::Debug for CreateOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Not the URL: it may hold a password.
+        f.debug_struct("CreateOptions").field("cluster", &self.cluster).field("data_dir", &self.data_dir).finish_non_exhaustive()
+    }
+}
+
+/// A backup that was made.
+#[derive(Clone, Debug)]
+pub struct Created {
+    /// Its id in the repository.
+    pub id: repository::BackupId,
+    /// What it says of itself.
+    pub info: BackupInfo,
+    /// Bytes that the repository grew by.
+    pub stored_bytes: u64,
+    /// How long it took.
+    pub took: std::time::Duration,
+}
