@@ -29,6 +29,7 @@ pub struct Builder {
     tmpfs_room_bytes: u64,
     template: Option<PathBuf>,
     fresh: bool,
+    initdb_args: Vec<String>,
     pub(crate) start_patience: Duration,
 }
 
@@ -42,6 +43,7 @@ impl Builder {
             tmpfs_room_bytes: TMPFS_ROOM_BYTES,
             template: None,
             fresh: false,
+            initdb_args: Vec::new(),
             start_patience: START_PATIENCE,
         }
     }
@@ -84,6 +86,12 @@ impl Builder {
         self
     }
 
+    /// More arguments for initdb, as `--data-checksums` or `--wal-segsize=1`; it then runs itself, see [`Builder::fresh`].
+    pub fn initdb_args<'a>(mut self, args: impl IntoIterator<Item = &'a str>) -> Self {
+        self.initdb_args.extend(args.into_iter().map(str::to_owned));
+        self.fresh()
+    }
+
     /// How long the server may take until it accepts connections; a minute by default. A long recovery needs more.
     pub fn start_within(mut self, patience: Duration) -> Self {
         self.start_patience = patience;
@@ -105,7 +113,7 @@ impl Builder {
         let data = directory.data();
         match (&self.template, self.fresh) {
             (Some(template), _) => template::copy(template, &identity, &data)?,
-            (None, true) => template::initdb(&self.installation, &identity, &data)?,
+            (None, true) => template::initdb(&self.installation, &identity, &self.initdb_args, &data)?,
             (None, false) => template::initdb_cached(&self.installation, &identity, &data)?,
         }
         include(&data.join("postgresql.conf"), &format!("include '{SETTINGS_FILE}'"))?;

@@ -41,6 +41,34 @@ impl Installation {
     pub fn has(&self, program: &str) -> bool {
         self.bin_dir.join(program).exists()
     }
+
+    /// A client program of this major version, as `pg_waldump`: the one beside the server or, as the testbed's servers have none, the one
+    /// that `cargo xtask testbed` keeps for them (14 and newer).
+    #[must_use]
+    pub fn tool(&self, name: &str) -> Option<PathBuf> {
+        let kept = tools_dir(self.major()).map(|dir| dir.join("bin").join(name));
+        std::iter::once(self.bin_dir.join(name)).chain(kept).find(|program| program.is_file())
+    }
+}
+
+/// Where the testbed keeps a complete PostgreSQL of a major version: client programs and contrib too. Not among [`installations`], so that
+/// tests on "every version" do not run twice.
+fn tools_dir(major: u32) -> Option<PathBuf> {
+    Some(testbed_dir()?.join("tools").join(format!("pg{major}")))
+}
+
+/// A server of a major version that has the client programs and contrib (`amcheck`, `pageinspect`) beside it: the testbed's, or any that is
+/// installed.
+///
+/// # Errors
+/// When there is none; the message says how to get one.
+pub fn complete_installation(major: u32) -> Result<Installation, ScratchError> {
+    let kept = tools_dir(major).and_then(|dir| Installation::at(&dir.join("bin")));
+    let others = || installations().into_iter().filter(|one| one.major() == major && one.has("pg_amcheck"));
+    kept.or_else(|| others().next()).ok_or_else(|| ScratchError::NotInstalled {
+        major,
+        found: "none with its client programs".to_owned(),
+    })
 }
 
 /// "postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)" and "postgres (PostgreSQL) 18beta1".

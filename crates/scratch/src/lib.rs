@@ -33,5 +33,5 @@ pub use cache::{shared_cache_dir, testbed_dir};
 pub use cluster::{LeftRunning, ScratchCluster};
 pub use directory::{DataDir, Storage};
 pub use error::ScratchError;
-pub use installation::{Installation, installation, installations, newest_installation};
+pub use installation::{Installation, complete_installation, installation, installations, newest_installation};
 pub use leftovers::{Process, processes_below};

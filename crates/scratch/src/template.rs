@@ -21,10 +21,16 @@ const RECIPE: u32 = 1;
 const OUTPUT_MAX_BYTES: usize = 4096;
 
 /// Runs initdb into `data`, which must not exist.
-pub(crate) fn initdb(installation: &Installation, identity: &Identity, data: &Path) -> Result<(), ScratchError> {
+pub(crate) fn initdb(
+    installation: &Installation,
+    identity: &Identity,
+    more_args: &[String],
+    data: &Path,
+) -> Result<(), ScratchError> {
     let program = installation.bin_dir.join("initdb");
     let mut command = identity.command(&program, ParentDeath::Signal("INT"));
-    command.args(["--no-sync", "--auth=trust", "--username=postgres", "--locale=C", "--encoding=UTF8", "-D"]).arg(data);
+    command.args(["--no-sync", "--auth=trust", "--username=postgres", "--locale=C", "--encoding=UTF8"]);
+    command.args(more_args).arg("-D").arg(data);
     command.current_dir(data.parent().unwrap_or(Path::new("/")));
     run(command, &program.display().to_string())
 }
@@ -34,7 +40,7 @@ pub(crate) fn initdb(installation: &Installation, identity: &Identity, data: &Pa
 pub(crate) fn initdb_cached(installation: &Installation, identity: &Identity, data: &Path) -> Result<(), ScratchError> {
     match cached(installation, identity) {
         Some(template) => copy(&template, identity, data),
-        None => initdb(installation, identity, data),
+        None => initdb(installation, identity, &[], data),
     }
 }
 
@@ -54,7 +60,7 @@ fn cached(installation: &Installation, identity: &Identity) -> Option<PathBuf> {
     let making = tempfile::Builder::new().prefix(".making-").tempdir_in(&templates).ok()?;
     identity.own(making.path()).ok()?;
     let fresh = making.path().join("data");
-    initdb(installation, identity, &fresh).ok()?;
+    initdb(installation, identity, &[], &fresh).ok()?;
     // Losing a race is as good as winning it: the directory that is there has the same content.
     match fs::rename(&fresh, &kept) {
         Ok(()) => Some(kept),
