@@ -11,6 +11,7 @@
 //! guard, which goes on with the same key and resolves it. Only where the guard dies in the milliseconds between handing an
 //! alert over and persisting it does the next guard speak of the same episode under another key.
 
+mod backup;
 mod connections;
 mod cpu;
 mod gate;
@@ -56,7 +57,7 @@ pub struct Rules {
 impl Rules {
     /// The rules that the settings leave enabled, all quiet.
     pub fn new(settings: &RuleSettings, subject: Subject) -> Self {
-        let all: [(bool, Box<dyn Rule>); 7] = [
+        let all: [(bool, Box<dyn Rule>); 10] = [
             (settings.postgres_down.enabled, Box::new(server::PostgresDown::new(settings.postgres_down))),
             (
                 settings.vacuum_starves_host.enabled,
@@ -76,6 +77,9 @@ impl Rules {
                 settings.recording_failing.enabled,
                 Box::new(recording::RecordingFailing::new(settings.recording_failing)),
             ),
+            (settings.backup_failing.enabled, Box::new(backup::BackupFailing::new(settings.backup_failing))),
+            (settings.backup_unproven.enabled, Box::new(backup::BackupUnproven::new(settings.backup_unproven))),
+            (settings.repository_unprotected.enabled, Box::new(backup::RepositoryUnprotected::new())),
         ];
         let enabled = all.into_iter().filter(|(enabled, _)| *enabled);
         Self { subject, slots: enabled.map(|(_, rule)| Slot { rule, open: None, newest_us: 0 }).collect() }

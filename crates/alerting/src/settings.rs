@@ -40,6 +40,12 @@ pub struct RuleSettings {
     pub vacuum_wraparound_near: VacuumWraparoundNear,
     /// See [`RecordingFailing`].
     pub recording_failing: RecordingFailing,
+    /// See [`BackupFailing`].
+    pub backup_failing: BackupFailing,
+    /// See [`BackupUnproven`].
+    pub backup_unproven: BackupUnproven,
+    /// See [`RepositoryUnprotected`].
+    pub repository_unprotected: RepositoryUnprotected,
 }
 
 macro_rules! settings {
@@ -163,6 +169,27 @@ settings! {
     }
 }
 
+settings! {
+    /// Rule `backup-failing`: backups or proofs fail, or a backup found damaged pages in the cluster.
+    BackupFailing {
+        /// Failures in a row: one that the next attempt makes good is no alert.
+        failures: u32 = 2,
+    }
+}
+
+settings! {
+    /// Rule `backup-unproven`: the newest proven backup is older than `[backup] max_age`, or none was proven in that time.
+    BackupUnproven {
+        /// How many times `max_age` it may be old before that is critical.
+        critical_factor: f64 = 3.0,
+    }
+}
+
+settings! {
+    /// Rule `repository-unprotected`: the recovery key was not confirmed, or the repository lies on the database's own disk.
+    RepositoryUnprotected {}
+}
+
 /// Share of the database's CPUs from which running vacuums count as the cause of their saturation, per cent. The share from which
 /// the governor holds them: what is held must be told.
 pub const VACUUM_SHARE_PERCENT: f64 = 15.0;
@@ -219,7 +246,13 @@ impl RuleSettings {
         }
         above("vacuum-wraparound-near.critical_millions", w.critical_millions, w.age_millions)?;
         below("vacuum-wraparound-near.clear_millions", w.clear_millions, w.age_millions)?;
-        seconds("recording-failing.clear_s", self.recording_failing.clear_s)
+        seconds("recording-failing.clear_s", self.recording_failing.clear_s)?;
+        count("backup-failing.failures", self.backup_failing.failures)?;
+        let factor = self.backup_unproven.critical_factor;
+        if !(1.0..=1_000.0).contains(&factor) {
+            return Err(range("backup-unproven.critical_factor", factor, "name 1 to 1000 times max_age"));
+        }
+        Ok(())
     }
 }
 
@@ -307,6 +340,8 @@ mod tests {
             ("[vacuum-starves-host]\ncanary_ms = nan\n", "vacuum-starves-host.canary_ms"),
             ("[vacuum-wraparound-near]\nage_millions = 5000\n", "vacuum-wraparound-near.age_millions"),
             ("[recording-failing]\nclear_s = 1e9\n", "recording-failing.clear_s"),
+            ("[backup-failing]\nfailures = 0\n", "backup-failing.failures"),
+            ("[backup-unproven]\ncritical_factor = 0.5\n", "backup-unproven.critical_factor"),
         ] {
             let error = toml::from_str::<RuleSettings>(text).unwrap().check().unwrap_err();
             assert_eq!(error.key, key, "{text}");

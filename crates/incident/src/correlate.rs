@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use model::{
-    Alert, AlertKey, AlertState, Event, EventKind, ProcessId, ServiceName, Severity, alert::label, reading::Health,
+    Alert, AlertKey, AlertState, Event, EventKind, ProcessId, ServiceName, Severity,
+    alert::{label, rule},
+    reading::Health,
 };
 
 use crate::{
@@ -136,6 +138,8 @@ impl Correlator {
             _ => self.cluster.clone(),
         };
         match event.kind() {
+            // A risk that stands for days would be one incident that swallows all others.
+            EventKind::Alerted { alert } if rule::is_risk(&alert.rule.0) => self.attach(event, &cluster),
             EventKind::Alerted { alert }
                 if alert.state == AlertState::Firing && alert.severity >= Severity::Warning =>
             {

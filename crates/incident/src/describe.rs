@@ -1,5 +1,7 @@
 //! One line per event: what the journal's event says, as a person would.
 
+mod backups;
+
 use model::{AlertState, EventKind, reading::Health};
 
 use crate::words::{count, down_reason, duration, lever, list, one_line, quote, release_reason, vacuum_kind, workers};
@@ -144,6 +146,15 @@ fn line(kind: &EventKind) -> String {
             duration(answers.window),
             duration(answers.slowest)
         ),
+        EventKind::RepositoryDeclared { .. }
+        | EventKind::BackupStarted { .. }
+        | EventKind::BackupProgressed { .. }
+        | EventKind::BackupFinished { .. }
+        | EventKind::BackupFailed { .. }
+        | EventKind::ProofFinished { .. }
+        | EventKind::ProofFailed { .. }
+        | EventKind::RetentionApplied { .. }
+        | EventKind::RepositoryProblem { .. } => backups::line(kind),
         EventKind::RecordingFailed { error, lost } => {
             format!("The journal could not be written ({}); {} lost", quote(error), count(*lost, "record"))
         }

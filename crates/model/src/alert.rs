@@ -35,6 +35,17 @@ pub mod rule {
     pub const POSTGRES_DOWN: &str = "postgres-down";
     /// Few connections are left, or their number grows fast.
     pub const CONNECTIONS_NEAR_LIMIT: &str = "connections-near-limit";
+    /// Backups or proofs fail.
+    pub const BACKUP_FAILING: &str = "backup-failing";
+    /// The newest proven backup is too old, or there is none.
+    pub const BACKUP_UNPROVEN: &str = "backup-unproven";
+    /// The repository is no protection against everything that a backup is for.
+    pub const REPOSITORY_UNPROTECTED: &str = "repository-unprotected";
+
+    /// Whether a rule tells of a risk that may stand for days, not of something that people feel now: it begins no incident.
+    pub fn is_risk(rule: &str) -> bool {
+        [BACKUP_FAILING, BACKUP_UNPROVEN, REPOSITORY_UNPROTECTED].contains(&rule)
+    }
 }
 
 /// The names of an alert's labels that others than the alerting crate must know. See [`Alert::labels`].

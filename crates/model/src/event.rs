@@ -8,7 +8,8 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Alert, AlertKey, Cores, DatabaseName, Mode, Moment, Oid, PgVersion, Pid, ProcessId, ServiceName, Share, TableName,
+    Alert, AlertKey, ByteSize, Cores, DatabaseName, Lsn, Mode, Moment, Oid, PgVersion, Pid, ProcessId, ServiceName,
+    Share, TableName,
     reading::{Health, VacuumKind},
 };
 
@@ -120,6 +121,16 @@ pub struct ServiceWindow {
     pub failed: u64,
     /// The slowest answer.
     pub slowest: Duration,
+}
+
+/// What a run of the backup worker is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum BackupTask {
+    /// Make a backup, prove it and apply the retention.
+    Create,
+    /// Prove the newest backup, which is there but was not proven.
+    Prove,
 }
 
 /// What happened.
@@ -351,6 +362,101 @@ pub enum EventKind {
         answers: ServiceWindow,
     },
 
+    /// A repository as the configuration declares it: recorded when a guard first knows of it and when the declaration changed. How
+    /// long a cluster has been without a proven backup counts from the first of these.
+    RepositoryDeclared {
+        /// Its place, without secrets.
+        repository: String,
+        /// When backups are made, as written; none where only people make them.
+        schedule: Option<String>,
+        /// How old the newest proven backup may be; none where nobody said so and nothing is scheduled.
+        max_age: Option<Duration>,
+    },
+    /// A run of the backup worker began.
+    BackupStarted {
+        /// What it was started for: `create` or `prove`.
+        task: BackupTask,
+        /// Why now: the schedule, a run that was missed, another attempt.
+        reason: String,
+    },
+    /// How far a run is, told a few times in a run.
+    BackupProgressed {
+        /// What is being done: `copying`, `restoring`, ...
+        stage: String,
+        /// Bytes done.
+        done: ByteSize,
+        /// Bytes in all, as far as known.
+        total: ByteSize,
+        /// How long it will take at this rate, where that can be said.
+        remaining: Option<Duration>,
+    },
+    /// A backup was committed to the repository. It counts when it is proven.
+    BackupFinished {
+        /// Its id.
+        backup: String,
+        /// The moment that it restores to.
+        consistent_at: Timestamp,
+        /// Where in the write-ahead log that is.
+        stop_lsn: Lsn,
+        /// How long it took.
+        took: Duration,
+        /// Bytes of the cluster.
+        size: ByteSize,
+        /// Bytes that the repository did not have yet, compressed and sealed.
+        stored: ByteSize,
+        /// Damaged pages in the source, copied as they are.
+        corrupt_pages: u64,
+    },
+    /// A backup was not made. Nothing that was in the repository is lost.
+    BackupFailed {
+        /// What failed, where and why.
+        error: String,
+        /// Failures in a row.
+        failures: u32,
+        /// When it is tried again.
+        retry_at: Option<Timestamp>,
+    },
+    /// A backup was restored, recovered and checked, and nothing was wrong.
+    ProofFinished {
+        /// Its id.
+        backup: String,
+        /// The moment that it restores to.
+        consistent_at: Timestamp,
+        /// How long the proof took, checks included.
+        took: Duration,
+        /// The measured recovery time: from the restore's first byte until the server accepted connections.
+        recovery_time: Option<Duration>,
+    },
+    /// A backup could not be proven, or is damaged.
+    ProofFailed {
+        /// Its id, where it came as far as that.
+        backup: Option<String>,
+        /// Whether something is known to be wrong with the backup; if not, the proof could not be completed.
+        damaged: bool,
+        /// Why.
+        reasons: Vec<String>,
+        /// Failures in a row.
+        failures: u32,
+        /// When it is tried again.
+        retry_at: Option<Timestamp>,
+    },
+    /// Backups that no rule keeps were expired.
+    RetentionApplied {
+        /// How many are kept.
+        kept: u64,
+        /// The expired ones, the first of them.
+        expired: Vec<String>,
+        /// Bytes given back.
+        freed: ByteSize,
+    },
+    /// The repository, or the worker that uses it, does not work as it should.
+    RepositoryProblem {
+        /// Its place, without secrets.
+        repository: String,
+        /// What is wrong.
+        problem: String,
+    },
+
     /// The journal could not be written; alerts went out without it.
     RecordingFailed {
         /// The store's words.
@@ -363,7 +469,7 @@ pub enum EventKind {
         /// How many.
         events: u64,
         /// The declared bound.
-        max_size: crate::ByteSize,
+        max_size: ByteSize,
     },
     /// A person said something.
     Noted {
@@ -401,6 +507,15 @@ impl EventKind {
             Self::ServiceDeclared { .. } => "service_declared",
             Self::ServiceChanged { .. } => "service_changed",
             Self::ServiceMeasured { .. } => "service_measured",
+            Self::RepositoryDeclared { .. } => "repository_declared",
+            Self::BackupStarted { .. } => "backup_started",
+            Self::BackupProgressed { .. } => "backup_progressed",
+            Self::BackupFinished { .. } => "backup_finished",
+            Self::BackupFailed { .. } => "backup_failed",
+            Self::ProofFinished { .. } => "proof_finished",
+            Self::ProofFailed { .. } => "proof_failed",
+            Self::RetentionApplied { .. } => "retention_applied",
+            Self::RepositoryProblem { .. } => "repository_problem",
             Self::RecordingFailed { .. } => "recording_failed",
             Self::HistoryCut { .. } => "history_cut",
             Self::Noted { .. } => "noted",
@@ -420,6 +535,8 @@ mod tests {
             EventKind::LeverUnavailable { lever: None, reason: "no".into() },
             EventKind::SettingsSeen { resting: CostSetting { limit: 200, delay_ms: 2.0 }, others: BTreeMap::new() },
             EventKind::ServiceDeclared { service: "bot".into(), depends_on: vec!["site".into()], impact: vec![] },
+            EventKind::BackupStarted { task: BackupTask::Prove, reason: "03:00".into() },
+            EventKind::RetentionApplied { kept: 3, expired: vec!["a5".into()], freed: ByteSize(7) },
         ];
         for kind in kinds {
             let json = serde_json::to_value(&kind).unwrap();

@@ -26,6 +26,8 @@ pub enum Reading {
     Tables(TablesReading),
     /// A service's health and latency.
     Service(ServiceReading),
+    /// The backups of the cluster, once a minute and when something changed.
+    Backup(BackupReading),
 }
 
 impl Reading {
@@ -37,6 +39,7 @@ impl Reading {
             Self::Wal(r) => r.at,
             Self::Tables(r) => r.at,
             Self::Service(r) => r.at,
+            Self::Backup(r) => r.at,
         }
     }
 
@@ -48,6 +51,7 @@ impl Reading {
             Self::Wal(_) => "wal",
             Self::Tables(_) => "tables",
             Self::Service(_) => "service",
+            Self::Backup(_) => "backup",
         }
     }
 }
@@ -440,4 +444,79 @@ pub struct ServiceReading {
     pub took: Duration,
     /// What was wrong: `status 503`, `connection refused`, `no answer within 2 s`.
     pub detail: Option<String>,
+}
+
+/// The cluster's backups, as far as the guard knows. Ages are computed by the guard, which adds what the boot clock counted to what
+/// the wall clock said when it learnt of them: a stepped wall clock changes none of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackupReading {
+    /// When this was put together.
+    pub at: Moment,
+    /// The repository's place, without secrets.
+    pub repository: String,
+    /// How long a guard has known of this repository: what "never proven" counts from.
+    pub known_for: Duration,
+    /// How old the newest proven backup may be; none where nobody said so and nothing is scheduled.
+    pub max_age: Option<Duration>,
+    /// Whether the repository was looked at since this guard began; before that, what the journal says is all that is known.
+    pub looked: bool,
+    /// The newest backup.
+    pub last: Option<BackupSeen>,
+    /// The newest backup that was proven.
+    pub proven: Option<BackupSeen>,
+    /// Failures in a row, of backups or proofs; zero where the newest run did what it should.
+    pub failures: u32,
+    /// What failed last, while `failures` is not zero.
+    pub last_error: Option<String>,
+    /// What keeps the repository from being a protection; empty where nothing does or nobody looked yet.
+    pub exposures: Vec<Exposure>,
+    /// The run that is under way.
+    pub running: Option<BackupRunning>,
+    /// When the next run begins; none where nothing is scheduled.
+    pub next_run: Option<Timestamp>,
+}
+
+/// A backup in the repository.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackupSeen {
+    /// Its id.
+    pub id: String,
+    /// The moment that it restores to.
+    pub consistent_at: Timestamp,
+    /// How long ago that was: what would be lost if the cluster were lost now and this backup were all there is.
+    pub age: Duration,
+    /// Bytes of the cluster.
+    pub size: ByteSize,
+    /// Damaged pages that were in the source.
+    pub corrupt_pages: u64,
+    /// The measured recovery time, where it was proven and that was measured.
+    pub recovery_time: Option<Duration>,
+}
+
+/// Why a repository is no protection against everything that a backup is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "exposure", rename_all = "snake_case")]
+pub enum Exposure {
+    /// Nobody has confirmed that the recovery key lies somewhere else: who loses this host and its key file loses the backups.
+    NoRecoveryKey,
+    /// It is on the same file system as the database: what takes the disk takes both.
+    SameDisk {
+        /// The repository's folder.
+        path: String,
+    },
+}
+
+/// A run of the backup worker that is under way.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BackupRunning {
+    /// What is being done: `copying`, `restoring`, ...
+    pub stage: String,
+    /// Bytes done.
+    pub done: ByteSize,
+    /// Bytes in all, as far as known.
+    pub total: ByteSize,
+    /// How long it will take at this rate, where that can be said.
+    pub remaining: Option<Duration>,
+    /// Whether it stands back because the host is under pressure.
+    pub paused: bool,
 }

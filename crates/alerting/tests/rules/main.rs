@@ -10,6 +10,7 @@
     clippy::cast_sign_loss
 )]
 
+mod backup;
 mod build;
 
 use std::{collections::BTreeMap, time::Duration};

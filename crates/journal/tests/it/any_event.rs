@@ -4,9 +4,9 @@ use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use model::{
-    Alert, AlertKey, AlertState, ByteSize, Cores, DatabaseName, EventKind, Mode, Moment, Oid, PgVersion, Pid,
+    Alert, AlertKey, AlertState, ByteSize, Cores, DatabaseName, EventKind, Lsn, Mode, Moment, Oid, PgVersion, Pid,
     ProcessId, RuleId, ServiceName, Severity, Share, TableName,
-    event::{CostSetting, DownReason, Lever, ReleaseReason, ServiceWindow},
+    event::{BackupTask, CostSetting, DownReason, Lever, ReleaseReason, ServiceWindow},
     reading::{Health, VacuumKind},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -233,6 +233,55 @@ pub fn each_kind() -> Vec<BoxedStrategy<EventKind>> {
             .prop_map(|(service, health, detail, impact)| EventKind::ServiceChanged { service, health, detail, impact })
             .boxed(),
         (service(), window).prop_map(|(service, answers)| EventKind::ServiceMeasured { service, answers }).boxed(),
+        (text(), option::of(text()), option::of(duration()))
+            .prop_map(|(repository, schedule, max_age)| EventKind::RepositoryDeclared { repository, schedule, max_age })
+            .boxed(),
+        (select(vec![BackupTask::Create, BackupTask::Prove]), text())
+            .prop_map(|(task, reason)| EventKind::BackupStarted { task, reason })
+            .boxed(),
+        (text(), any::<u64>(), any::<u64>(), option::of(duration()))
+            .prop_map(|(stage, done, total, remaining)| EventKind::BackupProgressed {
+                stage,
+                done: ByteSize(done),
+                total: ByteSize(total),
+                remaining,
+            })
+            .boxed(),
+        (text(), timestamp(), any::<u64>(), duration(), any::<[u64; 3]>())
+            .prop_map(|(backup, consistent_at, lsn, took, [size, stored, corrupt_pages])| EventKind::BackupFinished {
+                backup,
+                consistent_at,
+                stop_lsn: Lsn(lsn),
+                took,
+                size: ByteSize(size),
+                stored: ByteSize(stored),
+                corrupt_pages,
+            })
+            .boxed(),
+        (text(), any::<u32>(), option::of(timestamp()))
+            .prop_map(|(error, failures, retry_at)| EventKind::BackupFailed { error, failures, retry_at })
+            .boxed(),
+        (text(), timestamp(), duration(), option::of(duration()))
+            .prop_map(|(backup, consistent_at, took, recovery_time)| EventKind::ProofFinished {
+                backup,
+                consistent_at,
+                took,
+                recovery_time,
+            })
+            .boxed(),
+        (option::of(text()), any::<bool>(), texts(), any::<u32>(), option::of(timestamp()))
+            .prop_map(|(backup, damaged, reasons, failures, retry_at)| EventKind::ProofFailed {
+                backup,
+                damaged,
+                reasons,
+                failures,
+                retry_at,
+            })
+            .boxed(),
+        (any::<u64>(), texts(), any::<u64>())
+            .prop_map(|(kept, expired, freed)| EventKind::RetentionApplied { kept, expired, freed: ByteSize(freed) })
+            .boxed(),
+        (text(), text()).prop_map(|(repository, problem)| EventKind::RepositoryProblem { repository, problem }).boxed(),
         (text(), any::<u64>()).prop_map(|(error, lost)| EventKind::RecordingFailed { error, lost }).boxed(),
         (any::<u64>(), any::<u64>())
             .prop_map(|(events, size)| EventKind::HistoryCut { events, max_size: ByteSize(size) })

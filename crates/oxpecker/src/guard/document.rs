@@ -5,7 +5,7 @@ use journal::Recording;
 use model::{
     Alert, DatabaseName, Mode, PgVersion, Pid,
     event::DownReason,
-    reading::{ActivityReading, HostReading, ServiceReading, TablesReading, WalReading},
+    reading::{ActivityReading, BackupReading, HostReading, ServiceReading, TablesReading, WalReading},
 };
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +62,9 @@ pub struct GuardStatus {
     pub wal: Option<WalReading>,
     /// Ages and dead tuples.
     pub tables: Option<TablesReading>,
+    /// Backups; `None` where no repository is declared.
+    #[serde(default)]
+    pub backup: Option<BackupReading>,
     /// Services, in the configuration's order.
     pub services: Vec<ServiceReading>,
     /// Firing alerts, worst first.

@@ -5,7 +5,7 @@ use std::path::Path;
 use journal::{EventQuery, Reader};
 use model::{
     Event, EventKind, Moment, Observation, Reading, ServiceName,
-    reading::{ActivityReading, HostReading, ServiceReading, TablesReading, WalReading},
+    reading::{ActivityReading, BackupReading, HostReading, ServiceReading, TablesReading, WalReading},
 };
 
 use super::document::ServerState;
@@ -18,6 +18,7 @@ pub struct Memory {
     pub activity: Option<ActivityReading>,
     pub wal: Option<WalReading>,
     pub tables: Option<TablesReading>,
+    pub backup: Option<BackupReading>,
     services: Vec<(ServiceName, Option<ServiceReading>)>,
 }
 
@@ -30,6 +31,7 @@ impl Memory {
             activity: None,
             wal: None,
             tables: None,
+            backup: None,
             services: services.map(|name| (name, None)).collect(),
         }
     }
@@ -41,6 +43,7 @@ impl Memory {
             Observation::Reading(Reading::Activity(r)) => self.activity = Some(r.clone()),
             Observation::Reading(Reading::Wal(r)) => self.wal = Some(r.clone()),
             Observation::Reading(Reading::Tables(r)) => self.tables = Some(r.clone()),
+            Observation::Reading(Reading::Backup(r)) => self.backup = Some(r.clone()),
             Observation::Reading(Reading::Service(r)) => {
                 if let Some((_, slot)) = self.services.iter_mut().find(|(name, _)| *name == r.service) {
                     *slot = Some(r.clone());

@@ -227,6 +227,7 @@ impl Guard {
             activity: self.memory.activity.clone(),
             wal: self.memory.wal.clone(),
             tables: self.memory.tables.clone(),
+            backup: self.memory.backup.clone(),
             services: self.memory.services(),
             alerts: parts.open_alerts(),
             governor: parts.governor.status(),
