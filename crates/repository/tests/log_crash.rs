@@ -1,0 +1,302 @@
+//! One writer, one fault at every operation of the store in turn, and the work begun again: it always ends the same.
+
+#[path = "log_model/seal.rs"]
+mod seal;
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
+};
+
+use jiff::Timestamp;
+use repository::{
+    BackupId, PackId, RepositoryId, SessionId,
+    log::{Clock, Commitment, Expired, Footprint, FreshPack, Log, LogError, Opening, Purpose, Refusal, TipMemory, record_name},
+    store::{Fault, FaultyStore, MemoryStore, ObjectName, Store, StoreErrorKind},
+};
+use serde_json::{Value, json};
+
+use seal::OpenSeal;
+
+fn at(seconds: i64) -> Clock {
+    Arc::new(move || Timestamp::from_second(seconds).unwrap())
+}
+
+fn pack_name(pack: PackId) -> ObjectName {
+    ObjectName::new(format!("packs/{pack}")).unwrap()
+}
+
+fn open(store: &Arc<dyn Store>) -> Result<Log, LogError> {
+    let (id, seal) = (RepositoryId([7; 16]), Arc::new(OpenSeal));
+    match Log::create(Arc::clone(store), seal.clone(), at(100), None, id, json!({"made": "here"})) {
+        Err(LogError::Occupied { .. }) => Log::open(Arc::clone(store), seal, at(100), None),
+        result => result,
+    }
+}
+
+fn opening(session: u8) -> Opening {
+    let purpose = Purpose::Backup;
+    Opening {
+        session: SessionId([session; 16]),
+        purpose,
+        cluster: "main".to_owned(),
+        bases: Vec::new(),
+        info: Value::Null,
+    }
+}
+
+fn commitment(k: u8, complete: bool, shared: &[u8], written: &[u8]) -> Commitment {
+    let backup = BackupId(if complete { [k; 16] } else { [k + 100; 16] });
+    let ids = |all: &[u8]| all.iter().map(|&n| PackId([n; 16])).collect::<Vec<_>>();
+    Commitment {
+        session: SessionId([k; 16]),
+        backup,
+        complete,
+        manifest: json!(k),
+        shared: ids(shared),
+        written: ids(written).into_iter().map(|id| FreshPack { id, bytes: 10 }).collect(),
+        info: json!({ "backup": k }),
+    }
+}
+
+/// Makes the repository, three backups of which the second shares with the first, proves one, lets the first go, collects. Every
+/// step asks what is done already, as a program does that was started again.
+fn work(store: &Arc<dyn Store>) -> Result<(), LogError> {
+    let mut log = open(store)?;
+    for (k, shared, drafted, written) in
+        [(1, &[][..], &[1, 2][..], &[1, 2, 3][..]), (2, &[2, 3], &[4], &[4]), (3, &[4], &[], &[5])]
+    {
+        let session = SessionId([k; 16]);
+        if log.state().ended(session).is_some() {
+            continue;
+        }
+        log.begin(&opening(k), None)?;
+        for &pack in written {
+            store.put_if_absent(&pack_name(PackId([pack; 16])), &[pack; 10])?;
+        }
+        if !drafted.is_empty() && !log.state().is_expired(BackupId([k + 100; 16])) {
+            log.commit(&commitment(k, false, shared, drafted))?;
+        }
+        log.commit(&commitment(k, true, shared, written))?;
+    }
+    log.prove(BackupId([2; 16]), true, &json!("good"))?;
+    log.pin(BackupId([2; 16]), Some("the audit"))?;
+    log.expire(&[Expired { backup: BackupId([1; 16]), reason: "old".to_owned() }])?;
+    log.collect(&pack_name)?;
+    Ok(())
+}
+
+/// What the end is, without what tells when and in how many records it came about.
+fn outcome(inner: &MemoryStore) -> impl PartialEq + std::fmt::Debug + use<> {
+    let store: Arc<dyn Store> = Arc::new(inner.clone());
+    let log = Log::open(store, Arc::new(OpenSeal), at(100), None).unwrap();
+    assert_eq!(log.audit(&mut |_, _| {}).unwrap(), *log.state());
+    let state = log.state();
+    let backups: Vec<_> = state
+        .backups()
+        .iter()
+        .map(|(&id, b)| {
+            let packs: BTreeSet<_> = b.packs.iter().map(|n| state.pack(n).unwrap().id).collect();
+            (id, b.info.clone(), b.pinned.clone(), b.proven(), packs)
+        })
+        .collect();
+    let packs: BTreeSet<_> = inner.snapshot().into_keys().filter(|name| name.as_str().starts_with("packs/")).collect();
+    let known: BTreeSet<_> =
+        state.packs().values().map(|pack| (pack.id, pack.status == repository::log::PackStatus::Live)).collect();
+    (backups, packs, known, state.sessions().len())
+}
+
+/// A pack that arrived after it was removed is an orphan.
+fn clean_orphans(store: &Arc<dyn Store>) {
+    let mut found = Vec::new();
+    store.list("packs/", &mut |name, _| found.push(name)).unwrap();
+    let log = open(store).unwrap();
+    for name in found {
+        let pack = name.split().1.parse().unwrap();
+        if log.state().footprint(SessionId([1; 16]), pack) == Footprint::Orphan {
+            store.delete(&name).unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_fault_at_every_operation_and_begun_again_ends_the_same() {
+    let calm = MemoryStore::new();
+    let counting = Arc::new(FaultyStore::new(calm.clone(), []));
+    work(&(counting.clone() as Arc<dyn Store>)).unwrap();
+    let expected = outcome(&calm);
+    let operations = counting.operations();
+    assert!(operations > 30, "{operations}");
+
+    let faults =
+        [Fault::CrashBefore, Fault::CrashAfter, Fault::LoseReply, Fault::Limbo, Fault::Fail(StoreErrorKind::NoSpace)];
+    for (fault, late) in faults.into_iter().flat_map(|fault| [(fault, false), (fault, true)]) {
+        for k in 1..=operations {
+            let inner = MemoryStore::new();
+            let faulty = Arc::new(FaultyStore::new(inner.clone(), [(k, fault)]));
+            let _seen = work(&(faulty.clone() as Arc<dyn Store>));
+            // A request in limbo arrives before or after the second attempt.
+            if !late {
+                faulty.deliver().unwrap();
+            }
+            let again: Arc<dyn Store> = Arc::new(inner.clone());
+            if let Err(error) = work(&again) {
+                panic!("{fault:?} at operation {k}, late {late}: {error}");
+            }
+            faulty.deliver().unwrap();
+            clean_orphans(&again);
+            work(&again).unwrap();
+            assert_eq!(outcome(&inner), expected, "{fault:?} at operation {k}, late {late}");
+        }
+    }
+}
+
+#[test]
+fn a_zombie_that_was_taken_over_never_commits() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let mut zombie = open(&store).unwrap();
+    zombie.begin(&opening(1), None).unwrap();
+    let mut other = open(&store).unwrap();
+    let error = other.begin(&opening(2), None).unwrap_err();
+    assert!(
+        matches!(error, LogError::Refused(Refusal::InUse { session, .. }) if session == SessionId([1; 16])),
+        "{error}"
+    );
+    other.begin(&opening(2), Some(SessionId([1; 16]))).unwrap();
+    let error = zombie.commit(&commitment(1, true, &[], &[1])).unwrap_err();
+    assert!(matches!(error, LogError::Refused(Refusal::SessionEnded { .. })), "{error}");
+    assert!(error.to_string().contains("taken over by session 0202"), "{error}");
+    other.commit(&commitment(2, true, &[], &[2])).unwrap();
+    zombie.close(SessionId([1; 16]), "late").unwrap();
+    assert_eq!(other.refresh().unwrap().backups().len(), 1);
+}
+
+#[test]
+fn a_damaged_pack_is_not_shared_again() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    work(&store).unwrap();
+    let mut log = open(&store).unwrap();
+    assert!(log.state().is_shareable(PackId([4; 16])));
+    log.damaged(&[PackId([4; 16])], "flipped").unwrap();
+    assert!(!log.state().is_shareable(PackId([4; 16])));
+    log.begin(&opening(9), None).unwrap();
+    let error = log.commit(&commitment(9, true, &[4], &[9])).unwrap_err();
+    assert!(matches!(error, LogError::Refused(Refusal::PackDamaged { .. })), "{error}");
+}
+
+#[test]
+fn nothing_expires_by_a_clock_that_is_behind() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let time = Arc::new(AtomicI64::new(1000));
+    let kept = Arc::clone(&time);
+    let clock: Clock = Arc::new(move || Timestamp::from_second(kept.load(Ordering::SeqCst)).unwrap());
+    let mut log = Log::create(store, Arc::new(OpenSeal), clock, None, RepositoryId([7; 16]), Value::Null).unwrap();
+    for k in [1, 2] {
+        log.begin(&opening(k), None).unwrap();
+        log.commit(&commitment(k, true, &[], &[k])).unwrap();
+    }
+    let old = [Expired { backup: BackupId([1; 16]), reason: "old".to_owned() }];
+    time.store(999, Ordering::SeqCst);
+    let error = log.expire(&old).unwrap_err();
+    assert!(matches!(error, LogError::Refused(Refusal::ClockBehind { .. })), "{error}");
+    // A backup goes well, also now.
+    log.begin(&opening(3), None).unwrap();
+    log.commit(&commitment(3, true, &[], &[3])).unwrap();
+    log.accept_clock("somebody's clock was ahead").unwrap();
+    assert_eq!(log.expire(&old).unwrap(), 1);
+    assert_eq!(log.expire(&old).unwrap(), 0);
+}
+
+#[test]
+fn a_rollback_is_an_alarm() {
+    let dir = tempfile::tempdir().unwrap();
+    let memory = || Some(TipMemory::new(dir.path().join("tip")));
+    let inner = MemoryStore::new();
+    let store: Arc<dyn Store> = Arc::new(inner.clone());
+    let mut log = open(&store).unwrap();
+    log.begin(&opening(1), None).unwrap();
+    let early = inner.snapshot();
+    log.commit(&commitment(1, true, &[], &[1])).unwrap();
+    Log::open(Arc::clone(&store), Arc::new(OpenSeal), at(100), memory()).unwrap();
+    let open = |objects: MemoryStore| Log::open(Arc::new(objects), Arc::new(OpenSeal), at(100), memory());
+    open(inner.clone()).unwrap();
+
+    let rolled_back = MemoryStore::new();
+    early.iter().for_each(|(name, bytes)| rolled_back.tamper(name, bytes));
+    let error = open(rolled_back.clone()).unwrap_err();
+    assert!(matches!(&error, LogError::Rollback(alarm) if alarm.found == "has no record 2"), "{error}");
+    // Somebody goes on with the old copy: as long as before, but another.
+    let mut other = Log::open(Arc::new(rolled_back.clone()), Arc::new(OpenSeal), at(100), None).unwrap();
+    other.close(SessionId([1; 16]), "other").unwrap();
+    assert!(matches!(open(rolled_back).unwrap_err(), LogError::Rollback(_)));
+    assert!(matches!(open(MemoryStore::new()).unwrap_err(), LogError::Rollback(_)));
+}
+
+#[test]
+fn a_log_that_was_meddled_with_is_refused() {
+    let inner = MemoryStore::new();
+    let store: Arc<dyn Store> = Arc::new(inner.clone());
+    work(&store).unwrap();
+    let records = Log::open(Arc::clone(&store), Arc::new(OpenSeal), at(100), None).unwrap().state().next();
+    let meddled = |meddle: &dyn Fn(&MemoryStore)| {
+        let copy = MemoryStore::new();
+        inner.snapshot().iter().for_each(|(name, bytes)| copy.tamper(name, bytes));
+        meddle(&copy);
+        Log::open(Arc::new(copy), Arc::new(OpenSeal), at(100), None)
+    };
+    for n in 0..records {
+        let error = meddled(&|copy| {
+            let mut bytes = copy.get(&record_name(n)).unwrap();
+            bytes[3] ^= 1;
+            copy.tamper(&record_name(n), &bytes);
+        });
+        assert!(matches!(error, Err(LogError::Seal { n: found, .. }) if found == n));
+        if n > 0 {
+            let error = meddled(&|copy| copy.tamper(&record_name(n), &copy.get(&record_name(n - 1)).unwrap()));
+            assert!(matches!(error, Err(LogError::Seal { .. })));
+        }
+    }
+    let error = meddled(&|copy| copy.delete(&record_name(0)).unwrap());
+    assert!(matches!(error, Err(LogError::NoRepository { .. })));
+}
+
+#[test]
+fn a_long_log_is_opened_from_a_checkpoint() {
+    let inner = MemoryStore::new();
+    let store: Arc<dyn Store> = Arc::new(inner.clone());
+    let mut log = open(&store).unwrap();
+    for k in 0..400_u32 {
+        let mut open = opening(1);
+        open.session = SessionId([k.to_le_bytes(), [1; 4], [2; 4], [3; 4]].concat().try_into().unwrap());
+        log.begin(&open, None).unwrap();
+        let mut commit = commitment(1, true, &[], &[]);
+        let id = |kind: u8| [k.to_le_bytes(), [kind; 4], [2; 4], [3; 4]].concat().try_into().unwrap();
+        (commit.session, commit.backup) = (open.session, BackupId(id(1)));
+        commit.written = vec![FreshPack { id: PackId(id(2)), bytes: 1 }];
+        log.commit(&commit).unwrap();
+        if k > 5 {
+            let old = BackupId([(k - 5).to_le_bytes(), [1; 4], [2; 4], [3; 4]].concat().try_into().unwrap());
+            log.expire(&[Expired { backup: old, reason: "old".to_owned() }]).unwrap();
+            log.collect(&pack_name).unwrap();
+        }
+    }
+    let records = log.state().next();
+    assert!(records > 2000, "{records}");
+    let counting = Arc::new(FaultyStore::new(inner.clone(), []));
+    let opened = Log::open(counting.clone(), Arc::new(OpenSeal), at(100), None).unwrap();
+    assert_eq!(opened.state(), log.state());
+    assert!(counting.operations() < 200, "{} operations", counting.operations());
+    assert_eq!(opened.audit(&mut |_, _| {}).unwrap(), *log.state());
+    let checkpoints: Vec<_> =
+        inner.snapshot().into_keys().filter(|name| name.as_str().starts_with("checkpoint/")).collect();
+    assert_eq!(checkpoints.len(), 4, "{checkpoints:?}");
+    // Damaged ones only cost time.
+    for name in &checkpoints {
+        inner.tamper(name, b"no checkpoint");
+    }
+    let opened = Log::open(store, Arc::new(OpenSeal), at(100), None).unwrap();
+    assert_eq!(opened.state(), log.state());
+}
