@@ -263,6 +263,7 @@ impl Companion {
 
 fn seen(arrival: &Arrival, released_us: u64) -> AlertSeen {
     AlertSeen {
+        key: arrival.key.clone(),
         rule: arrival.rule.clone(),
         state: match arrival.state {
             AlertState::Firing => "firing".into(),

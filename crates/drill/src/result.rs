@@ -311,6 +311,9 @@ pub struct Remains {
 /// An alert as it arrived at the webhook.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct AlertSeen {
+    /// Its episode: what resolves it has the same.
+    #[serde(default)]
+    pub key: String,
     /// Its rule.
     pub rule: String,
     /// `firing` or `resolved`.
@@ -336,6 +339,9 @@ pub struct Detection {
     pub decided_after_s: f64,
     /// From that moment to the webhook.
     pub delivered_after_s: f64,
+    /// Whether the alert belongs to an episode that was still open from before, which is not told again.
+    #[serde(default)]
+    pub told_before: bool,
 }
 
 /// What to think of it all.

@@ -114,9 +114,13 @@ fn detected(off: Option<&ActResult>, guarded: &ActResult, detection: Option<&Det
     }
     VerdictLine {
         claim: format!("detected within {MAX_DETECTION_S:.0} s of the core's saturation"),
-        passed: detection
-            .is_some_and(|detection| (-MAX_AHEAD_S..=MAX_DETECTION_S).contains(&detection.decided_after_s)),
+        passed: detection.is_some_and(|detection| {
+            detection.told_before || (-MAX_AHEAD_S..=MAX_DETECTION_S).contains(&detection.decided_after_s)
+        }),
         because: match (detection, began(guarded)) {
+            (Some(seen), _) if seen.told_before => {
+                format!("already told {:.1} s before, by an alert that had not been resolved", -seen.decided_after_s)
+            }
             (Some(seen), _) => {
                 format!("decided {:+.1} s, at the webhook {:+.1} s", seen.decided_after_s, seen.delivered_after_s)
             }
@@ -328,6 +332,17 @@ mod tests {
             "with throttling off it was so 1.4 s after the release; first alert decided 2.6 s after the release"
         );
         assert!(!verdict.lines.iter().any(|line| line.claim.contains("detected")));
+    }
+
+    #[test]
+    fn a_saturation_that_was_told_before_passes_and_is_called_so() {
+        let verdict = verdict(|_, detection, _| {
+            let seen = detection.as_mut().unwrap();
+            (seen.decided_after_s, seen.delivered_after_s, seen.told_before) = (-7.0, -6.9, true);
+        });
+        assert!(verdict.passed, "{verdict:#?}");
+        let line = verdict.lines.iter().find(|line| line.claim.contains("detected")).unwrap();
+        assert_eq!(line.because, "already told 7.0 s before, by an alert that had not been resolved");
     }
 
     #[test]

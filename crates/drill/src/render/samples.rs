@@ -70,6 +70,7 @@ fn act(act: ActKind, p50_ms: f64, p99_ms: f64, failed: u64) -> ActResult {
             ready_after_s: 0.4,
             resident_max_bytes: 12_400_000,
             alerts: vec![AlertSeen {
+                key: "vacuum-starves-host/drill".into(),
                 rule: "vacuum-starves-host".into(),
                 state: "firing".into(),
                 summary: "vacuum of public.members uses 41 % of the core".into(),
@@ -102,6 +103,7 @@ pub(crate) fn result() -> DrillResult {
         saturated_s: 1.4,
         decided_after_s: 1.2,
         delivered_after_s: 1.3,
+        told_before: false,
     });
     let verdict = verdict::judge(&verdict::Evidence {
         acts: &acts,

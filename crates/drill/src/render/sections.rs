@@ -164,6 +164,14 @@ pub(super) fn detection(result: &DrillResult, width: usize) -> String {
                 )
             }
         }),
+        Some(seen) if seen.told_before => {
+            say(format!(
+                "The core was saturated {:.1} s after the release. The guard had already told of it {:.1} s before, and that episode was \
+                 still open:",
+                seen.saturated_s, -seen.decided_after_s
+            ));
+            say(format!("“{}”", seen.summary));
+        }
         Some(seen) => {
             say(format!(
                 "The core was saturated {:.1} s after the release. The guard decided {:+.1} s from then; the webhook had it {:+.1} s from then:",
