@@ -7,6 +7,8 @@
 //! info       what a backup says of itself (JSON in the commit)
 //! entry      what the manifest says of each file (opaque to the repository)
 //! progress   how far it is, whom to tell, when to step back, whether to stop
+//! schedule   when a backup is due, and what after a failure (pure)
+//! pressure   when the worker steps back (pure)
 //! ```
 //!
 //! Threads carry the data; the one SQL session of a backup runs on a small runtime of its own. Nothing here prints.
@@ -17,8 +19,11 @@ pub mod create;
 pub mod entry;
 pub mod info;
 mod names;
+pub mod pressure;
 pub mod progress;
+pub mod proof;
 pub mod restore;
+pub mod schedule;
 
 pub use create::{CreateError, CreateOptions, Created, create};
 pub use info::{BackupInfo, InfoError};

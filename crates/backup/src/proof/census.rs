@@ -61,7 +61,8 @@ const SORTING: &str = "SELECT \
       WHERE collprovider = 'c' AND collname NOT IN ('C', 'POSIX', 'ucs_basic')), \
     (SELECT max(pg_catalog.pg_collation_actual_version(oid)) FROM pg_catalog.pg_collation WHERE collprovider = 'i' AND oid < 16384), \
     pg_catalog.version()";
-const CLUSTER: &str = "SELECT (SELECT count(*) FROM pg_catalog.pg_roles), (SELECT count(*) FROM pg_catalog.pg_tablespace)";
+const CLUSTER: &str =
+    "SELECT (SELECT count(*) FROM pg_catalog.pg_roles), (SELECT count(*) FROM pg_catalog.pg_tablespace)";
 /// datconnlimit -2: a DROP DATABASE that was interrupted; such a one can't be opened.
 const DATABASES: &str =
     "SELECT datname::text, oid, datallowconn AND datconnlimit <> -2 FROM pg_catalog.pg_database ORDER BY datname";
@@ -79,7 +80,8 @@ const OBJECTS: &str = "SELECT 'schema', count(*) FROM pg_catalog.pg_namespace \
     UNION ALL SELECT 'constraint', count(*) FROM pg_catalog.pg_constraint WHERE conrelid NOT IN \
         (SELECT oid FROM pg_catalog.pg_class WHERE relpersistence = 't')";
 const IDENTITY: &str = "SELECT coalesce(sum(pg_catalog.hashoid(oid)::bigint), 0)::text FROM pg_catalog.pg_class WHERE relpersistence <> 't'";
-const BYTES: &str = "SELECT pg_catalog.pg_database_size(oid) FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()";
+const BYTES: &str =
+    "SELECT pg_catalog.pg_database_size(oid) FROM pg_catalog.pg_database WHERE datname = pg_catalog.current_database()";
 
 /// Counts what the cluster has and names its databases, with nothing counted in them yet. Any database will do to ask in.
 ///

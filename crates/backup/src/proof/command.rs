@@ -101,7 +101,10 @@ mod tests {
     #[test]
     fn secrets_stay_out_of_receipts() {
         for (command, expected) in [
-            ("pgbackrest --repo1-cipher-pass=x restore --pg1-path={pgdata}", "pgbackrest --repo1-cipher-pass=… restore --pg1-path={pgdata}"),
+            (
+                "pgbackrest --repo1-cipher-pass=x restore --pg1-path={pgdata}",
+                "pgbackrest --repo1-cipher-pass=… restore --pg1-path={pgdata}",
+            ),
             ("PGPASSWORD=x tool --secret-key y --to {pgdata}", "PGPASSWORD=… tool --secret-key … --to {pgdata}"),
             ("tool --api-token --to {pgdata}", "tool --api-token --to {pgdata}"),
         ] {

@@ -60,7 +60,8 @@ fn compare_database(
     if steady && now.identity != before.identity {
         check.find(Outcome::Failed, &format!("database {name} has other relations than recorded"));
     }
-    let kinds = [(&before.relations, &after.relations, &now.relations), (&before.objects, &after.objects, &now.objects)];
+    let kinds =
+        [(&before.relations, &after.relations, &now.relations), (&before.objects, &after.objects, &now.objects)];
     for (before, after, now) in kinds {
         let of = |counts: &BTreeMap<String, u64>, kind: &str| counts.get(kind).copied().unwrap_or(0);
         let mut all: Vec<&String> = before.keys().chain(after.keys()).chain(now.keys()).collect();
@@ -82,7 +83,9 @@ fn judge(check: &mut Check, what: &str, steady: bool, [before, after]: [u64; 2],
     } else {
         check.find(
             Outcome::NotComparable,
-            &format!("{what}: {now}, recorded were {before} before and {after} after the backup, so that they were changing"),
+            &format!(
+                "{what}: {now}, recorded were {before} before and {after} after the backup, so that they were changing"
+            ),
         );
     }
 }

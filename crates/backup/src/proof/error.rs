@@ -32,13 +32,17 @@ pub enum ProveError {
         path: PathBuf,
     },
     /// The command can't be run.
-    #[error("the restore command {why}; hint: for example --with 'pgbackrest --stanza=main restore --pg1-path={{pgdata}}'")]
+    #[error(
+        "the restore command {why}; hint: for example --with 'pgbackrest --stanza=main restore --pg1-path={{pgdata}}'"
+    )]
     Command {
         /// What is wrong with it.
         why: &'static str,
     },
     /// The runtime for the SQL connections did not start.
-    #[error("can't start the runtime for SQL connections: {source}; hint: is the host out of file descriptors or memory?")]
+    #[error(
+        "can't start the runtime for SQL connections: {source}; hint: is the host out of file descriptors or memory?"
+    )]
     Runtime {
         /// Why not.
         source: io::Error,

@@ -41,7 +41,8 @@ pub use error::ProveError;
 pub use fence::{FenceLimits, FenceRecord};
 pub use place::{Swept, clean_up};
 pub use receipt::{
-    Check, CheckName, ClusterRecord, Outcome, QueryRecord, RECEIPT_FORMAT, Receipt, Stage, StageRecord, SubjectRecord, Verdict,
+    Check, CheckName, ClusterRecord, Outcome, QueryRecord, RECEIPT_FORMAT, Receipt, Stage, StageRecord, SubjectRecord,
+    Verdict,
 };
 pub use run::prove_command;
 use serde::{Deserialize, Serialize};

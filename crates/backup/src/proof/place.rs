@@ -51,7 +51,8 @@ impl Owner {
     fn lives(&self) -> bool {
         // Without /proc nothing is known: better to leave a directory than to pull it away under a living prover.
         boot_id().is_none_or(|boot| boot == self.boot_id)
-            && start_time_of(self.pid).map_or_else(|| !Path::new("/proc/self/stat").exists(), |it| it == self.start_time)
+            && start_time_of(self.pid)
+                .map_or_else(|| !Path::new("/proc/self/stat").exists(), |it| it == self.start_time)
     }
 }
 
@@ -292,7 +293,8 @@ fn pids_below(dir: &Path) -> Vec<i32> {
 fn remove_shared_memory(data: &Path) {
     let Ok(text) = fs::read_to_string(data.join("postmaster.pid")) else { return };
     let Some(id) = text.lines().nth(6).and_then(|line| line.split_whitespace().nth(1)) else { return };
-    let Ok(key) = text.lines().nth(6).and_then(|line| line.split_whitespace().next()).unwrap_or("").parse::<i64>() else {
+    let Ok(key) = text.lines().nth(6).and_then(|line| line.split_whitespace().next()).unwrap_or("").parse::<i64>()
+    else {
         return;
     };
     // In a namespace of its own it went with the last process, and that number is somebody else's here: the key must fit too, and nobody

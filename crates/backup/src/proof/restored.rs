@@ -324,7 +324,8 @@ mod tests {
         assert_eq!(restore_command(&place.data()), None);
         fs::write(place.data().join("postgresql.conf"), "restore_command = 'a'\n").unwrap();
         assert_eq!(restore_command(&place.data()).as_deref(), Some("a"));
-        fs::write(place.data().join("postgresql.auto.conf"), "restore_command = 'b'\nrestore_command = 'c %f %p'\n").unwrap();
+        fs::write(place.data().join("postgresql.auto.conf"), "restore_command = 'b'\nrestore_command = 'c %f %p'\n")
+            .unwrap();
         assert_eq!(restore_command(&place.data()).as_deref(), Some("c %f %p"));
     }
 }

@@ -21,7 +21,8 @@ use super::{
     place::{self, Place},
     programs::Programs,
     receipt::{
-        Check, CheckName, ClusterRecord, Outcome, RECEIPT_FORMAT, Receipt, Stage, StageRecord, SubjectRecord, Verdict, millis,
+        Check, CheckName, ClusterRecord, Outcome, RECEIPT_FORMAT, Receipt, Stage, StageRecord, SubjectRecord, Verdict,
+        millis,
     },
     restored::{self, Restored},
     server::{Launch, Server},
@@ -200,12 +201,17 @@ impl Proof<'_> {
             ));
         }
         if survey.fetched > 0 {
-            self.receipt.notes.push(format!("{} WAL segments were fetched by the restored restore_command", survey.fetched));
+            self.receipt
+                .notes
+                .push(format!("{} WAL segments were fetched by the restored restore_command", survey.fetched));
         }
         if let (Some(stop), true) = (self.recorded.stop_lsn, restored.label.is_some())
             && survey.end < stop
         {
-            return Err(Halt::failed(format!("the backup ends at {stop}, and its WAL is whole only up to {}", survey.end)));
+            return Err(Halt::failed(format!(
+                "the backup ends at {stop}, and its WAL is whole only up to {}",
+                survey.end
+            )));
         }
         Ok(survey)
     }
@@ -254,6 +260,7 @@ impl Proof<'_> {
             at: place.root(),
             visible: programs.prefix().into_iter().collect(),
             writable: place.dir().to_owned(),
+            program: programs.postgres(),
             rebound,
         };
         Ok(Site { plan, identity: self.identity.clone(), root })
@@ -263,7 +270,8 @@ impl Proof<'_> {
         let conf = place.conf();
         let wishes = Wishes { preload: &self.options.preload };
         let text = settings::postgresql_conf(&restored.control, &conf, &place.run(), &wishes);
-        for (name, text) in [("postgresql.conf", text.as_str()), ("pg_hba.conf", settings::HBA), ("pg_ident.conf", "")] {
+        for (name, text) in [("postgresql.conf", text.as_str()), ("pg_hba.conf", settings::HBA), ("pg_ident.conf", "")]
+        {
             let path = conf.join(name);
             fs::write(&path, text).map_err(Halt::file("write", &path))?;
             self.identity.own(&path).map_err(Halt::file("change the owner of", &path))?;
@@ -272,13 +280,7 @@ impl Proof<'_> {
     }
 
     /// The checks.
-    fn look(
-        &mut self,
-        launch: &Launch<'_>,
-        server: &mut Server,
-        restored: &Restored,
-        plan: &Plan,
-    ) -> Result<(), Halt> {
+    fn look(&mut self, launch: &Launch<'_>, server: &mut Server, restored: &Restored, plan: &Plan) -> Result<(), Halt> {
         let progress = self.progress;
         let cancelled = || progress.cancelled();
         let data = launch.place.data();
@@ -292,7 +294,9 @@ impl Proof<'_> {
         let unsafe_links = links.outcome != Outcome::Passed;
         self.receipt.checks.push(links);
         if unsafe_links {
-            return Err(Halt::not_proven("recovery made a link out of the scratch directory; nothing else was checked"));
+            return Err(Halt::not_proven(
+                "recovery made a link out of the scratch directory; nothing else was checked",
+            ));
         }
 
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -311,7 +315,9 @@ impl Proof<'_> {
 
         self.stage(Stage::Checksums, |proof| {
             let ask = |sql: &str| {
-                runtime.block_on(client.query_one(sql, &[])).map_err(|error| session::judge(&error, "the server does not answer"))
+                runtime
+                    .block_on(client.query_one(sql, &[]))
+                    .map_err(|error| session::judge(&error, "the server does not answer"))
             };
             runtime
                 .block_on(client.batch_execute("CHECKPOINT"))
@@ -374,7 +380,10 @@ impl Proof<'_> {
 fn blame_memory(halt: Halt, server: &mut Server) -> Halt {
     let killed = server.log_tail().contains("was terminated by signal 9");
     if killed {
-        return Halt::not_proven(format!("a process of the scratch server was killed, likely for its memory; hint: allow the proof more ({})", halt.reason));
+        return Halt::not_proven(format!(
+            "a process of the scratch server was killed, likely for its memory; hint: allow the proof more ({})",
+            halt.reason
+        ));
     }
     halt
 }

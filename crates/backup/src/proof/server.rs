@@ -181,18 +181,26 @@ const HOST_FAULTS: &[(&str, &str)] = &[
     ("resource manager with ID", "its WAL needs an extension's library; hint: name it among the libraries to preload"),
     ("Cannot allocate memory", "memory does not suffice; hint: allow the proof more"),
     ("could not map anonymous shared memory", "memory does not suffice; hint: allow the proof more"),
-    ("error while loading shared libraries", "the server's programs lack a library on this host, or inside of the fence"),
+    (
+        "error while loading shared libraries",
+        "the server's programs lack a library on this host, or inside of the fence",
+    ),
     ("Read-only file system", "WAL acts on a place outside of the scratch directory, which the fence denied"),
     ("Permission denied", "the fence, or this user's rights, denied it a file"),
     ("setpriv:", "it could not become the server's user"),
     ("unshare:", "namespaces could not be made"),
-    ("does not exist\nHINT:  Create this directory for the tablespace", "WAL creates a tablespace at a place that the fence does not have"),
+    (
+        "does not exist\nHINT:  Create this directory for the tablespace",
+        "WAL creates a tablespace at a place that the fence does not have",
+    ),
 ];
 
 fn judge_end(status: &str, log: &str) -> Halt {
     let log = clip(log);
     match HOST_FAULTS.iter().find(|(words, _)| log.contains(words)) {
-        Some((_, why)) => Halt::not_proven(format!("the scratch server ended during recovery ({status}): {why}; its log: {log}")),
+        Some((_, why)) => {
+            Halt::not_proven(format!("the scratch server ended during recovery ({status}): {why}; its log: {log}"))
+        }
         None => Halt::failed(format!("recovery failed ({status}): {log}")),
     }
 }

@@ -131,7 +131,8 @@ fn enter(runtime: &tokio::runtime::Runtime, run_dir: &Path, major: Major, user: 
 /// Whether an error is the host's fault or the backup's.
 pub(crate) fn is_hosts_fault(error: &tokio_postgres::Error) -> bool {
     let Some(db) = error.as_db_error() else { return false };
-    let missing = [SqlState::UNDEFINED_FILE, SqlState::SYSTEM_ERROR, SqlState::FEATURE_NOT_SUPPORTED].contains(db.code());
+    let missing =
+        [SqlState::UNDEFINED_FILE, SqlState::SYSTEM_ERROR, SqlState::FEATURE_NOT_SUPPORTED].contains(db.code());
     let short = [SqlState::OUT_OF_MEMORY, SqlState::DISK_FULL, SqlState::INSUFFICIENT_RESOURCES].contains(db.code());
     let words = db.message();
     (missing && (words.contains("could not access file") || words.contains("could not load library")))

@@ -70,6 +70,7 @@ pub(crate) fn session_options(major: Major, whose: Session) -> String {
 /// postgresql.conf.
 pub(crate) fn postgresql_conf(control: &ControlFile, conf_dir: &Path, run_dir: &Path, wishes: &Wishes<'_>) -> String {
     let major = control.major;
+    let segments_mib = |count: u64| (u64::from(control.wal_segment_size) * count) >> 20;
     let path = |path: &Path| path.display().to_string();
     let mut text = String::from("# Written by oxpecker for a proof. The restored configuration is not used.\n");
     let mut set = |name: &str, value: &str| {
@@ -155,8 +156,8 @@ pub(crate) fn postgresql_conf(control: &ControlFile, conf_dir: &Path, run_dir: &
     set("full_page_writes", "off");
     set("wal_init_zero", "off");
     set("wal_recycle", "off");
-    set("min_wal_size", &format!("{}MB", (u64::from(control.wal_segment_size) * 2 >> 20).max(32)));
-    set("max_wal_size", &format!("{}MB", (u64::from(control.wal_segment_size) * 8 >> 20).max(256)));
+    set("min_wal_size", &format!("{}MB", segments_mib(2).max(32)));
+    set("max_wal_size", &format!("{}MB", segments_mib(8).max(256)));
     set("checkpoint_timeout", "1h");
 
     // What it says, in the words that we look for.

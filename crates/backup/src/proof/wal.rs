@@ -155,7 +155,8 @@ impl Fetch<'_> {
     fn segment(&self, name: &str, path: &Path, bytes: u64) -> Result<(), Halt> {
         space::demand(self.data, bytes * SPARE_SEGMENTS, "a segment of WAL and the recovery")?;
         let command = fill(self.command, name, path);
-        let output = Command::new("/bin/sh").arg("-c").arg(&command).current_dir(self.data).stdin(Stdio::null()).output();
+        let output =
+            Command::new("/bin/sh").arg("-c").arg(&command).current_dir(self.data).stdin(Stdio::null()).output();
         let output = output.map_err(|error| Halt::not_proven(format!("/bin/sh does not start: {error}")))?;
         let said = || clip(String::from_utf8_lossy(&output.stderr).trim());
         if !output.status.success() {

@@ -111,7 +111,8 @@ impl Source {
         self.sql(&client, "SELECT pg_switch_wal()");
         let wal = backup.join("pg_wal");
         fs::remove_dir_all(&wal).unwrap();
-        let copied = Command::new("cp").arg("-a").arg(self.cluster.data_dir().join("pg_wal")).arg(&wal).status().unwrap();
+        let copied =
+            Command::new("cp").arg("-a").arg(self.cluster.data_dir().join("pg_wal")).arg(&wal).status().unwrap();
         assert!(copied.success());
         for name in ["postmaster.pid", "postmaster.opts"] {
             let _ = fs::remove_file(backup.join(name));

@@ -38,7 +38,10 @@ fn a_sound_backup_is_proven(majors: &[u32]) {
         let cluster = receipt.cluster.as_ref().unwrap();
         assert_eq!(cluster.major, source.major());
         assert_eq!(cluster.system_id, source.text("SELECT system_identifier::text FROM pg_control_system()"));
-        assert!(cluster.stop_lsn.unwrap() > cluster.start_lsn && cluster.reached_lsn.unwrap() > cluster.start_lsn, "{cluster:?}");
+        assert!(
+            cluster.stop_lsn.unwrap() > cluster.start_lsn && cluster.reached_lsn.unwrap() > cluster.start_lsn,
+            "{cluster:?}"
+        );
         assert_eq!(outcome(&receipt, CheckName::PageChecksums), Outcome::Passed);
         assert_eq!(outcome(&receipt, CheckName::Indexes), Outcome::Passed, "{receipt:#?}");
         // amcheck looks at tables from 14 on, and the receipt says so.

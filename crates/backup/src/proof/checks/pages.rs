@@ -87,7 +87,11 @@ pub(crate) fn check(
     if walk.stop.into_inner() {
         return Err(Halt::not_proven("the proof was cancelled"));
     }
-    let how = if control.has_checksums() { "checksums and headers" } else { "headers only: the cluster has no data checksums" };
+    let how = if control.has_checksums() {
+        "checksums and headers"
+    } else {
+        "headers only: the cluster has no data checksums"
+    };
     let mut check = Check::new(CheckName::PageChecksums, how);
     check.examined = walk.pages.into_inner();
     for problem in walk.unread.into_inner().unwrap_or_default() {
@@ -127,7 +131,10 @@ impl Walk<'_> {
             if let Err(error) = self.read(path, name, *file, &mut buffer) {
                 // The server may drop a file; what is damaged shows as something else.
                 if error.kind() != std::io::ErrorKind::NotFound {
-                    self.unread.lock().unwrap_or_else(std::sync::PoisonError::into_inner).push(format!("{name}: {error}"));
+                    self.unread
+                        .lock()
+                        .unwrap_or_else(std::sync::PoisonError::into_inner)
+                        .push(format!("{name}: {error}"));
                 }
             }
         }
@@ -205,7 +212,8 @@ fn files(data: &Path, scratch: &Path) -> Result<Vec<(PathBuf, String, RelationFi
             let path = entry.path();
             let kind = entry.file_type().map_err(Halt::file("look at", &path))?;
             // A link to a place that is a directory of ours only inside of the fence leads to the live one from here.
-            let ours = kind.is_symlink() && dir == links && fs::canonicalize(&path).is_ok_and(|to| to.starts_with(scratch));
+            let ours =
+                kind.is_symlink() && dir == links && fs::canonicalize(&path).is_ok_and(|to| to.starts_with(scratch));
             if kind.is_dir() || ours {
                 pending.push(path);
                 continue;

@@ -20,7 +20,8 @@ pub(crate) async fn run(door: &Door, queries: &[ProofQuery], patience: Duration)
             Ok(client) => match tokio::time::timeout(patience, ask(&client, &query.sql)).await {
                 Ok(result) => result,
                 Err(_) => {
-                    records.push(record(query, began, format!("no answer after {} s", patience.as_secs()), Outcome::Broken));
+                    let late = format!("no answer after {} s", patience.as_secs());
+                    records.push(record(query, began, &late, Outcome::Broken));
                     continue;
                 }
             },
@@ -36,17 +37,17 @@ pub(crate) async fn run(door: &Door, queries: &[ProofQuery], patience: Duration)
                 (explain(&error), outcome)
             }
         };
-        records.push(record(query, began, got, outcome));
+        records.push(record(query, began, &got, outcome));
     }
     records
 }
 
-fn record(query: &ProofQuery, began: Instant, got: String, outcome: Outcome) -> QueryRecord {
+fn record(query: &ProofQuery, began: Instant, got: &str, outcome: Outcome) -> QueryRecord {
     QueryRecord {
         database: query.database.clone(),
         sql: clip(&query.sql),
         expected: query.expect.clone(),
-        got: clip(&got),
+        got: clip(got),
         outcome,
         ms: millis(began.elapsed()),
     }

@@ -16,7 +16,8 @@ use crate::proof::{
 /// How many sessions check side by side.
 const SESSIONS: usize = 2;
 /// Where the extension is put: not among the user's objects.
-const INSTALL: &str = "CREATE SCHEMA IF NOT EXISTS oxpecker_proof; CREATE EXTENSION IF NOT EXISTS amcheck SCHEMA oxpecker_proof";
+const INSTALL: &str =
+    "CREATE SCHEMA IF NOT EXISTS oxpecker_proof; CREATE EXTENSION IF NOT EXISTS amcheck SCHEMA oxpecker_proof";
 const WHERE_INSTALLED: &str = "SELECT pg_catalog.quote_ident(n.nspname), \
       pg_catalog.to_regprocedure(pg_catalog.quote_ident(n.nspname) || '.verify_heapam(regclass,boolean,boolean,text,bigint,bigint)') IS NOT NULL \
     FROM pg_catalog.pg_extension e JOIN pg_catalog.pg_namespace n ON n.oid = e.extnamespace WHERE e.extname = 'amcheck'";
@@ -26,7 +27,7 @@ const TABLES: &str = "SELECT c.oid, c.oid::regclass::text, pg_catalog.pg_relatio
     WHERE c.relkind IN ('r', 'm', 't') AND a.amname = 'heap' AND c.relpersistence <> 't' ORDER BY 3 DESC";
 /// Btree indexes that are in use. The last column: whether any of its columns is sorted as the host's libraries say.
 const INDEXES: &str = "SELECT c.oid, c.oid::regclass::text, pg_catalog.pg_relation_size(c.oid), EXISTS (SELECT FROM \
-      pg_catalog.unnest(i.indcollation) AS u(collation) JOIN pg_catalog.pg_collation o ON o.oid = u.collation WHERE o.collname NOT IN ('C', 'POSIX', 'ucs_basic')) \
+      pg_catalog.unnest(i.indcollation) AS u(by) JOIN pg_catalog.pg_collation o ON o.oid = u.by WHERE o.collname NOT IN ('C', 'POSIX', 'ucs_basic')) \
     FROM pg_catalog.pg_index i JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_am a ON a.oid = c.relam \
     WHERE a.amname = 'btree' AND c.relkind = 'i' AND c.relpersistence <> 't' AND i.indisready AND i.indisvalid AND i.indislive ORDER BY 3 DESC";
 
@@ -105,7 +106,8 @@ async fn check_database(
         }
         return Ok(());
     }
-    let tasks = tasks(client).await.map_err(|error| judge(&error, &format!("the catalogues of {database} can't be read")));
+    let tasks =
+        tasks(client).await.map_err(|error| judge(&error, &format!("the catalogues of {database} can't be read")));
     let (tasks, heaps) = match tasks {
         Ok(tasks) => tasks,
         Err(halt) => {

@@ -29,6 +29,8 @@ pub(crate) struct Root {
     pub(crate) visible: Vec<PathBuf>,
     /// Seen under the same path, to be written to.
     pub(crate) writable: PathBuf,
+    /// The server.
+    pub(crate) program: PathBuf,
     /// (path inside, the directory that it shall be).
     pub(crate) rebound: Vec<(PathBuf, PathBuf)>,
 }
@@ -63,8 +65,10 @@ pub(crate) fn enter(root: &Root) -> Result<(), String> {
     for (path, target) in &root.rebound {
         bind(at, path, target)?;
     }
-    let proc = at.join("proc");
-    fs::create_dir(&proc).map_err(failed("create", &proc))?;
+    // Programs find libraries beside themselves by this link. The real /proc would lead out: to the roots of the user's other processes.
+    let this = at.join("proc/self");
+    fs::create_dir_all(&this).map_err(failed("create", &this))?;
+    symlink(&root.program, this.join("exe")).map_err(failed("make a link in", &this))?;
     change_root(at)
 }
 
@@ -87,7 +91,10 @@ fn show(at: &Path, dir: &Path) -> Result<(), String> {
 fn bind(at: &Path, path: &Path, target: &Path) -> Result<(), String> {
     let seen = inside(at, path)?;
     fs::create_dir_all(&seen).map_err(|error| {
-        format!("can't make room for {} in the fence: {error}; hint: it lies below a directory of the system", path.display())
+        format!(
+            "can't make room for {} in the fence: {error}; hint: it lies below a directory of the system",
+            path.display()
+        )
     })?;
     mount_bind(target, &seen).map_err(failed("show", target))
 }
@@ -116,7 +123,7 @@ fn make_read_only(at: &Path) -> Result<(), String> {
 /// The mount points of a `mountinfo` (proc(5)): the fifth field, spaces and such as octal numbers.
 fn mount_points(table: &[u8]) -> Vec<PathBuf> {
     let lines = table.split(|byte| *byte == b'\n');
-    lines.filter_map(|line| line.split(|byte| *byte == b' ').nth(4)).map(|field| unescape(field)).collect()
+    lines.filter_map(|line| line.split(|byte| *byte == b' ').nth(4)).map(unescape).collect()
 }
 
 fn unescape(field: &[u8]) -> PathBuf {
@@ -165,7 +172,8 @@ mod tests {
 
     #[test]
     fn mount_points_are_read() {
-        let table = b"22 1 0:20 / / rw - ext4 x rw\n30 22 0:5 / /mnt/a\\040b\\134 rw shared:1 - tmpfs t rw\n\nshort line\n";
+        let table =
+            b"22 1 0:20 / / rw - ext4 x rw\n30 22 0:5 / /mnt/a\\040b\\134 rw shared:1 - tmpfs t rw\n\nshort line\n";
         assert_eq!(mount_points(table), [PathBuf::from("/"), PathBuf::from("/mnt/a b\\")]);
         assert_eq!(unescape(b"\\9"), PathBuf::from("\\9"));
     }

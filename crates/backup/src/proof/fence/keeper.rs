@@ -107,7 +107,11 @@ impl Keeper {
         if let Some(setpriv) = setpriv {
             words.push(setpriv.into());
             if *switch {
-                words.extend([format!("--reuid={uid}").into(), format!("--regid={gid}").into(), "--clear-groups".into()]);
+                words.extend([
+                    format!("--reuid={uid}").into(),
+                    format!("--regid={gid}").into(),
+                    "--clear-groups".into(),
+                ]);
             }
             words.extend(["--pdeathsig".into(), "KILL".into(), "--".into()]);
         }

@@ -47,7 +47,8 @@ impl MemoryGroup {
     /// # Errors
     /// Why not, for people.
     pub(crate) fn take(&self, pid: u32) -> Result<(), String> {
-        fs::write(self.dir.join("cgroup.procs"), pid.to_string()).map_err(|error| format!("the server can't be put into it: {error}"))
+        fs::write(self.dir.join("cgroup.procs"), pid.to_string())
+            .map_err(|error| format!("the server can't be put into it: {error}"))
     }
 }
 

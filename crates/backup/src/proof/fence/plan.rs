@@ -107,7 +107,10 @@ pub(crate) fn decide(abilities: &Abilities, limits: FenceLimits, wal: &WalOutloo
         )),
         (_, landlock) => {
             if !landlock {
-                gaps.push("writes are not confined: WAL was looked through for tablespaces instead, and creates none".to_owned());
+                gaps.push(
+                    "writes are not confined: WAL was looked through for tablespaces instead, and creates none"
+                        .to_owned(),
+                );
             }
             Ok(Plan { namespaces, landlock, rebound: Vec::new(), gaps })
         }
