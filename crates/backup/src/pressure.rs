@@ -268,7 +268,13 @@ mod tests {
 
     fn service(ms: u64, health: Health) -> Observation {
         let (took, detail) = (Duration::ZERO, None);
-        Observation::Reading(Reading::Service(ServiceReading { at: at(ms), service: "site".into(), health, took, detail }))
+        Observation::Reading(Reading::Service(ServiceReading {
+            at: at(ms),
+            service: "site".into(),
+            health,
+            took,
+            detail,
+        }))
     }
 
     #[test]
@@ -276,7 +282,11 @@ mod tests {
         let quiet = |ms| host(ms, cpu(0.3, 0.0), 0.5, 0.0);
         let cases: [(&str, fn(u64) -> Observation, bool); 8] = [
             ("an ordinary host", |ms| host(ms, cpu(0.3, 0.0), 0.5, 0.0), false),
-            ("the worker alone takes everything, and waits for the disk", |ms| host(ms, cpu(0.1, 0.9), 0.5, 0.0), false),
+            (
+                "the worker alone takes everything, and waits for the disk",
+                |ms| host(ms, cpu(0.1, 0.9), 0.5, 0.0),
+                false,
+            ),
             ("others take everything", |ms| host(ms, cpu(0.9, 0.1), 0.5, 0.0), true),
             ("no memory", |ms| host(ms, cpu(0.1, 0.0), 0.05, 0.0), true),
             ("tasks stall for memory", |ms| host(ms, cpu(0.1, 0.0), 0.5, 0.3), true),

@@ -22,7 +22,9 @@ const TRIES_MAX: usize = 2 * 24 * 60;
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ScheduleError {
     /// It is not five fields.
-    #[error("{expression:?} is no schedule: {why}; hint: minute hour day-of-month month day-of-week, such as \"0 3 * * *\" for three at night")]
+    #[error(
+        "{expression:?} is no schedule: {why}; hint: minute hour day-of-month month day-of-week, such as \"0 3 * * *\" for three at night"
+    )]
     Malformed {
         /// What was written, cut where it is long.
         expression: String,
@@ -156,7 +158,12 @@ mod tests {
             ("0 3 * * *", "UTC", "2026-11-22T02:59:59Z", ["2026-11-22T03:00:00Z", "2026-11-23T03:00:00Z"]),
             ("0 3 * * *", "UTC", "2026-11-22T03:00:00Z", ["2026-11-23T03:00:00Z", "2026-11-24T03:00:00Z"]),
             ("0 3 * * *", "Europe/Berlin", "2026-07-01T00:00:00Z", ["2026-07-01T01:00:00Z", "2026-07-02T01:00:00Z"]),
-            ("0 3 * * * Europe/Berlin", "UTC", "2026-07-01T00:00:00Z", ["2026-07-01T01:00:00Z", "2026-07-02T01:00:00Z"]),
+            (
+                "0 3 * * * Europe/Berlin",
+                "UTC",
+                "2026-07-01T00:00:00Z",
+                ["2026-07-01T01:00:00Z", "2026-07-02T01:00:00Z"],
+            ),
             ("*/15 * * * *", "UTC", "2026-01-01T00:07:00Z", ["2026-01-01T00:15:00Z", "2026-01-01T00:30:00Z"]),
             ("0 0 29 2 *", "UTC", "2026-01-01T00:00:00Z", ["2028-02-29T00:00:00Z", "2032-02-29T00:00:00Z"]),
             ("0 4 * * SUN", "UTC", "2026-11-22T04:00:00Z", ["2026-11-29T04:00:00Z", "2026-12-06T04:00:00Z"]),

@@ -163,12 +163,32 @@ mod tests {
             ("it is time", runs(), "21T03:00", (Create, "21T03:00", Why::Scheduled)),
             ("three nights were missed: once", runs(), "23T18:00", (Create, "21T03:00", Why::Missed(at("21T03:00")))),
             ("made: the next night", made("21T03:00", false), "21T03:20", (Create, "22T03:00", Why::Scheduled)),
-            ("a late one counts for its night only", made("21T18:00", false), "21T19:00", (Create, "22T03:00", Why::Scheduled)),
-            ("one that took a day", made("21T03:00", false), "22T04:00", (Create, "22T03:00", Why::Missed(at("22T03:00")))),
+            (
+                "a late one counts for its night only",
+                made("21T18:00", false),
+                "21T19:00",
+                (Create, "22T03:00", Why::Scheduled),
+            ),
+            (
+                "one that took a day",
+                made("21T03:00", false),
+                "22T04:00",
+                (Create, "22T03:00", Why::Missed(at("22T03:00"))),
+            ),
             ("failed: soon again", failed(runs(), &["21T03:10"]), "21T03:11", (Create, "21T03:15", Why::Retry(1))),
-            ("failed twice", failed(runs(), &["21T03:10", "21T03:20"]), "21T03:21", (Create, "21T03:30", Why::Retry(2))),
+            (
+                "failed twice",
+                failed(runs(), &["21T03:10", "21T03:20"]),
+                "21T03:21",
+                (Create, "21T03:30", Why::Retry(2)),
+            ),
             ("made, to be proven", made("21T03:00", true), "21T03:20", (Prove, "21T03:20", Why::Scheduled)),
-            ("not proven", failed(made("21T03:00", true), &["21T03:20"]), "21T03:21", (Prove, "21T03:25", Why::Retry(1))),
+            (
+                "not proven",
+                failed(made("21T03:00", true), &["21T03:20"]),
+                "21T03:21",
+                (Prove, "21T03:25", Why::Retry(1)),
+            ),
             (
                 "not proven three times: the next backup",
                 failed(made("21T03:00", true), &["21T03:20", "21T04:20", "21T05:20"]),
@@ -182,7 +202,12 @@ mod tests {
                 (Create, "22T03:00", Why::Scheduled),
             ),
             ("the clock was put back", made("28T03:00", false), "21T12:00", (Create, "22T03:00", Why::Scheduled)),
-            ("put back after a failure", failed(runs(), &["28T03:00"]), "21T03:10", (Create, "21T03:15", Why::Retry(1))),
+            (
+                "put back after a failure",
+                failed(runs(), &["28T03:00"]),
+                "21T03:10",
+                (Create, "21T03:15", Why::Retry(1)),
+            ),
         ] {
             let mut runs = runs;
             let due = runs.next(Some(&nightly()), at(now)).unwrap();
