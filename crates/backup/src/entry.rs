@@ -39,7 +39,9 @@ pub struct Meta {
 
 /// Bytes that are no metadata of ours.
 #[derive(Debug, thiserror::Error)]
-#[error("the manifest's metadata of {name} can't be read: {source}; hint: a newer oxpecker wrote this backup, use that one")]
+#[error(
+    "the manifest's metadata of {name} can't be read: {source}; hint: a newer oxpecker wrote this backup, use that one"
+)]
 pub struct MetaError {
     /// Of which entry.
     pub name: String,
@@ -79,7 +81,10 @@ mod tests {
         assert_eq!(meta.to_bytes(), br#"{"k":"file","m":384,"t":-5,"c":4294967295}"#);
         assert_eq!(Meta::parse(b"a", &meta.to_bytes()).unwrap(), meta);
         let grown = br#"{"k":"directory","m":448,"x":1}"#;
-        assert_eq!(Meta::parse(b"a", grown).unwrap(), Meta { kind: Kind::Directory, mode: 0o700, modified: 0, crc32c: 0 });
+        assert_eq!(
+            Meta::parse(b"a", grown).unwrap(),
+            Meta { kind: Kind::Directory, mode: 0o700, modified: 0, crc32c: 0 }
+        );
         assert!(Meta::parse(b"a\xff", b"{}").unwrap_err().to_string().contains("hint"));
     }
 }

@@ -59,6 +59,9 @@ pub struct BackupInfo {
     /// The tablespaces that lie outside of the data directory.
     #[serde(default)]
     pub tablespaces: Vec<Tablespace>,
+    /// Tablespaces that are directories in the data directory (`allow_in_place_tablespaces`, for developers): recovery wants that setting.
+    #[serde(default)]
+    pub in_place_tablespaces: Vec<u32>,
     /// Bytes of a page.
     pub block_size: u32,
     /// Pages of a full segment file of a relation.
@@ -182,10 +185,14 @@ pub struct Owner {
 #[derive(Debug, thiserror::Error)]
 pub enum InfoError {
     /// Not what this program or an older one wrote.
-    #[error("what the backup says of itself can't be read: {0}; hint: another program may have made it, see `backup show`")]
+    #[error(
+        "what the backup says of itself can't be read: {0}; hint: another program may have made it, see `backup show`"
+    )]
     Unreadable(#[from] serde_json::Error),
     /// From the future.
-    #[error("the backup's info has format {0}, this program knows up to {INFO_FORMAT}; hint: restore it with the oxpecker that made it, or a newer one")]
+    #[error(
+        "the backup's info has format {0}, this program knows up to {INFO_FORMAT}; hint: restore it with the oxpecker that made it, or a newer one"
+    )]
     TooNew(u32),
 }
 
@@ -247,6 +254,7 @@ pub(crate) mod tests {
             backup_label: String::new(),
             tablespace_map: String::new(),
             tablespaces: vec![Tablespace { oid: 16_400, location: "/srv/space".to_owned() }],
+            in_place_tablespaces: Vec::new(),
             block_size: 8192,
             segment_blocks: 131_072,
             wal_segment_size: 16 << 20,

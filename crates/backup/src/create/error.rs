@@ -31,7 +31,9 @@ pub enum CreateError {
         hint: &'static str,
     },
     /// The session that held the backup mode is gone: PostgreSQL was restarted, or somebody ended it.
-    #[error("the session that held the backup open was lost ({0}), PostgreSQL may have been restarted; hint: take the backup again, what was already stored is not stored twice")]
+    #[error(
+        "the session that held the backup open was lost ({0}), PostgreSQL may have been restarted; hint: take the backup again, what was already stored is not stored twice"
+    )]
     SessionLost(String),
     /// This version is not supported.
     #[error(transparent)]
@@ -53,10 +55,14 @@ pub enum CreateError {
         why: String,
     },
     /// The role may not see where the data directory is.
-    #[error("the server does not say where its data directory is; hint: set data_dir, or grant pg_read_all_settings to the role")]
+    #[error(
+        "the server does not say where its data directory is; hint: set data_dir, or grant pg_read_all_settings to the role"
+    )]
     NoDataDir,
     /// The repository has another cluster's backups under this name.
-    #[error("the repository's backups of '{cluster}' are of the cluster {theirs}, this server is {ours}; hint: give this cluster a name of its own ([postgres] name), or use another repository; after initdb or pg_upgrade a new name is right")]
+    #[error(
+        "the repository's backups of '{cluster}' are of the cluster {theirs}, this server is {ours}; hint: give this cluster a name of its own ([postgres] name), or use another repository; after initdb or pg_upgrade a new name is right"
+    )]
     OtherCluster {
         /// The name.
         cluster: String,
@@ -66,7 +72,9 @@ pub enum CreateError {
         ours: u64,
     },
     /// A clone of the cluster whose backups are there.
-    #[error("this server is a clone of '{cluster}', not the same: {why}; hint: give it a name of its own ([postgres] name); if it has taken the other's place for good, say so with --adopt")]
+    #[error(
+        "this server is a clone of '{cluster}', not the same: {why}; hint: give it a name of its own ([postgres] name); if it has taken the other's place for good, say so with --adopt"
+    )]
     Clone {
         /// The name.
         cluster: String,
@@ -77,10 +85,14 @@ pub enum CreateError {
     #[error("another backup of {} is running on this host; hint: wait for it", .0.display())]
     Busy(PathBuf),
     /// `wal_level` is minimal.
-    #[error("wal_level is minimal: WAL does not hold enough to make a backup consistent; hint: set wal_level = replica (the default) and restart")]
+    #[error(
+        "wal_level is minimal: WAL does not hold enough to make a backup consistent; hint: set wal_level = replica (the default) and restart"
+    )]
     WalLevel,
     /// There is too little space in the repository.
-    #[error("the backup may need {needed} bytes in the repository, {free} are free; hint: make room, prune older backups, or pass --no-space-check if you know better")]
+    #[error(
+        "the backup may need {needed} bytes in the repository, {free} are free; hint: make room, prune older backups, or pass --no-space-check if you know better"
+    )]
     NoSpace {
         /// An upper estimate.
         needed: u64,
@@ -88,7 +100,9 @@ pub enum CreateError {
         free: u64,
     },
     /// A tablespace's path is no text.
-    #[error("the tablespace {oid} lies at {location}, which is not UTF-8; hint: move it to a directory with a plain name")]
+    #[error(
+        "the tablespace {oid} lies at {location}, which is not UTF-8; hint: move it to a directory with a plain name"
+    )]
     Location {
         /// The tablespace.
         oid: u32,
@@ -96,7 +110,9 @@ pub enum CreateError {
         location: String,
     },
     /// Write-ahead log is missing or damaged.
-    #[error("the backup's WAL from {start}: {source}; hint: without it the backup could not be restored and was not kept; where segments are recycled too soon, let the role create a temporary slot (REPLICATION and a free one of max_replication_slots) or raise wal_keep_size")]
+    #[error(
+        "the backup's WAL from {start}: {source}; hint: without it the backup could not be restored and was not kept; where segments are recycled too soon, let the role create a temporary slot (REPLICATION and a free one of max_replication_slots) or raise wal_keep_size"
+    )]
     Wal {
         /// Where it begins.
         start: Lsn,
@@ -104,7 +120,9 @@ pub enum CreateError {
         source: pg_format::wal::WalError,
     },
     /// The timeline changed.
-    #[error("the server's timeline changed from {from} to {to} during the backup; hint: its primary was replaced, take the backup again")]
+    #[error(
+        "the server's timeline changed from {from} to {to} during the backup; hint: its primary was replaced, take the backup again"
+    )]
     Timeline {
         /// The one before.
         from: u32,
@@ -118,7 +136,9 @@ pub enum CreateError {
     #[error(transparent)]
     Label(#[from] pg_format::label::LabelError),
     /// Pages are damaged and the caller did not want such a backup.
-    #[error("{count} pages of the source are damaged, the first is block {block} of {path}: {why}; hint: the backup was not kept because of --fail-on-corruption; restore the table from an older backup, or take the backup without that option")]
+    #[error(
+        "{count} pages of the source are damaged, the first is block {block} of {path}: {why}; hint: the backup was not kept because of --fail-on-corruption; restore the table from an older backup, or take the backup without that option"
+    )]
     CorruptPages {
         /// How many.
         count: u64,
@@ -136,7 +156,9 @@ pub enum CreateError {
     #[error(transparent)]
     Repository(#[from] repository::RepositoryError),
     /// A thread ended by a bug of ours.
-    #[error("a worker of the backup ended unexpectedly; hint: this is a fault of oxpecker, please report it with the log")]
+    #[error(
+        "a worker of the backup ended unexpectedly; hint: this is a fault of oxpecker, please report it with the log"
+    )]
     Worker,
 }
 

@@ -51,11 +51,17 @@ pub(crate) fn judge(now: &Now<'_>, newest: &BackupInfo) -> Verdict {
     {
         match history.switch_of(id) {
             None => {
-                return Verdict::Clone(format!("its timeline {} does not descend from {id}, which the newest backup is on", now.timeline));
+                return Verdict::Clone(format!(
+                    "its timeline {} does not descend from {id}, which the newest backup is on",
+                    now.timeline
+                ));
             }
             // A standby that lags may be promoted before it has all: then what the backup has behind the switch is lost.
             Some(switch) if switch < there => {
-                return Verdict::Clone(format!("its timeline {} branched off at {switch}, before the newest backup ended at {there}", now.timeline));
+                return Verdict::Clone(format!(
+                    "its timeline {} branched off at {switch}, before the newest backup ended at {there}",
+                    now.timeline
+                ));
             }
             Some(_) => {}
         }
@@ -64,7 +70,10 @@ pub(crate) fn judge(now: &Now<'_>, newest: &BackupInfo) -> Verdict {
     // A promotion makes a new timeline; a standby is where its primary is not. A copy that was started by itself is neither.
     if moved && now.timeline == id && !now.standby && !newest.standby {
         let (host, data_dir) = (&newest.host.name, &newest.host.data_dir);
-        return Verdict::Clone(format!("it runs on {} in {}, the newest backup was taken on {host} from {data_dir}, and no timeline was begun between", now.host, now.data_dir));
+        return Verdict::Clone(format!(
+            "it runs on {} in {}, the newest backup was taken on {host} from {data_dir}, and no timeline was begun between",
+            now.host, now.data_dir
+        ));
     }
     if now.host != newest.host.name {
         return Verdict::Odd(format!("the newest backup was taken on {}, this is {}", newest.host.name, now.host));
@@ -85,7 +94,15 @@ mod tests {
     }
 
     fn now(timeline: u32, position: u64) -> Now<'static> {
-        Now { system_id: u64::MAX, timeline, position: Lsn(position), standby: false, host: "a", data_dir: "/data", history: None }
+        Now {
+            system_id: u64::MAX,
+            timeline,
+            position: Lsn(position),
+            standby: false,
+            host: "a",
+            data_dir: "/data",
+            history: None,
+        }
     }
 
     #[test]

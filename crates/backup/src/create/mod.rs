@@ -84,7 +84,10 @@ impl CreateOptions {
 impl fmt::Debug for CreateOptions {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the URL: it may hold a password.
-        f.debug_struct("CreateOptions").field("cluster", &self.cluster).field("data_dir", &self.data_dir).finish_non_exhaustive()
+        f.debug_struct("CreateOptions")
+            .field("cluster", &self.cluster)
+            .field("data_dir", &self.data_dir)
+            .finish_non_exhaustive()
     }
 }
 

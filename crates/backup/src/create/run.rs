@@ -47,7 +47,11 @@ const FIRST_RATIO: f64 = 0.5;
 ///
 /// # Errors
 /// See [`CreateError`]. Whatever the error, the repository is valid and the server's backup mode has ended.
-pub fn create(options: &CreateOptions, repository: &Repository, progress: &dyn Progress) -> Result<Created, CreateError> {
+pub fn create(
+    options: &CreateOptions,
+    repository: &Repository,
+    progress: &dyn Progress,
+) -> Result<Created, CreateError> {
     let began = Instant::now();
     let server = Server::connect(&options.url)?;
     let facts = server.facts()?;
@@ -69,7 +73,15 @@ pub fn create(options: &CreateOptions, repository: &Repository, progress: &dyn P
         take_over: options.take_over,
         info: serde_json::json!({ "host": host.name, "pid": std::process::id(), "started": Timestamp::now() }),
     })?;
-    let run = Run { options, server: &server, facts: &facts, directory: &directory, session: &session, progress, rules: &rules };
+    let run = Run {
+        options,
+        server: &server,
+        facts: &facts,
+        directory: &directory,
+        session: &session,
+        progress,
+        rules: &rules,
+    };
     match run.all(host) {
         Ok(info) => {
             let id = session.commit(&info.to_value())?;
@@ -112,7 +124,9 @@ impl Run<'_> {
         let (facts, server) = (self.facts, self.server);
         let throttled_before = self.held_settings();
         if let Err(why) = server.hold_wal() {
-            let text = format!("WAL can't be held by a slot ({why}); segments are copied as they come, which is enough unless they are recycled within a second");
+            let text = format!(
+                "WAL can't be held by a slot ({why}); segments are copied as they come, which is enough unless they are recycled within a second"
+            );
             self.progress.note(&Note::Warning(text));
         }
         self.stage(Stage::Checkpoint);
@@ -171,6 +185,7 @@ impl Run<'_> {
             backup_label: stopped.label,
             tablespaces: tablespaces(&stopped.map, &scan)?,
             tablespace_map: stopped.map,
+            in_place_tablespaces: scan.in_place(),
             block_size: control.file.block_size,
             segment_blocks: control.file.segment_blocks,
             wal_segment_size: control.file.wal_segment_size,
@@ -281,7 +296,10 @@ impl Run<'_> {
                 wal.advance(position.flushed, writer, &mut |entry| self.keep(entry))?;
                 next_tick = Instant::now() + TICK;
             }
-            let done = Counts { files: work.files_done.load(Ordering::Relaxed), bytes: work.bytes_done.load(Ordering::Relaxed) };
+            let done = Counts {
+                files: work.files_done.load(Ordering::Relaxed),
+                bytes: work.bytes_done.load(Ordering::Relaxed),
+            };
             meter.tell(self.progress, now, Stage::Copying, done, total);
             match receiver.recv_timeout(next_tick.saturating_duration_since(now).min(crate::progress::UPDATE_EVERY)) {
                 Ok(Message::Entry(entry)) => {
@@ -348,7 +366,8 @@ impl Run<'_> {
             ("hba_file", &self.facts.hba_file),
             ("ident_file", &self.facts.ident_file),
         ];
-        let outside = |path: &&String| !Path::new(path).starts_with(&self.directory.path) && Path::new(path).is_absolute();
+        let outside =
+            |path: &&String| !Path::new(path).starts_with(&self.directory.path) && Path::new(path).is_absolute();
         named.into_iter().filter_map(|(name, path)| Some((name, path.as_ref().filter(outside)?.clone()))).collect()
     }
 
@@ -359,7 +378,11 @@ impl Run<'_> {
         for (name, path) in self.outside_files() {
             let read = std::fs::metadata(&path).and_then(|metadata| {
                 let fits = metadata.is_file() && metadata.len() <= OUTSIDE_BYTES_MAX;
-                if fits { Ok((std::fs::read(&path)?, metadata)) } else { Err(std::io::Error::other("it is no small file")) }
+                if fits {
+                    Ok((std::fs::read(&path)?, metadata))
+                } else {
+                    Err(std::io::Error::other("it is no small file"))
+                }
             });
             match read {
                 Ok((bytes, metadata)) => {
@@ -369,7 +392,9 @@ impl Run<'_> {
                     let meta = Meta { kind: Kind::Outside, mode, modified: metadata.mtime(), crc32c: 0 };
                     self.keep(content.into_entry(path.into_bytes(), meta))?;
                 }
-                Err(error) => self.progress.note(&Note::Warning(format!("{name} = {path} is not in the backup: {error}"))),
+                Err(error) => {
+                    self.progress.note(&Note::Warning(format!("{name} = {path} is not in the backup: {error}")))
+                }
             }
         }
         Ok(())
@@ -392,22 +417,22 @@ fn tablespaces(map: &str, scan: &Scan) -> Result<Vec<Tablespace>, CreateError> {
     let map = match TablespaceMap::parse(map.as_bytes()) {
         Ok(map) => map,
         Err(error) => {
-            return Err(CreateError::Sql { what: "read the tablespace map", why: error.to_string(), hint: "take the backup again" });
+            return Err(CreateError::Sql {
+                what: "read the tablespace map",
+                why: error.to_string(),
+                hint: "take the backup again",
+            });
         }
     };
     // An in-place tablespace may be in the map of some versions: it is a directory, and was copied as one.
-    let links = map.links.into_iter().filter(|(oid, _)| scan.tablespaces.iter().any(|(found, _)| found == oid) || !in_place(*oid, scan));
+    let in_place = scan.in_place();
+    let links = map.links.into_iter().filter(|(oid, _)| !in_place.contains(oid));
     links
         .map(|(oid, path)| match String::from_utf8(path) {
             Ok(location) => Ok(Tablespace { oid, location }),
             Err(error) => Err(CreateError::Location { oid, location: shown(error.as_bytes()) }),
         })
         .collect()
-}
-
-fn in_place(oid: u32, scan: &Scan) -> bool {
-    let path = format!("pg_tblspc/{oid}").into_bytes();
-    scan.directories.iter().any(|found| found.path == path)
 }
 
 fn rules(data_dir: &Path, facts: &Facts) -> Rules {
@@ -489,7 +514,8 @@ fn check_space(
     Meter::new(Instant::now()).tell(progress, Instant::now(), Stage::Preparing, Counts::default(), Counts::default());
     let found = scan(data_dir, rules, &control.file.tablespace_directory())?;
     let first = newest_of(options, repository).is_none();
-    let basis = if first { "half of the plain bytes" } else { "half of the plain bytes; what has not changed takes none" };
+    let basis =
+        if first { "half of the plain bytes" } else { "half of the plain bytes; what has not changed takes none" };
     let needed = found.bytes as f64 * FIRST_RATIO;
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "half of a file size, not negative")]
     let space_needed = needed as u64;

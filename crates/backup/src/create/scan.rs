@@ -49,12 +49,20 @@ pub(crate) struct FoundFile {
 
 /// Walks over `data_dir`; `tablespace_directory` is the part of a tablespace that belongs to this cluster (`PG_15_202209061`).
 pub(crate) fn scan(data_dir: &Path, rules: &Rules, tablespace_directory: &str) -> Result<Scan, CreateError> {
-    let mut walk = Walk { data_dir, rules, tablespace_directory: tablespace_directory.as_bytes(), found: Scan::default() };
+    let mut walk =
+        Walk { data_dir, rules, tablespace_directory: tablespace_directory.as_bytes(), found: Scan::default() };
     walk.directory(&[], 0)?;
     let mut found = walk.found;
     found.files.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.path.cmp(&b.path)));
     found.bytes = found.files.iter().map(|file| file.size).sum();
     Ok(found)
+}
+
+impl Scan {
+    /// Oids of the tablespaces that are directories of the data directory.
+    pub(crate) fn in_place(&self) -> Vec<u32> {
+        self.directories.iter().filter_map(|found| tablespace_oid(&found.path)).collect()
+    }
 }
 
 struct Walk<'a> {
@@ -195,7 +203,8 @@ mod tests {
     #[test]
     fn what_belongs_to_the_cluster_is_found() {
         let temp = tempfile::tempdir().unwrap();
-        let (data, space, elsewhere) = (temp.path().join("data"), temp.path().join("space"), temp.path().join("elsewhere"));
+        let (data, space, elsewhere) =
+            (temp.path().join("data"), temp.path().join("space"), temp.path().join("elsewhere"));
         for directory in ["base/5/pgsql_tmp", "global", "pg_wal/archive_status", "pg_tblspc/9/PG_1_2/5", "pg_notify"] {
             fs::create_dir_all(data.join(directory)).unwrap();
         }
@@ -223,7 +232,8 @@ mod tests {
         symlink(elsewhere.join("postgresql.conf"), data.join("postgresql.conf")).unwrap();
         symlink(&elsewhere, data.join("log")).unwrap();
         let found = scan(&data, &Rules::default(), "PG_1_2").unwrap();
-        let files: Vec<_> = found.files.iter().map(|file| (std::str::from_utf8(&file.path).unwrap(), file.size)).collect();
+        let files: Vec<_> =
+            found.files.iter().map(|file| (std::str::from_utf8(&file.path).unwrap(), file.size)).collect();
         let expected = [
             ("base/5/16400", 30),
             ("base/5/16401_init", 10),
@@ -234,12 +244,22 @@ mod tests {
         assert_eq!(files, expected);
         assert_eq!(found.bytes, 50);
         assert_eq!(found.tablespaces, [(16_390, space)]);
-        assert_eq!(found.odd, [b"log".to_vec()]);
-        let mut directories: Vec<_> = found.directories.iter().map(|found| std::str::from_utf8(&found.path).unwrap()).collect();
+        assert_eq!((found.odd.as_slice(), found.in_place()), (&[b"log".to_vec()][..], vec![9]));
+        let mut directories: Vec<_> =
+            found.directories.iter().map(|found| std::str::from_utf8(&found.path).unwrap()).collect();
         directories.sort_unstable();
         let expected = [
-            "base", "base/5", "global", "pg_notify", "pg_tblspc", "pg_tblspc/16390/PG_1_2", "pg_tblspc/16390/PG_1_2/5",
-            "pg_tblspc/9", "pg_tblspc/9/PG_1_2", "pg_tblspc/9/PG_1_2/5", "pg_wal",
+            "base",
+            "base/5",
+            "global",
+            "pg_notify",
+            "pg_tblspc",
+            "pg_tblspc/16390/PG_1_2",
+            "pg_tblspc/16390/PG_1_2/5",
+            "pg_tblspc/9",
+            "pg_tblspc/9/PG_1_2",
+            "pg_tblspc/9/PG_1_2/5",
+            "pg_wal",
         ];
         assert_eq!(directories, expected);
     }

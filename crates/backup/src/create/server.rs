@@ -72,9 +72,11 @@ impl Server {
         let failed = |error: &dyn std::fmt::Display| CreateError::Connect(error.to_string());
         let mut config: tokio_postgres::Config = url.parse().map_err(|error: tokio_postgres::Error| failed(&error))?;
         config.application_name("oxpecker backup");
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(&error))?;
+        let runtime =
+            tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(&error))?;
         let client = runtime.block_on(async {
-            let (client, connection) = config.connect(NoTls).await.map_err(|error| CreateError::Connect(explained(&error)))?;
+            let (client, connection) =
+                config.connect(NoTls).await.map_err(|error| CreateError::Connect(explained(&error)))?;
             // Ends when the client is dropped, or the server goes: then every statement fails.
             tokio::spawn(async move {
                 if let Err(error) = connection.await {
@@ -85,7 +87,10 @@ impl Server {
         })?;
         let server = Self { client, runtime };
         // The session idles while files are copied: nothing may end it for that. The setting for idle sessions came with 14.
-        server.run("prepare the session", &format!("SET statement_timeout = '{QUICK}'; SET lock_timeout = '{QUICK}'; SET search_path = pg_catalog"))?;
+        server.run(
+            "prepare the session",
+            &format!("SET statement_timeout = '{QUICK}'; SET lock_timeout = '{QUICK}'; SET search_path = pg_catalog"),
+        )?;
         server.run(
             "prepare the session",
             "SELECT set_config(name, '0', false) FROM pg_settings WHERE name IN ('idle_session_timeout', 'transaction_timeout')",
@@ -132,9 +137,15 @@ impl Server {
 
     pub(crate) fn databases(&self, version: PgVersion) -> Result<Vec<DatabaseRow>, CreateError> {
         let collation_version = if version.major() >= 15 { "datcollversion" } else { "NULL::text" };
-        let text = format!("SELECT oid, datname::text, datcollate::text, {collation_version} FROM pg_database ORDER BY oid");
+        let text =
+            format!("SELECT oid, datname::text, datcollate::text, {collation_version} FROM pg_database ORDER BY oid");
         let rows = self.rows("list the databases", &text)?;
-        let database = |row: &Row| DatabaseRow { oid: row.get(0), name: row.get(1), collate: row.get(2), collation_version: row.get(3) };
+        let database = |row: &Row| DatabaseRow {
+            oid: row.get(0),
+            name: row.get(1),
+            collate: row.get(2),
+            collation_version: row.get(3),
+        };
         Ok(rows.iter().map(database).collect())
     }
 
@@ -173,7 +184,11 @@ impl Server {
                     // "the standby was promoted during online backup", in whatever language.
                     Some(db) if db.code().code() == "55000" && self.is_promoted() => CreateError::Promoted,
                     _ if lost => CreateError::SessionLost(explained(&error)),
-                    _ => sql("stop the backup", &error, "take the backup again; on a standby, full_page_writes must be on at its primary"),
+                    _ => sql(
+                        "stop the backup",
+                        &error,
+                        "take the backup again; on a standby, full_page_writes must be on at its primary",
+                    ),
                 }
             })?;
             Ok(Stopped { lsn: lsn(row.get(0))?, label: row.get(1), map: row.get(2) })
@@ -229,7 +244,11 @@ impl Server {
 }
 
 fn lsn(text: &str) -> Result<Lsn, CreateError> {
-    let bad = |error: model::lsn::ParseLsnError| CreateError::Sql { what: "read an LSN", why: error.to_string(), hint: "this is not PostgreSQL" };
+    let bad = |error: model::lsn::ParseLsnError| CreateError::Sql {
+        what: "read an LSN",
+        why: error.to_string(),
+        hint: "this is not PostgreSQL",
+    };
     text.parse().map_err(bad)
 }
 

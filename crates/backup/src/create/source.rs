@@ -53,12 +53,17 @@ impl DataDir {
     fn is_of(&self, facts: &Facts, control: &ControlFile) -> Result<(), CreateError> {
         let other = |why: String| Err(CreateError::NotItsDirectory { path: self.path.clone(), why });
         if control.system_identifier != facts.system_id {
-            return other(format!("it belongs to the cluster {}, the server to {}", control.system_identifier, facts.system_id));
+            return other(format!(
+                "it belongs to the cluster {}, the server to {}",
+                control.system_identifier, facts.system_id
+            ));
         }
         let file = self.path.join("postmaster.pid");
         let text = match fs::read_to_string(&file) {
             Ok(text) => text,
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return other("no server runs in it".to_owned()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+                return other("no server runs in it".to_owned());
+            }
             Err(error) => return Err(CreateError::io("read", file)(error)),
         };
         match text.lines().nth(2).and_then(|line| line.trim().parse::<f64>().ok()) {

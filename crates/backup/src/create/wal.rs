@@ -99,22 +99,31 @@ impl WalCopy {
         let file = File::open(&path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         if metadata.len() != size.bytes() {
-            return Err(failed(io::Error::other(format!("it has {} bytes, expected are {}", metadata.len(), size.bytes()))));
+            return Err(failed(io::Error::other(format!(
+                "it has {} bytes, expected are {}",
+                metadata.len(),
+                size.bytes()
+            ))));
         }
         let begin = size.start_of(self.next);
         let valid = until.map_or(size.bytes(), |until| until.0.saturating_sub(begin.0));
         let mut content = Content::default();
         while content.size < size.bytes() {
-            let bytes = &mut self.buffer[..usize::try_from(size.bytes() - content.size).unwrap_or(usize::MAX).min(EXTENT_BYTES)];
+            let bytes = &mut self.buffer
+                [..usize::try_from(size.bytes() - content.size).unwrap_or(usize::MAX).min(EXTENT_BYTES)];
             let count = read_full(&file, bytes, content.size).map_err(failed)?;
             if count < bytes.len() {
-                return Err(failed(io::Error::new(io::ErrorKind::UnexpectedEof, "it became shorter while it was read")));
+                return Err(failed(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "it became shorter while it was read",
+                )));
             }
             let good = usize::try_from(valid.saturating_sub(content.size)).unwrap_or(usize::MAX).min(bytes.len());
             bytes[good..].fill(0);
             if good > 0 {
                 let stop = until.unwrap_or(Lsn(u64::MAX));
-                let flow = |record: &pg_format::wal::Record<'_>| if record.end >= stop { Flow::Stop } else { Flow::Continue };
+                let flow =
+                    |record: &pg_format::wal::Record<'_>| if record.end >= stop { Flow::Stop } else { Flow::Continue };
                 self.decoder.feed(&bytes[..good], flow).map_err(|source| CreateError::Wal { start, source })?;
             }
             content.add(bytes, writer)?;
@@ -142,7 +151,8 @@ impl WalCopy {
         writer: &mut FrameWriter,
         keep: &mut dyn FnMut(Entry) -> Result<(), CreateError>,
     ) -> Result<(), CreateError> {
-        let names = wal_files(&self.directory, self.size).map_err(CreateError::io("list the directory", &self.directory))?;
+        let names =
+            wal_files(&self.directory, self.size).map_err(CreateError::io("list the directory", &self.directory))?;
         let histories: BTreeMap<u32, String> = names
             .into_iter()
             .filter_map(|(file, name)| match file {

@@ -59,7 +59,9 @@ pub enum RestoreError {
         free: u64,
     },
     /// Root must know whom the files are for.
-    #[error("the backup's files belong to {wanted}, whom this host does not know; hint: name the user that PostgreSQL runs as with --owner")]
+    #[error(
+        "the backup's files belong to {wanted}, whom this host does not know; hint: name the user that PostgreSQL runs as with --owner"
+    )]
     NoOwner {
         /// Who owned them.
         wanted: String,
@@ -77,7 +79,9 @@ pub enum RestoreError {
     #[error(transparent)]
     Map(#[from] pg_format::label::TablespaceMapError),
     /// An entry's name leads out of the data directory.
-    #[error("the backup holds a file named {0:?}, which would lie outside of the data directory; hint: this is a fault of the program that made the backup; nothing was written there")]
+    #[error(
+        "the backup holds a file named {0:?}, which would lie outside of the data directory; hint: this is a fault of the program that made the backup; nothing was written there"
+    )]
     Name(String),
     /// The content is not what was read from the source.
     #[error("{}: what the repository holds is not what was backed up (CRC-32C {found:08x}, expected {expected:08x}); hint: restore another backup, and run `backup check`", path.display())]
@@ -99,7 +103,9 @@ pub enum RestoreError {
     #[error(transparent)]
     Repository(#[from] repository::RepositoryError),
     /// A thread ended by a bug of ours.
-    #[error("a worker of the restore ended unexpectedly; hint: this is a fault of oxpecker, please report it with the log")]
+    #[error(
+        "a worker of the restore ended unexpectedly; hint: this is a fault of oxpecker, please report it with the log"
+    )]
     Worker,
 }
 

@@ -57,7 +57,8 @@ pub(super) fn tablespaces(info: &BackupInfo, options: &RestoreOptions) -> Result
     for (from, to) in &options.tablespaces {
         if !info.tablespaces.iter().any(|known| known.location == *from) {
             let known: Vec<&str> = info.tablespaces.iter().map(|known| known.location.as_str()).collect();
-            let known = if known.is_empty() { "none outside of the data directory".to_owned() } else { known.join(", ") };
+            let known =
+                if known.is_empty() { "none outside of the data directory".to_owned() } else { known.join(", ") };
             return Err(RestoreError::UnknownTablespace { from: from.clone(), known });
         }
         if !to.is_absolute() {
@@ -66,7 +67,11 @@ pub(super) fn tablespaces(info: &BackupInfo, options: &RestoreOptions) -> Result
     }
     let planned = |Tablespace { oid, location }: &Tablespace| {
         let mapped = options.tablespaces.iter().find(|(from, _)| from == location);
-        PlannedTablespace { oid: *oid, from: location.clone(), to: mapped.map_or_else(|| location.into(), |(_, to)| to.clone()) }
+        PlannedTablespace {
+            oid: *oid,
+            from: location.clone(),
+            to: mapped.map_or_else(|| location.into(), |(_, to)| to.clone()),
+        }
     };
     Ok(info.tablespaces.iter().map(planned).collect())
 }
@@ -134,7 +139,9 @@ fn map(info: &BackupInfo, tablespaces: &[PlannedTablespace]) -> Result<Vec<u8>, 
 fn start_command(info: &BackupInfo, target: &Path, start_as: Option<&str>) -> String {
     let pg_ctl = info.host.bin_dir.as_ref().map_or_else(|| "pg_ctl".to_owned(), |dir| quoted(&format!("{dir}/pg_ctl")));
     let log = quoted(&format!("{}/restored.log", target.display()));
-    let command = format!("{pg_ctl} -D {} -l {log} -t 3600 -w start", quoted(&target.display().to_string()));
+    // Recovery refuses directories among the links unless it is told to expect them.
+    let option = if info.in_place_tablespaces.is_empty() { "" } else { " -o '-c allow_in_place_tablespaces=on'" };
+    let command = format!("{pg_ctl} -D {} -l {log}{option} -t 3600 -w start", quoted(&target.display().to_string()));
     match start_as {
         Some(user) => format!("runuser -u {} -- {command}", quoted(user)),
         None => command,
@@ -171,7 +178,11 @@ fn notes(info: &BackupInfo, options: &RestoreOptions, tablespaces: &[PlannedTabl
 /// For a POSIX shell.
 pub(crate) fn quoted(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:@%,".contains(&byte);
-    if !text.is_empty() && text.bytes().all(plain) { text.to_owned() } else { format!("'{}'", text.replace('\'', r"'\''")) }
+    if !text.is_empty() && text.bytes().all(plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''"))
+    }
 }
 
 /// Where an entry lies, and whether that is a place for it: entries are authenticated, and yet a name never leads out of the target.
@@ -234,8 +245,14 @@ mod tests {
         for name in ["", "/etc/passwd", "../x", "base/../../x", "pg_tblspc/16400/../../x"] {
             assert!(matches!(place(&plan, name.as_bytes()), Err(RestoreError::Name(_))), "{name}");
         }
-        assert!(matches!(planned(&[("/x", "/y")], &Observed::Absent, &Observed::Absent), Err(RestoreError::UnknownTablespace { .. })));
-        assert!(matches!(planned(&[("/srv/space", "y")], &Observed::Absent, &Observed::Absent), Err(RestoreError::Relative(_))));
+        assert!(matches!(
+            planned(&[("/x", "/y")], &Observed::Absent, &Observed::Absent),
+            Err(RestoreError::UnknownTablespace { .. })
+        ));
+        assert!(matches!(
+            planned(&[("/srv/space", "y")], &Observed::Absent, &Observed::Absent),
+            Err(RestoreError::Relative(_))
+        ));
         for to in ["/restored", "/restored/x", "/"] {
             let result = planned(&[("/srv/space", to)], &Observed::Absent, &Observed::Absent);
             assert!(matches!(result, Err(RestoreError::Overlap(..))), "{to}");
@@ -247,6 +264,9 @@ mod tests {
         let mut info = sample();
         info.host.bin_dir = Some("/usr/lib/it's/bin".to_owned());
         let command = start_command(&info, Path::new("/a b"), Some("postgres"));
-        assert_eq!(command, r"runuser -u postgres -- '/usr/lib/it'\''s/bin/pg_ctl' -D '/a b' -l '/a b/restored.log' -t 3600 -w start");
+        assert_eq!(
+            command,
+            r"runuser -u postgres -- '/usr/lib/it'\''s/bin/pg_ctl' -D '/a b' -l '/a b/restored.log' -t 3600 -w start"
+        );
     }
 }

@@ -63,7 +63,11 @@ pub fn plan(options: &RestoreOptions, repository: &Repository) -> Result<Restore
 ///
 /// # Errors
 /// See [`RestoreError`]. Whatever the error, no server can start from what is there, and the same restore can be run again.
-pub fn restore(options: &RestoreOptions, repository: &Repository, progress: &dyn Progress) -> Result<Restored, RestoreError> {
+pub fn restore(
+    options: &RestoreOptions,
+    repository: &Repository,
+    progress: &dyn Progress,
+) -> Result<Restored, RestoreError> {
     let began = Instant::now();
     // A repository that can't be written to can still be restored from.
     let hold = repository.hold(options.backup, serde_json::json!({ "restore": std::process::id() }));
@@ -227,7 +231,8 @@ impl Run<'_> {
         let write = |error| RestoreError::io("write", &path)(error);
         let file = create(&path, 0o600)?;
         dress(&file, 0o600, self.owner).map_err(write)?;
-        let mut manifest = ManifestWriter::begin(BufWriter::new(file), self.major, self.info.system_id).map_err(write)?;
+        let mut manifest =
+            ManifestWriter::begin(BufWriter::new(file), self.major, self.info.system_id).map_err(write)?;
         let (jobs, receiver) = sync_channel(JOBS_MAX);
         let receiver = Mutex::new(receiver);
         let finished = AtomicBool::new(false);
@@ -261,7 +266,10 @@ impl Run<'_> {
         // Looks more often than it tells, so that a small restore does not wait for its reporter.
         const LOOK_EVERY: Duration = Duration::from_millis(20);
         while !finished.load(Ordering::Acquire) {
-            let done = Counts { files: work.files_done.load(Ordering::Relaxed), bytes: work.bytes_done.load(Ordering::Relaxed) };
+            let done = Counts {
+                files: work.files_done.load(Ordering::Relaxed),
+                bytes: work.bytes_done.load(Ordering::Relaxed),
+            };
             meter.tell(self.progress, Instant::now(), Stage::Writing, done, total);
             thread::sleep(LOOK_EVERY.min(UPDATE_EVERY));
         }
@@ -418,7 +426,9 @@ impl Run<'_> {
         let text = conf::auto_conf(bytes, &self.info.throttled, self.fence);
         self.small(&target.join(AUTO_CONF), &text, mode)?;
         self.list(manifest, AUTO_CONF.as_bytes(), text.len() as u64, self.now(), crc32c::crc32c(&text))?;
-        for (setting, name) in [("config_file", "postgresql.conf"), ("hba_file", "pg_hba.conf"), ("ident_file", "pg_ident.conf")] {
+        for (setting, name) in
+            [("config_file", "postgresql.conf"), ("hba_file", "pg_hba.conf"), ("ident_file", "pg_ident.conf")]
+        {
             let outside = self.info.outside.get(setting).and_then(|path| left.outside.get(path));
             let Some((bytes, _)) = outside else { continue };
             let text = if setting == "config_file" { conf::inside(bytes) } else { bytes.clone() };
@@ -458,7 +468,14 @@ impl Run<'_> {
         sync_directory(target)
     }
 
-    fn list(&self, manifest: &mut Manifest, name: &[u8], size: u64, modified: i64, crc32c: u32) -> Result<(), RestoreError> {
+    fn list(
+        &self,
+        manifest: &mut Manifest,
+        name: &[u8],
+        size: u64,
+        modified: i64,
+        crc32c: u32,
+    ) -> Result<(), RestoreError> {
         let checksum = Checksum { algorithm: Algorithm::Crc32c, bytes: crc32c.to_le_bytes().to_vec() };
         let file = ManifestFile::new(name.to_vec(), size, modified, Some(checksum));
         let path = || self.plan.target.join(manifest::FILE_NAME);

@@ -145,7 +145,13 @@ impl Work<'_> {
     }
 
     /// Writes extents from `offset` on; the CRC and length of what they hold.
-    fn extents(&self, target: &Target, file: &File, offset: u64, extents: &[Extent]) -> Result<(u32, u64), RestoreError> {
+    fn extents(
+        &self,
+        target: &Target,
+        file: &File,
+        offset: u64,
+        extents: &[Extent],
+    ) -> Result<(u32, u64), RestoreError> {
         let (mut at, mut crc) = (offset, 0);
         let mut rest = extents;
         while let Some(first) = rest.first() {
@@ -159,10 +165,14 @@ impl Work<'_> {
                 rest = &rest[1..];
                 continue;
             }
-            let frames: Vec<FrameRef> = rest.iter().take(FRAMES_AT_ONCE).map_while(|extent| match extent {
-                Extent::Frame(frame) => Some(*frame),
-                Extent::Zero { .. } => None,
-            }).collect();
+            let frames: Vec<FrameRef> = rest
+                .iter()
+                .take(FRAMES_AT_ONCE)
+                .map_while(|extent| match extent {
+                    Extent::Frame(frame) => Some(*frame),
+                    Extent::Zero { .. } => None,
+                })
+                .collect();
             rest = &rest[frames.len()..];
             self.reader.frames(&frames, |_, plain| {
                 crc = crc32c::crc32c_append(crc, &plain);
@@ -277,7 +287,10 @@ mod tests {
     #[test]
     fn zeros_count() {
         let zeros = vec![0; 200_000];
-        assert_eq!(crc_of_zeros(crc32c::crc32c(b"abc"), 200_000), crc32c::crc32c_append(crc32c::crc32c(b"abc"), &zeros));
+        assert_eq!(
+            crc_of_zeros(crc32c::crc32c(b"abc"), 200_000),
+            crc32c::crc32c_append(crc32c::crc32c(b"abc"), &zeros)
+        );
         let whole = crc32c::crc32c(b"abcdef");
         assert_eq!(crc32c::crc32c_combine(crc32c::crc32c(b"abc"), crc32c::crc32c(b"def"), 3), whole);
     }

@@ -1,0 +1,346 @@
+//! What the tests on real servers share.
+
+#![allow(dead_code, reason = "each test file takes what it needs")]
+
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use backup::{CreateOptions, Created, Note, Progress, RestoreOptions, Restored};
+use repository::{
+    KdfCost, Options, Repository, Secret,
+    store::{LocalStore, Store},
+};
+use scratch::{Builder, Installation, ScratchCluster};
+use tokio_postgres::{NoTls, SimpleQueryMessage};
+
+pub type Done = Result<(), Box<dyn std::error::Error>>;
+
+/// The installation of a major version; `None`, with the reason printed, where there is none.
+#[allow(clippy::print_stderr, reason = "a skipped test says why")]
+pub fn installation(major: u32) -> Option<Installation> {
+    scratch::installation(major).inspect_err(|error| eprintln!("skipped: {error}")).ok()
+}
+
+/// A small cluster, with page checksums where asked.
+pub fn cluster(installation: &Installation) -> Builder {
+    ScratchCluster::builder(installation)
+        .setting("fsync", "off")
+        .setting("max_wal_size", "256MB")
+        .setting("autovacuum_naptime", "1s")
+        .setting("checkpoint_timeout", "30s")
+}
+
+/// One synchronous session.
+pub struct Sql {
+    runtime: tokio::runtime::Runtime,
+    client: tokio_postgres::Client,
+}
+
+impl Sql {
+    pub fn connect(url: &str) -> Self {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let client = runtime.block_on(async {
+            let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
+            tokio::spawn(async move { connection.await.ok() });
+            client
+        });
+        Self { runtime, client }
+    }
+
+    /// Statement by statement, each in a transaction of its own, unless they are one.
+    pub fn run(&self, text: &str) {
+        let parts: Vec<&str> = if text.starts_with("BEGIN") { vec![text] } else { text.split("; ").collect() };
+        for part in parts {
+            self.try_run(part).unwrap_or_else(|error| panic!("{part}: {error:?}"));
+        }
+    }
+
+    pub fn try_run(&self, text: &str) -> Result<(), tokio_postgres::Error> {
+        self.runtime.block_on(self.client.batch_execute(text))
+    }
+
+    /// The rows as text, columns joined by a bar.
+    pub fn rows(&self, text: &str) -> Vec<String> {
+        let messages =
+            self.runtime.block_on(self.client.simple_query(text)).unwrap_or_else(|error| panic!("{text}: {error:?}"));
+        messages
+            .into_iter()
+            .filter_map(|message| match message {
+                SimpleQueryMessage::Row(row) => {
+                    Some((0..row.len()).map(|n| row.get(n).unwrap_or("NULL")).collect::<Vec<_>>().join("|"))
+                }
+                _ => None,
+            })
+            .collect()
+    }
+
+    pub fn one(&self, text: &str) -> String {
+        self.rows(text).into_iter().next().unwrap_or_default()
+    }
+}
+
+/// All rows of all tables of a database, as a digest for each table: what is equal before and after was restored.
+pub fn contents(url: &str) -> Vec<String> {
+    let sql = Sql::connect(url);
+    let tables = sql.rows(
+        "SELECT format('%I.%I', n.nspname, c.relname) FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \
+         WHERE c.relkind IN ('r', 'm') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') ORDER BY 1",
+    );
+    let digest = |table: &String| {
+        sql.one(&format!(
+            "SELECT '{table}', count(*), md5(string_agg(md5(t::text), '' ORDER BY md5(t::text))) FROM {table} t"
+        ))
+    };
+    tables.iter().map(digest).collect()
+}
+
+/// A repository in a directory of its own.
+pub struct Repo {
+    pub directory: tempfile::TempDir,
+    pub repository: Repository,
+}
+
+pub const PASSPHRASE: &str = "correct horse battery staple";
+
+pub fn repository_options() -> Options {
+    // Small packs, so that a small backup has many.
+    Options { cost: KdfCost::CHEAP, pack_target: 1 << 20, ..Options::default() }
+}
+
+pub fn secret() -> Secret {
+    Secret::passphrase(PASSPHRASE).unwrap()
+}
+
+impl Repo {
+    pub fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let store = LocalStore::create(&directory.path().join("repo")).unwrap();
+        let repository =
+            Repository::create(Arc::new(store), &repository_options(), &secret(), "test", serde_json::Value::Null)
+                .unwrap();
+        Self { directory, repository }
+    }
+
+    pub fn path(&self) -> PathBuf {
+        self.directory.path().join("repo")
+    }
+
+    /// As another process would open it.
+    pub fn reopen(&self) -> Repository {
+        open(Arc::new(LocalStore::open(&self.path()).unwrap()))
+    }
+}
+
+pub fn open(store: Arc<dyn Store>) -> Repository {
+    Repository::open(store, &repository_options(), &secret()).unwrap()
+}
+
+/// Remembers what it is told.
+#[derive(Default)]
+pub struct Notes(pub Mutex<Vec<Note>>);
+
+impl Progress for Notes {
+    fn note(&self, note: &Note) {
+        self.0.lock().unwrap().push(note.clone());
+    }
+}
+
+pub fn options(cluster: &ScratchCluster) -> CreateOptions {
+    CreateOptions::new(cluster.url("postgres"), "main")
+}
+
+pub fn create(cluster: &ScratchCluster, repo: &Repo) -> Created {
+    backup::create(&options(cluster), &repo.repository, &Notes::default()).unwrap()
+}
+
+/// A place for restores that the server's user can reach.
+pub fn place() -> tempfile::TempDir {
+    use std::os::unix::fs::PermissionsExt;
+    let place = tempfile::Builder::new().prefix("oxrestore-").tempdir().unwrap();
+    std::fs::set_permissions(place.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    place
+}
+
+pub fn restore(created: &Created, repo: &Repo, target: &Path) -> Restored {
+    backup::restore(&RestoreOptions::new(created.id, target), &repo.repository, &Notes::default()).unwrap()
+}
+
+/// Runs pg_verifybackup, where one that reads this version's manifests is installed.
+#[allow(clippy::print_stderr, reason = "a skipped check says why")]
+pub fn verify(directory: &Path, major: u32) {
+    let tool = scratch::installations()
+        .into_iter()
+        .filter(|installation| installation.has("pg_verifybackup"))
+        .find(|installation| major <= 16 || installation.major() >= 17);
+    let Some(tool) = tool else {
+        eprintln!("skipped: no pg_verifybackup for a manifest of {major}");
+        return;
+    };
+    let mut command = Command::new(tool.bin_dir.join("pg_verifybackup"));
+    // WAL is parsed by pg_waldump, which knows its own version only.
+    if tool.major() != major {
+        command.arg("--no-parse-wal");
+    }
+    let output = command.arg(directory).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "pg_verifybackup: {out}{err}");
+}
+
+/// A server in the very directory that was restored to. Killed when dropped.
+pub struct InPlace {
+    child: std::process::Child,
+    run: tempfile::TempDir,
+}
+
+impl InPlace {
+    pub fn url(&self, database: &str) -> String {
+        let host = self.run.path().display().to_string().replace('/', "%2F");
+        format!("postgresql:///{database}?host={host}&user=postgres")
+    }
+}
+
+impl Drop for InPlace {
+    fn drop(&mut self) {
+        // Immediate shutdown, as nobody wants the checkpoint.
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::QUIT).ok();
+        self.child.wait().ok();
+    }
+}
+
+/// Starts a server in what was restored, with its own configuration but for the place of its socket.
+pub fn start(installation: &Installation, directory: &Path) -> InPlace {
+    let run = tempfile::Builder::new().prefix("oxrun-").tempdir().unwrap();
+    let metadata = std::fs::metadata(directory).unwrap();
+    let (uid, gid) = (std::os::unix::fs::MetadataExt::uid(&metadata), std::os::unix::fs::MetadataExt::gid(&metadata));
+    let mut command = Command::new("setpriv");
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(run.path(), Some(uid), Some(gid)).unwrap();
+        command.args([format!("--reuid={uid}"), format!("--regid={gid}")]).arg("--clear-groups");
+    }
+    command.args(["--pdeathsig", "QUIT", "--"]).arg(installation.bin_dir.join("postgres")).arg("-D").arg(directory);
+    for setting in ["listen_addresses=", "port=5432", &format!("unix_socket_directories={}", run.path().display())] {
+        command.arg("-c").arg(setting);
+    }
+    let log = run.path().join("log");
+    let out = std::fs::File::create(&log).unwrap();
+    command.stdin(std::process::Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out).env("LC_ALL", "C");
+    let mut server = InPlace { child: command.spawn().unwrap(), run };
+    let said = || std::fs::read_to_string(&log).unwrap_or_default();
+    until("the restored server accepts connections", || {
+        if let Some(status) = server.child.try_wait().unwrap() {
+            panic!("the restored server ended with {status}:\n{}", said());
+        }
+        said().contains("database system is ready to accept connections")
+    });
+    server
+}
+
+/// What goes on while a backup is made. Ends when dropped.
+pub struct Load {
+    stop: Arc<AtomicBool>,
+    threads: Vec<JoinHandle<u64>>,
+}
+
+impl Load {
+    /// Transfers between accounts, whose sum never changes, on some sessions; and one that makes, fills, truncates, rewrites and drops
+    /// tables and databases.
+    pub fn start(cluster: &ScratchCluster) -> Self {
+        let sql = Sql::connect(&cluster.url("postgres"));
+        sql.run(
+            "CREATE TABLE account (id int PRIMARY KEY, balance int NOT NULL, filler text) WITH (fillfactor = 70); \
+             INSERT INTO account SELECT n, 100, repeat('x', 200) FROM generate_series(1, 5000) n; \
+             CREATE TABLE movement (at timestamptz DEFAULT clock_timestamp(), a int, b int, amount int)",
+        );
+        let stop = Arc::new(AtomicBool::new(false));
+        let url = cluster.url("postgres");
+        let transfers = (0..2u32).map(|worker| {
+            let (stop, url) = (Arc::clone(&stop), url.clone());
+            std::thread::spawn(move || transfers(&url, &stop, worker))
+        });
+        let mut threads: Vec<_> = transfers.collect();
+        let (stop_schema, url) = (Arc::clone(&stop), cluster.url("postgres"));
+        threads.push(std::thread::spawn(move || schema_changes(&url, &stop_schema)));
+        Self { stop, threads }
+    }
+
+    /// Ends it; how many things were done.
+    pub fn stop(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+    }
+}
+
+/// What every moment's state of a cluster under [`Load`] fulfils.
+pub fn check_load(url: impl Fn(&str) -> String) {
+    let sql = Sql::connect(&url("postgres"));
+    assert_eq!(sql.one("SELECT sum(balance), count(*) FROM account"), "500000|5000");
+    let off = "SELECT count(*) FROM account a WHERE balance <> 100 \
+         - (SELECT coalesce(sum(amount), 0) FROM movement WHERE a = a.id) + (SELECT coalesce(sum(amount), 0) FROM movement WHERE b = a.id)";
+    sql.run("CREATE INDEX ON movement (a); CREATE INDEX ON movement (b)");
+    assert_eq!(sql.one(off), "0");
+    for database in sql.rows("SELECT datname FROM pg_database WHERE datallowconn") {
+        // Every page of every table and index of every database can be read.
+        Sql::connect(&url(&database)).run("VACUUM (FREEZE)");
+    }
+}
+
+fn transfers(url: &str, stop: &AtomicBool, seed: u32) -> u64 {
+    let sql = Sql::connect(url);
+    let (mut done, mut n) = (0, u64::from(seed) + 1);
+    while !stop.load(Ordering::Relaxed) {
+        n = n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        // In one order, so that two sessions never wait for each other.
+        let (one, other) = ((n >> 33) % 5000 + 1, (n >> 45) % 5000 + 1);
+        let (a, b) = (one.min(other), one.max(other));
+        sql.run(&format!(
+            "BEGIN; UPDATE account SET balance = balance - 1 WHERE id = {a}; UPDATE account SET balance = balance + 1 WHERE id = {b}; \
+             INSERT INTO movement (a, b, amount) VALUES ({a}, {b}, 1); COMMIT"
+        ));
+        done += 1;
+    }
+    done
+}
+
+fn schema_changes(url: &str, stop: &AtomicBool) -> u64 {
+    let sql = Sql::connect(url);
+    let mut done = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let n = done % 7;
+        sql.run(&format!(
+            "CREATE TABLE t{n} AS SELECT g AS id, repeat('y', 100) AS text FROM generate_series(1, 3000) g"
+        ));
+        sql.run(&format!("CREATE INDEX ON t{n} (id); VACUUM FULL t{n}; UPDATE t{n} SET id = id + 1"));
+        sql.run(&format!(
+            "CREATE UNLOGGED TABLE u{n} AS SELECT 1 AS id; TRUNCATE t{n}; INSERT INTO t{n} VALUES (1, 'z')"
+        ));
+        sql.run(&format!("DROP TABLE u{n}"));
+        if n == 3 {
+            sql.run("DROP DATABASE IF EXISTS passing");
+            sql.run("CREATE DATABASE passing");
+        }
+        if n > 3 {
+            sql.run(&format!("DROP TABLE IF EXISTS t{}", n - 4));
+        }
+        sql.run(&format!("DROP TABLE IF EXISTS t{}", (done + 1) % 7));
+        done += 1;
+    }
+    done
+}
+
+/// Waits until something is so.
+pub fn until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "not within a minute: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}

@@ -1,0 +1,131 @@
+//! Create and restore on real servers: what was there is there again, and the restored server starts by itself.
+
+mod common;
+
+use backup::{Note, RestoreOptions};
+use common::{
+    Done, Load, Notes, Repo, Sql, check_load, cluster, contents, create, installation, options, place, restore, start,
+    verify,
+};
+
+/// A cluster under load is backed up and restored; its state is one of those that it went through.
+fn under_load(major: u32) -> Done {
+    let Some(installation) = installation(major) else { return Ok(()) };
+    let source = cluster(&installation).start()?;
+    let sql = Sql::connect(&source.url("postgres"));
+    sql.run("CREATE TABLE still AS SELECT g AS id, md5(g::text) AS text FROM generate_series(1, 20000) g; ALTER TABLE still ADD PRIMARY KEY (id)");
+    let repo = Repo::new();
+    let load = Load::start(&source);
+    let notes = Notes::default();
+    let mut options = options(&source);
+    // Spread out a little, so that the load has its time.
+    options.workers = std::num::NonZero::new(2);
+    let created = backup::create(&options, &repo.repository, &notes)?;
+    assert!(load.stop() > 0);
+    assert_eq!((created.info.corrupt_pages_count, created.info.pg_version.major()), (0, major));
+    assert!(notes.0.lock().unwrap().iter().any(|note| matches!(note, Note::Plan { .. })));
+    let expected: Vec<_> =
+        contents(&source.url("postgres")).into_iter().filter(|line| line.starts_with("public.still")).collect();
+    drop(source);
+    let place = place();
+    let target = place.path().join("data");
+    let restored = restore(&created, &repo, &target);
+    assert!(restored.plan.start_command.contains("pg_ctl"), "{}", restored.plan.start_command);
+    verify(&target, major);
+    let server = start(&installation, &target);
+    check_load(|database| server.url(database));
+    let found: Vec<_> =
+        contents(&server.url("postgres")).into_iter().filter(|line| line.starts_with("public.still")).collect();
+    assert_eq!(found, expected);
+    let sql = Sql::connect(&server.url("postgres"));
+    assert_eq!(sql.one("SHOW archive_mode"), "off");
+    assert_eq!(sql.one("SHOW max_logical_replication_workers"), "0");
+    Ok(())
+}
+
+#[test]
+fn a_cluster_under_load_comes_back_15() -> Done {
+    under_load(15)
+}
+
+#[test]
+fn a_cluster_under_load_comes_back_18() -> Done {
+    under_load(18)
+}
+
+#[test]
+fn slow_a_cluster_under_load_comes_back_13() -> Done {
+    under_load(13)
+}
+
+#[test]
+fn slow_a_cluster_under_load_comes_back_14() -> Done {
+    under_load(14)
+}
+
+#[test]
+fn slow_a_cluster_under_load_comes_back_16() -> Done {
+    under_load(16)
+}
+
+#[test]
+fn slow_a_cluster_under_load_comes_back_17() -> Done {
+    under_load(17)
+}
+
+/// Nothing changes between two backups: the second one stores next to nothing.
+#[test]
+fn a_second_backup_stores_little() -> Done {
+    let Some(installation) = installation(17) else { return Ok(()) };
+    let source = cluster(&installation).setting("autovacuum", "off").start()?;
+    let sql = Sql::connect(&source.url("postgres"));
+    sql.run("CREATE TABLE big AS SELECT g AS id, md5(g::text) || md5((g + 1)::text) AS text FROM generate_series(1, 100000) g; VACUUM big");
+    let repo = Repo::new();
+    let first = create(&source, &repo);
+    let second = create(&source, &repo);
+    // Some catalogue pages and the WAL of the backup itself.
+    assert!(second.stored_bytes * 20 < first.stored_bytes, "{} after {}", second.stored_bytes, first.stored_bytes);
+    let place = place();
+    let target = place.path().join("data");
+    restore(&second, &repo, &target);
+    let server = start(&installation, &target);
+    assert_eq!(contents(&server.url("postgres")), contents(&source.url("postgres")));
+    Ok(())
+}
+
+#[test]
+fn tablespaces_go_where_they_are_sent() -> Done {
+    let Some(installation) = installation(16) else { return Ok(()) };
+    let source = cluster(&installation).setting("allow_in_place_tablespaces", "on").start()?;
+    let place = place();
+    let space = place.path().join("space");
+    std::fs::create_dir(&space)?;
+    source.give(&space)?;
+    let sql = Sql::connect(&source.url("postgres"));
+    sql.run(&format!("CREATE TABLESPACE space LOCATION '{}'", space.display()));
+    sql.run("CREATE TABLE there TABLESPACE space AS SELECT g AS id FROM generate_series(1, 1000) g");
+    sql.run("CREATE TABLESPACE inside LOCATION ''");
+    sql.run("CREATE TABLE within TABLESPACE inside AS SELECT g AS id FROM generate_series(1, 500) g");
+    let repo = Repo::new();
+    let created = create(&source, &repo);
+    assert_eq!(created.info.tablespaces.len(), 1);
+    let expected = contents(&source.url("postgres"));
+    let target = place.path().join("data");
+    let mut options = RestoreOptions::new(created.id, &target);
+    // Where it lay is the running server's.
+    let refused = backup::restore(&options, &repo.repository, &Notes::default()).unwrap_err();
+    assert!(refused.to_string().contains("--tablespace-mapping"), "{refused}");
+    assert!(!target.exists());
+    let elsewhere = place.path().join("elsewhere");
+    options.tablespaces = vec![(space.to_str().unwrap().to_owned(), elsewhere.clone())];
+    let plan = backup::restore::plan(&options, &repo.repository)?;
+    assert_eq!(plan.tablespaces[0].to, elsewhere);
+    assert!(!target.exists() && !elsewhere.exists(), "a plan changes nothing");
+    backup::restore(&options, &repo.repository, &Notes::default())?;
+    verify(&target, 16);
+    let server = start(&installation, &target);
+    assert_eq!(contents(&server.url("postgres")), expected);
+    let link = format!("pg_tblspc/{}", created.info.tablespaces[0].oid);
+    assert_eq!(std::fs::read_link(target.join(link))?, elsewhere);
+    Ok(())
+}
