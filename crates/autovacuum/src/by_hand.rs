@@ -105,12 +105,13 @@ fn tell(query: &str) -> String {
 
 /// Those of the workers that still vacuum the same table. By numbers only: a table's name may hold what a shell would run.
 fn still_there(workers: &[(Pid, Option<Oid>)]) -> String {
-    let list = |each: &dyn Fn(&(Pid, Option<Oid>)) -> String| workers.iter().map(each).collect::<Vec<_>>().join(", ");
-    if workers.iter().all(|(_, relation)| relation.is_some()) {
-        let pairs = list(&|(pid, relation)| format!("({pid}, {})", relation.unwrap_or_default().0));
-        return format!("SELECT pid FROM pg_stat_progress_vacuum WHERE (pid, relid) IN ({pairs})");
+    let pairs: Option<Vec<String>> =
+        workers.iter().map(|(pid, relation)| relation.map(|relation| format!("({pid}, {relation})"))).collect();
+    if let Some(pairs) = pairs {
+        return format!("SELECT pid FROM pg_stat_progress_vacuum WHERE (pid, relid) IN ({})", pairs.join(", "));
     }
-    let pids = list(&|(pid, _)| pid.to_string());
+    let pids: Vec<String> = workers.iter().map(|(pid, _)| pid.to_string()).collect();
+    let pids = pids.join(", ");
     format!(
         "SELECT pid FROM pg_stat_activity WHERE backend_type = 'autovacuum worker' AND query NOT LIKE '%wraparound%' AND pid IN ({pids})"
     )

@@ -65,6 +65,19 @@ pub fn probe_content() -> String {
 /// # Errors
 /// The directory can't be made or written.
 pub fn replace(path: &Path, content: &str, owner: Option<(u32, u32)>) -> Result<(), FileError> {
+    replace_if(path, content, owner, || true)
+}
+
+/// As [`replace`], if that is still wanted in the last moment before the file gets its name.
+///
+/// # Errors
+/// As [`replace`], or it is not wanted any more.
+pub(crate) fn replace_if(
+    path: &Path,
+    content: &str,
+    owner: Option<(u32, u32)>,
+    wanted: impl FnOnce() -> bool,
+) -> Result<(), FileError> {
     const HINT: &str = "create the directory for oxpecker's user, or set another include file";
     let directory = path.parent().unwrap_or(Path::new("/"));
     fs::create_dir_all(directory).map_err(failed("create directory", directory, HINT))?;
@@ -81,6 +94,10 @@ pub fn replace(path: &Path, content: &str, owner: Option<(u32, u32)>) -> Result<
         if let Some((uid, gid)) = owner {
             // Only root may; for everyone else the file is the server's when we run as the server's user.
             let _ = chown(&temporary, Some(uid), Some(gid));
+        }
+        if !wanted() {
+            fs::remove_file(&temporary)?;
+            return Err(io::Error::other("it was given up meanwhile"));
         }
         fs::rename(&temporary, path)
     };

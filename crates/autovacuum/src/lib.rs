@@ -13,6 +13,7 @@
 //! | [`release_worker`] | letting go from a child that outlives the guard |
 //! | [`undo`] | how a throttle is undone, whoever does it |
 //! | [`include_file`], [`alter_system`] | the two homes of a temporary setting |
+//! | `include_writer` | the one hand that writes it: nothing that hung lands late |
 //! | `by_hand` | what a person would run in our place |
 //! | [`host_process`] | `/proc` and signals that can't hit the wrong process |
 
@@ -22,6 +23,7 @@ pub mod controller;
 pub mod governor;
 pub mod host_process;
 pub mod include_file;
+mod include_writer;
 pub mod levers;
 mod limits;
 pub mod record;

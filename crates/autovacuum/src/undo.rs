@@ -11,6 +11,7 @@ use crate::{
     alter_system::{self, Former},
     host_process::{self, Role},
     include_file,
+    include_writer::IncludeWriter,
 };
 
 /// How long the launcher gets to rebalance the workers upwards before the opening setting goes (13 to 15, resting delay 0).
@@ -85,17 +86,22 @@ impl Undone {
     }
 }
 
-/// Undoes the throttle. `sql` is used where a step needs the server.
+/// Undoes the throttle. `sql` is used where a step needs the server. For a process that writes no throttles itself.
 pub async fn undo(plan: &UndoPlan, sql: Option<&Client>) -> Undone {
+    undo_by(plan, sql, &IncludeWriter::default()).await
+}
+
+/// As [`undo`], by the hand that may still be at work on the throttle itself.
+pub(crate) async fn undo_by(plan: &UndoPlan, sql: Option<&Client>, writer: &IncludeWriter) -> Undone {
     let mut done = Undone::default();
     let same_boot = plan.boot_id == host_process::boot_id();
     if let Some(open) = plan.open_first {
-        open_workers(plan, open, same_boot, sql, &mut done).await;
+        open_workers(plan, open, same_boot, sql, writer, &mut done).await;
     }
     match &plan.home {
-        Home::IncludeFile { path } => match include_file::remove(path) {
+        Home::IncludeFile { path } => match writer.remove(path).await {
             Ok(()) => done.setting_removed = true,
-            Err(error) => done.errors.push(error.to_string()),
+            Err(error) => done.errors.push(error),
         },
         Home::AlterSystem { former } => match sql {
             Some(client) => match bounded(alter_system::restore(client, former)).await {
@@ -120,11 +126,17 @@ pub async fn undo(plan: &UndoPlan, sql: Option<&Client>) -> Undone {
     done
 }
 
-async fn open_workers(plan: &UndoPlan, open: CostSetting, same_boot: bool, sql: Option<&Client>, done: &mut Undone) {
+async fn open_workers(
+    plan: &UndoPlan,
+    open: CostSetting,
+    same_boot: bool,
+    sql: Option<&Client>,
+    writer: &IncludeWriter,
+    done: &mut Undone,
+) {
     let written = match (&plan.home, sql) {
         (Home::IncludeFile { path }, _) => {
-            include_file::replace(path, &include_file::content(open, "opening held workers"), plan.owner)
-                .map_err(|error| error.to_string())
+            writer.put(path, include_file::content(open, "opening held workers"), plan.owner).await
         }
         (Home::AlterSystem { .. }, Some(client)) => bounded(alter_system::set(client, open)).await,
         (Home::AlterSystem { .. }, None) => Err("no connection for ALTER SYSTEM".to_owned()),
@@ -148,7 +160,7 @@ async fn reload(plan: &UndoPlan, same_boot: bool, sql: Option<&Client>, done: &m
                 return;
             }
             // Gone; but its successor may have read the setting before it was removed.
-            Err(host_process::SignalError::NotIt(_)) if sql.is_none() => match reload_successor(plan) {
+            Err(host_process::SignalError::NotIt(_)) if sql.is_none() => match reload_successor(plan).await {
                 Ok(()) => {
                     done.reloaded = true;
                     return;
@@ -170,22 +182,24 @@ async fn reload(plan: &UndoPlan, same_boot: bool, sql: Option<&Client>, done: &m
 
 /// Has the postmaster that runs on the data directory now read its configuration. That none does is as good: the next one reads it
 /// without the setting.
-fn reload_successor(plan: &UndoPlan) -> Result<(), String> {
+async fn reload_successor(plan: &UndoPlan) -> Result<(), String> {
     let directory = plan
         .data_directory
-        .as_ref()
+        .clone()
         .ok_or("the postmaster is another one by now, and its data directory is not known")?;
-    match host_process::postmaster_of(directory) {
-        Ok(None) => Ok(()),
-        Ok(Some(postmaster)) => host_process::hang_up(postmaster, Role::Postmaster).map_err(|error| error.to_string()),
-        Err(error) => Err(format!("could not find the postmaster of {}: {error}", directory.display())),
-    }
+    let find = move || {
+        host_process::postmaster_of(&directory)
+            .map_err(|error| format!("could not find the postmaster of {}: {error}", directory.display()))
+    };
+    off_thread(find).await?.map_or(Ok(()), |postmaster| {
+        host_process::hang_up(postmaster, Role::Postmaster).map_err(|error| error.to_string())
+    })
 }
 
 /// File work off the runtime's thread, and no longer than [`STATEMENT_TIMEOUT`]: a disk may be as starved as the rest.
-pub(crate) async fn off_thread<E: ToString + Send + 'static>(
-    work: impl FnOnce() -> Result<(), E> + Send + 'static,
-) -> Result<(), String> {
+pub(crate) async fn off_thread<T: Send + 'static, E: ToString + Send + 'static>(
+    work: impl FnOnce() -> Result<T, E> + Send + 'static,
+) -> Result<T, String> {
     match tokio::time::timeout(STATEMENT_TIMEOUT, tokio::task::spawn_blocking(work)).await {
         Ok(Ok(result)) => result.map_err(|error| error.to_string()),
         Ok(Err(error)) => Err(error.to_string()),

@@ -15,8 +15,8 @@ use crate::{
     by_hand::{self, Proposal},
     controller::{Reach, Worker},
     host_process::{self, Role},
-    record,
-    undo::{FORMAT, Home, UndoPlan, bounded, off_thread, undo},
+    levers, record,
+    undo::{FORMAT, Home, UndoPlan, bounded, off_thread, undo_by},
 };
 
 /// How long the told get to read the file before it is made neutral. A worker looks once per block; one that waits longer for a lock
@@ -73,8 +73,9 @@ impl Governor {
         }
     }
 
-    pub(super) fn remove_record(&self) {
-        if let Err(error) = record::remove(&self.options.state_dir) {
+    pub(super) async fn remove_record(&self) {
+        let state_dir = self.options.state_dir.clone();
+        if let Err(error) = off_thread(move || record::remove(&state_dir)).await {
             tracing::warn!(%error, "the record of an undone throttle stays");
         }
     }
@@ -110,7 +111,7 @@ impl Governor {
         self.write_record(&plan).await?;
         if let Err(error) = self.safety.arm(&plan, &self.connection).await {
             if self.resting.is_none() {
-                self.remove_record();
+                self.remove_record().await;
             }
             return Err(error);
         }
@@ -225,7 +226,7 @@ impl Governor {
         if let Err(error) = clean {
             tracing::error!(%error, "a throttle could not be let go in the ordinary way");
             let plan = engaged.plan_for_all();
-            let done = undo(&plan, client.as_deref()).await;
+            let done = undo_by(&plan, client.as_deref(), &self.writer).await;
             // It takes the resting setting with it, and a lever that failed is looked at anew.
             self.forget_hand();
             if !done.complete() {
@@ -239,7 +240,7 @@ impl Governor {
         self.reload_due = self.reach() != Reach::Everyone;
         if self.resting.is_none() {
             self.safety.disarm(client.as_ref(), &self.connection).await;
-            self.remove_record();
+            self.remove_record().await;
         } else if let Some(resting) = &self.resting {
             let plan = resting.plan.clone();
             self.safety.update(&plan, &self.connection).await;
@@ -301,9 +302,9 @@ impl Governor {
             }
             Err(error) => {
                 if let Some(plan) = self.plan(&[]) {
-                    let done = undo(&plan, self.client.as_deref()).await;
+                    let done = undo_by(&plan, self.client.as_deref(), &self.writer).await;
                     if done.complete() {
-                        self.remove_record();
+                        self.remove_record().await;
                         self.safety.disarm(self.client.as_ref(), &self.connection).await;
                     } else {
                         self.owe(plan, &done.errors.join("; "), events);
@@ -321,13 +322,13 @@ impl Governor {
 
     pub(super) async fn take_back_resting(&mut self, events: &mut Vec<EventKind>) {
         let Some(resting) = self.resting.take() else { return };
-        let done = undo(&resting.plan, self.client.as_deref()).await;
+        let done = undo_by(&resting.plan, self.client.as_deref(), &self.writer).await;
         if let Some(hand) = &mut self.hand {
             hand.resting = None;
         }
         if done.complete() {
             self.reload_due = false;
-            self.remove_record();
+            self.remove_record().await;
             events.push(EventKind::RestingSettingChanged {
                 from: resting.to,
                 to: resting.from,
@@ -349,7 +350,8 @@ impl Governor {
     /// An undo that is not complete: the record stays, the release worker and the switch stay armed, and each step tries again.
     pub(super) fn owe(&mut self, plan: UndoPlan, why: &str, events: &mut Vec<EventKind>) {
         self.recovered = false;
-        let what = format!("a throttle is still in place and is tried again: {why} (hint: by hand: {})", by_hand::undo(&plan));
+        let what =
+            format!("a throttle is still in place and is tried again: {why} (hint: by hand: {})", by_hand::undo(&plan));
         self.owed = Some(plan);
         self.left_in_place(what, events);
     }
@@ -374,7 +376,7 @@ impl Governor {
         if self.options.mode == model::Mode::Act {
             let why = self.availability.as_ref().map_or_else(
                 || "the server was not asked for its levers yet".to_owned(),
-                crate::levers::Availability::why_none,
+                levers::Availability::why_none,
             );
             let why = self.last_refusal.clone().unwrap_or(why);
             events.push(EventKind::LeverUnavailable { lever: None, reason: why });
@@ -387,7 +389,7 @@ impl Governor {
     /// What a person would run on the database's host, and how to take it back.
     fn command(&self, chosen: &[ProcessId], workers: &[Worker], setting: CostSetting) -> String {
         let server = self.availability.as_ref().map(|a| &a.server);
-        let lever = self.availability.as_ref().and_then(crate::levers::Availability::chosen);
+        let lever = self.availability.as_ref().and_then(levers::Availability::chosen);
         let included = lever.is_some_and(|lever| lever != Lever::AlterSystem);
         let relation = |id: &ProcessId| workers.iter().find(|w| w.process == *id).and_then(|w| w.relation);
         let named: Vec<_> = chosen.iter().map(|id| (id.pid, relation(id))).collect();

@@ -1,7 +1,5 @@
 //! The lever in hand: putting a setting into its home, and telling those who are to read it.
 
-use std::path::PathBuf;
-
 use model::{
     ProcessId,
     event::{CostSetting, Lever},
@@ -13,8 +11,9 @@ use crate::{
     controller::Reach,
     host_process::{self, Role},
     include_file,
+    include_writer::IncludeWriter,
     levers::Server,
-    undo::{Home, bounded, off_thread},
+    undo::{Home, bounded},
 };
 
 /// A lever, ready for use.
@@ -26,6 +25,8 @@ pub(super) struct Hand {
     pub server: Server,
     /// Our resting setting, where one is in place.
     pub resting: Option<CostSetting>,
+    /// Who writes the include file.
+    pub writer: IncludeWriter,
 }
 
 impl Hand {
@@ -33,7 +34,7 @@ impl Hand {
     pub(super) async fn put(&self, setting: CostSetting, client: Option<&Client>) -> Result<(), String> {
         match &self.home {
             Home::IncludeFile { path } => {
-                self.write(path.clone(), include_file::content(setting, "a throttle is held")).await
+                self.writer.put(path, include_file::content(setting, "a throttle is held"), self.server.owner).await
             }
             Home::AlterSystem { .. } => bounded(alter_system::set(client.ok_or(NO_CONNECTION)?, setting)).await,
         }
@@ -47,15 +48,10 @@ impl Hand {
                     || include_file::NEUTRAL.to_owned(),
                     |rest| include_file::content(rest, "the resting setting, by which running workers can be governed"),
                 );
-                self.write(path.clone(), text).await
+                self.writer.put_harmless(path, text, self.server.owner).await
             }
             Home::AlterSystem { former } => bounded(alter_system::restore(client.ok_or(NO_CONNECTION)?, former)).await,
         }
-    }
-
-    async fn write(&self, path: PathBuf, text: String) -> Result<(), String> {
-        let owner = self.server.owner;
-        off_thread(move || include_file::replace(&path, &text, owner)).await
     }
 
     /// Tells those who are to read the file. Workers that are gone are fine; returns how many were told.
