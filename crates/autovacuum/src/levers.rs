@@ -29,6 +29,35 @@ pub const GOVERNABLE_DELAY_MS: f64 = 2.0;
 /// cost more, with a shorter one the floor would be higher.
 pub const RESTING: CostSetting = CostSetting { limit: 10_000, delay_ms: 5.0 };
 
+/// The most that a setting allows, in figures. A page that is found costs 1 and one that is made dirty 20, unless
+/// `vacuum_cost_page_hit` or `vacuum_cost_page_dirty` say otherwise.
+pub fn ceiling(setting: CostSetting) -> String {
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+    // A limit of at most 10,000 over a fraction of a millisecond.
+    let units = (f64::from(setting.limit) / setting.delay_ms * 1000.0) as u64;
+    let dirtied = units / 20;
+    format!(
+        "{} cost units a second for all workers together: with stock page costs {} pages found in shared buffers, or {} made dirty \
+         ({} MiB)",
+        grouped(units),
+        grouped(units),
+        grouped(dirtied),
+        grouped((dirtied * 8_192) >> 20)
+    )
+}
+
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 /// The delay, in milliseconds, that holds use on 16+. A hash index's vacuum naps with a bucket's cleanup lock and GIN's with its
 /// pending list locked, up to four delays long, so it stays short; the limit does the rest.
 pub const HOLD_DELAY_MS: f64 = 10.0;
@@ -249,6 +278,16 @@ mod tests {
         }
         let owned = judge(&server(18), Some("Patroni owns it"), &yes(), yes(), true);
         assert!(owned.iter().all(|lever| !lever.available && lever.reason == "Patroni owns it"), "{owned:?}");
+    }
+
+    #[test]
+    fn a_ceiling_is_told_in_figures() {
+        assert_eq!(
+            ceiling(RESTING),
+            "2,000,000 cost units a second for all workers together: with stock page costs 2,000,000 pages found in shared buffers, \
+             or 100,000 made dirty (781 MiB)"
+        );
+        assert!(ceiling(CostSetting { limit: 200, delay_ms: 20.0 }).starts_with("10,000 cost units"));
     }
 
     #[test]

@@ -294,9 +294,10 @@ impl Governor {
                 let since = now.wall.saturating_add(Duration::from_secs(1)).unwrap_or(Timestamp::MAX);
                 self.resting = Some(Resting { from, to, since, plan });
                 let reason = format!(
-                    "a worker that starts its table with a delay below 2 ms can't be slowed on this version; {} cost units a second are \
-                     as good as no limit",
-                    f64::from(to.limit) / to.delay_ms * 1000.0
+                    "a worker that starts its table with a delay below {} ms can't be slowed on this version; the ceiling at rest is now \
+                     {}",
+                    levers::GOVERNABLE_DELAY_MS,
+                    levers::ceiling(to)
                 );
                 events.push(EventKind::RestingSettingChanged { from, to, reason });
             }
