@@ -13,7 +13,10 @@ use std::{
 
 use autovacuum::{Governor, host_process, include_file};
 use model::{EventKind, Mode, Pid, ProcessId, event::ReleaseReason};
-use rig::{PACE, PATIENCE, ROWS, Rig, allow_vacuum, cluster, connect, cpu_over, large_table, options, this_binary};
+use rig::{
+    PACE, PATIENCE, ROWS, Rig, Server, allow_vacuum, cluster, connect, cpu_over, large_table, options, release_worker,
+    server, this_binary,
+};
 use rustix::process::{Signal, kill_process};
 
 /// The promise.
@@ -24,18 +27,11 @@ const STATE: &str = "OXPECKER_TEST_STATE";
 const ENGAGED: &str = "stand-in: the throttle holds";
 
 #[tokio::test(flavor = "current_thread")]
-#[ignore = "started by the other tests as the release worker"]
-async fn release_worker_stand_in() {
-    autovacuum::release_worker::run(tokio::io::BufReader::new(tokio::io::stdin())).await.unwrap();
-}
-
-#[tokio::test(flavor = "current_thread")]
 #[ignore = "started by the other tests as the guard"]
 async fn guard_stand_in() {
     let Ok(url) = std::env::var(URL) else { return };
     let (include, state) = (std::env::var(INCLUDE).unwrap(), std::env::var(STATE).unwrap());
-    let options =
-        options(Mode::Act, Path::new(&include), Path::new(&state), Some(this_binary("release_worker_stand_in")));
+    let options = options(Mode::Act, Path::new(&include), Path::new(&state), release_worker());
     let mut rig = Rig::with(&url, options, tempfile::tempdir().unwrap()).await;
     rig.until_true("a lever", |rig| rig.governor.status().lever.is_some()).await;
     rig.busy = 1.0;
@@ -265,12 +261,11 @@ async fn killed_with_alter_system() {
 
 /// With a resting delay of 0 on 13 to 15 the workers must be opened before the setting goes, or they stay stuck: also from within the server.
 async fn killed_with_resting_setting(major: u32) {
-    let Some(cluster) = cluster(major, &[("autovacuum_vacuum_cost_delay", "0")]) else { return };
-    let include = include_of(&cluster);
-    cluster.include_line(&include).unwrap();
-    let url = cluster.url("postgres");
-    let client = connect(&url).await;
-    client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    let Some(Server { cluster: _cluster, include, url, client }) =
+        server(major, &[("autovacuum_vacuum_cost_delay", "0")]).await
+    else {
+        return;
+    };
     large_table(&client, "big", 600_000).await;
     let mut guard = StandIn::start(&url, &include);
     let deadline = Instant::now() + PATIENCE;

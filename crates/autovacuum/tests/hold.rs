@@ -10,26 +10,17 @@ use model::{
     EventKind, Mode,
     event::{Lever, ReleaseReason},
 };
-use rig::{PACE, PATIENCE, ROWS, Rig, allow_vacuum, cluster, connect, cpu_over, large_table, this_binary};
-
-/// What the release worker of these tests is.
-#[tokio::test(flavor = "current_thread")]
-#[ignore = "started by the other tests as the release worker"]
-async fn release_worker_stand_in() {
-    autovacuum::release_worker::run(tokio::io::BufReader::new(tokio::io::stdin())).await.unwrap();
-}
+use rig::{
+    PACE, PATIENCE, ROWS, Rig, Server, allow_vacuum, assert_nothing_left, cluster, connect, cpu_over, large_table,
+    release_worker, server,
+};
 
 /// The whole life of a hold: engaged within three seconds of pressure, obeyed mid-table, opened, released; meanwhile the launcher starts
 /// workers for small tables, which run unthrottled; afterwards nothing is left.
 async fn holds_and_opens(major: u32, lever: Lever) {
-    let Some(cluster) = cluster(major, &[]) else { return };
-    let include = cluster.directory().join("throttle.conf");
-    cluster.include_line(&include).unwrap();
-    let url = cluster.url("postgres");
-    let client = connect(&url).await;
-    client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    let Some(Server { cluster: _cluster, include, url, client }) = server(major, &[]).await else { return };
     large_table(&client, "big", ROWS).await;
-    let mut rig = Rig::new(&url, &include, Mode::Act, Some(this_binary("release_worker_stand_in"))).await;
+    let mut rig = Rig::new(&url, &include, Mode::Act, release_worker()).await;
     rig.until_true("a lever", |rig| rig.governor.status().lever == Some(lever)).await;
     assert_eq!(rig.governor.status().limitations, Vec::<String>::new());
     allow_vacuum(&client, "big").await;
@@ -91,25 +82,6 @@ async fn holds_and_opens(major: u32, lever: Lever) {
     }
     rig.governor.release(rig::now(), ReleaseReason::GuardStopping).await;
     assert_nothing_left(&rig, &PACE.to_string(), "2ms").await;
-}
-
-/// Nothing of ours is left: settings, file, record, sessions.
-async fn assert_nothing_left(rig: &Rig, limit: &str, delay: &str) {
-    // -1 means: as vacuum_cost_limit says.
-    let shown = rig.show("autovacuum_vacuum_cost_limit").await;
-    let shown = if shown == "-1" { rig.show("vacuum_cost_limit").await } else { shown };
-    assert_eq!((shown.as_str(), rig.show("autovacuum_vacuum_cost_delay").await.as_str()), (limit, delay));
-    assert!(!rig.include.exists());
-    assert_eq!(autovacuum::record::read(rig.state_dir.path()).unwrap(), None);
-    let deadline = Instant::now() + PATIENCE;
-    loop {
-        let query = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'oxpecker%'";
-        if rig.client.query_one(query, &[]).await.unwrap().get::<_, i64>(0) == 0 {
-            break;
-        }
-        assert!(Instant::now() < deadline, "a session of ours is left");
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
 }
 
 macro_rules! each_major {
@@ -176,16 +148,15 @@ async fn observing_writes_nothing() {
 /// 13 to 15 with a resting delay of 0: what runs already is reported as not governable; what starts under our resting setting is, and is not
 /// left stuck when the setting goes.
 async fn resting_setting(major: u32) {
-    let Some(cluster) = cluster(major, &[("autovacuum_vacuum_cost_delay", "0")]) else { return };
-    let include = cluster.directory().join("throttle.conf");
-    cluster.include_line(&include).unwrap();
-    let url = cluster.url("postgres");
-    let client = connect(&url).await;
-    client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    let Some(Server { cluster: _cluster, include, url, client }) =
+        server(major, &[("autovacuum_vacuum_cost_delay", "0")]).await
+    else {
+        return;
+    };
     large_table(&client, "early", 400_000).await;
     large_table(&client, "late", 400_000).await;
     allow_vacuum(&client, "early").await;
-    let mut rig = Rig::new(&url, &include, Mode::Act, Some(this_binary("release_worker_stand_in"))).await;
+    let mut rig = Rig::new(&url, &include, Mode::Act, release_worker()).await;
     let deadline = Instant::now() + PATIENCE;
     while rig::vacuums(&client).await.iter().all(|v| v.relation.is_none()) {
         assert!(Instant::now() < deadline, "no worker");
@@ -243,7 +214,7 @@ async fn alter_system(major: u32) {
     let auto = cluster.data_dir().join("postgresql.auto.conf");
     let former = std::fs::read_to_string(&auto).unwrap();
     large_table(&client, "big", ROWS).await;
-    let mut rig = Rig::new(&url, &include, Mode::Act, Some(this_binary("release_worker_stand_in"))).await;
+    let mut rig = Rig::new(&url, &include, Mode::Act, release_worker()).await;
     rig.until_true("the fallback", |rig| rig.governor.status().lever == Some(Lever::AlterSystem)).await;
     allow_vacuum(&client, "big").await;
     rig.until_true("a worker", |rig| rig.worker_on("big").is_some()).await;
@@ -286,7 +257,7 @@ async fn wraparound_is_untouched(major: u32) {
         .batch_execute("DO $$ BEGIN FOR i IN 1..101000 LOOP PERFORM txid_current(); COMMIT; END LOOP; END $$")
         .await
         .unwrap();
-    let mut rig = Rig::new(&url, &include, Mode::Act, Some(this_binary("release_worker_stand_in"))).await;
+    let mut rig = Rig::new(&url, &include, Mode::Act, release_worker()).await;
     rig.busy = 1.0;
     rig.until_true("a worker", |rig| rig.worker_on("big").is_some()).await;
     let found = rig.governor.workers();
@@ -347,7 +318,7 @@ async fn owners_and_other_guards_are_respected() {
     cluster.include_line(&include).unwrap();
     let url = cluster.url("postgres");
     connect(&url).await.batch_execute("SELECT pg_reload_conf()").await.unwrap();
-    let release = || Some(this_binary("release_worker_stand_in"));
+    let release = || release_worker();
     let mut first = Rig::new(&url, &include, Mode::Act, release()).await;
     first.until_true("a lever", |rig| rig.governor.status().lever == Some(Lever::WorkerSignal)).await;
     let mut second = Rig::new(&url, &include, Mode::Act, release()).await;

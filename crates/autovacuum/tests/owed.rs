@@ -19,14 +19,8 @@ use model::{
     EventKind, Mode, Pid,
     event::{CostSetting, ReleaseReason},
 };
-use rig::{PATIENCE, ROWS, Rig, allow_vacuum, cluster, connect, large_table, this_binary};
+use rig::{PATIENCE, ROWS, Rig, Server, allow_vacuum, cluster, connect, large_table, release_worker, server};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
-
-#[tokio::test(flavor = "current_thread")]
-#[ignore = "started by the other tests as the release worker"]
-async fn release_worker_stand_in() {
-    autovacuum::release_worker::run(tokio::io::BufReader::new(tokio::io::stdin())).await.unwrap();
-}
 
 /// A directory where the include file is to be can neither be replaced nor removed as a file, not even by root.
 fn obstruct(include: &Path) {
@@ -58,7 +52,7 @@ fn the_release_worker_ends_by_its_input_only() {
     let dir = tempfile::tempdir().unwrap();
     let include = dir.path().join("throttle.conf");
     std::fs::write(&include, autovacuum::include_file::content(THROTTLE, "a test's throttle")).unwrap();
-    let command = this_binary("release_worker_stand_in");
+    let command = release_worker().unwrap();
     let mut child = Command::new(command.program)
         .args(command.arguments)
         .stdin(Stdio::piped())
@@ -143,15 +137,10 @@ fn clear_the_way(include: &Path) {
 
 #[tokio::test(flavor = "current_thread")]
 async fn an_undo_that_failed_stays_armed() {
-    let Some(cluster) = cluster(18, &[]) else { return };
-    let include = cluster.directory().join("throttle.conf");
-    cluster.include_line(&include).unwrap();
-    let url = cluster.url("postgres");
-    let client = connect(&url).await;
-    client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    let Some(Server { cluster: _cluster, include, url, client }) = server(18, &[]).await else { return };
     large_table(&client, "big", ROWS).await;
     allow_vacuum(&client, "big").await;
-    let mut rig = Rig::new(&url, &include, Mode::Act, Some(this_binary("release_worker_stand_in"))).await;
+    let mut rig = Rig::new(&url, &include, Mode::Act, release_worker()).await;
     rig.until_true("a lever", |rig| rig.governor.status().lever.is_some()).await;
     rig.busy = 1.0;
     rig.until("a hold", |e| matches!(e, EventKind::ThrottleEngaged { .. })).await;
@@ -220,13 +209,12 @@ async fn another_switch(rig: &mut Rig, client: &tokio_postgres::Client, other: i
 #[tokio::test(flavor = "current_thread")]
 async fn a_switch_that_ended_is_replaced() {
     // 15 with a delay of 0 needs a resting setting, for which the switch is armed without any vacuum.
-    let Some(cluster) = cluster(15, &[("autovacuum_vacuum_cost_delay", "0")]) else { return };
-    let include = cluster.directory().join("throttle.conf");
-    cluster.include_line(&include).unwrap();
-    let url = cluster.url("postgres");
-    let client = connect(&url).await;
-    client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
-    let mut rig = Rig::new(&url, &include, Mode::Act, Some(this_binary("release_worker_stand_in"))).await;
+    let Some(Server { cluster: _cluster, include, url, client }) =
+        server(15, &[("autovacuum_vacuum_cost_delay", "0")]).await
+    else {
+        return;
+    };
+    let mut rig = Rig::new(&url, &include, Mode::Act, release_worker()).await;
     let first = another_switch(&mut rig, &client, 0).await;
 
     client.query_one("SELECT pg_terminate_backend($1)", &[&first]).await.unwrap();

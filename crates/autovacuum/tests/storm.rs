@@ -10,14 +10,8 @@ use std::{
 };
 
 use model::{EventKind, Mode, event::ReleaseReason};
-use rig::{Rig, allow_vacuum, connect, large_table, this_binary};
+use rig::{Rig, allow_vacuum, connect, large_table, release_worker};
 use scratch::{ScratchCluster, installation, newest_installation};
-
-#[tokio::test(flavor = "current_thread")]
-#[ignore = "started by the other tests as the release worker"]
-async fn release_worker_stand_in() {
-    autovacuum::release_worker::run(tokio::io::BufReader::new(tokio::io::stdin())).await.unwrap();
-}
 
 type Latencies = Arc<Mutex<Vec<(Instant, Duration)>>>;
 
@@ -77,7 +71,7 @@ async fn storm(major: Option<u32>, mode: Mode) {
         large_table(&client, table, 700_000).await;
     }
     client.batch_execute("CHECKPOINT").await.unwrap();
-    let mut rig = Rig::new(&url, &include, mode, Some(this_binary("release_worker_stand_in"))).await;
+    let mut rig = Rig::new(&url, &include, mode, release_worker()).await;
     rig.real_cpu = Some(0);
     let latencies = Latencies::default();
     let start = Instant::now();

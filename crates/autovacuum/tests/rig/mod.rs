@@ -54,6 +54,37 @@ pub async fn connect(url: &str) -> Arc<Client> {
     }
 }
 
+/// What the release worker of these tests is.
+#[tokio::test(flavor = "current_thread")]
+#[ignore = "started by the other tests as the release worker"]
+async fn release_worker_stand_in() {
+    autovacuum::release_worker::run(tokio::io::BufReader::new(tokio::io::stdin())).await.unwrap();
+}
+
+/// How it is started.
+pub fn release_worker() -> Option<ReleaseCommand> {
+    Some(this_binary("rig::release_worker_stand_in"))
+}
+
+/// A cluster that reads the include file, and a session of its owner.
+pub struct Server {
+    pub cluster: ScratchCluster,
+    pub include: PathBuf,
+    pub url: String,
+    pub client: Arc<Client>,
+}
+
+/// [`cluster`] with the owner's consent: the line is there and the server has read it.
+pub async fn server(major: u32, settings: &[(&str, &str)]) -> Option<Server> {
+    let cluster = cluster(major, settings)?;
+    let include = cluster.directory().join("throttle.conf");
+    cluster.include_line(&include).unwrap();
+    let url = cluster.url("postgres");
+    let client = connect(&url).await;
+    client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    Some(Server { cluster, include, url, client })
+}
+
 /// A cluster whose vacuums are quick to start and long enough to be held.
 pub fn cluster(major: u32, settings: &[(&str, &str)]) -> Option<ScratchCluster> {
     let installation = match installation(major) {
@@ -354,5 +385,24 @@ pub fn this_binary(test: &str) -> ReleaseCommand {
     ReleaseCommand {
         program: std::env::current_exe().unwrap(),
         arguments: [test, "--exact", "--ignored", "--nocapture", "--test-threads=1"].map(String::from).to_vec(),
+    }
+}
+
+/// Nothing of ours is left: settings, file, record, sessions.
+pub async fn assert_nothing_left(rig: &Rig, limit: &str, delay: &str) {
+    // -1 means: as vacuum_cost_limit says.
+    let shown = rig.show("autovacuum_vacuum_cost_limit").await;
+    let shown = if shown == "-1" { rig.show("vacuum_cost_limit").await } else { shown };
+    assert_eq!((shown.as_str(), rig.show("autovacuum_vacuum_cost_delay").await.as_str()), (limit, delay));
+    assert!(!rig.include.exists());
+    assert_eq!(autovacuum::record::read(rig.state_dir.path()).unwrap(), None);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let query = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'oxpecker%'";
+        if rig.client.query_one(query, &[]).await.unwrap().get::<_, i64>(0) == 0 {
+            break;
+        }
+        assert!(Instant::now() < deadline, "a session of ours is left");
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
