@@ -43,7 +43,7 @@ const TABLE: [Constants; 6] = [
     constants(Major::V14, 14, 202_107_181, 1300, 0xD10D),
     constants(Major::V15, 15, 202_209_061, 1300, 0xD110),
     constants(Major::V16, 16, 202_307_071, 1300, 0xD113),
-    constants(Major::V17, 17, 202_406_281, 1300, 0xD116),
+    constants(Major::V17, 17, 202_406_281, 1700, 0xD116),
     constants(Major::V18, 18, 202_506_291, 1800, 0xD118),
 ];
 

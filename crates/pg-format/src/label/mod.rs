@@ -8,6 +8,8 @@ mod tablespace_map;
 use std::fmt::Write;
 
 use model::Lsn;
+
+use crate::Major;
 pub use tablespace_map::{TablespaceMap, TablespaceMapError};
 
 /// The name of the file, in the data directory.
@@ -93,10 +95,11 @@ impl BackupLabel {
         })
     }
 
-    /// Writes the label as servers do.
+    /// Writes the label as servers of version `major` do.
     #[must_use]
-    pub fn to_text(&self) -> String {
+    pub fn to_text(&self, major: Major) -> String {
         let from = match self.from {
+            BackupFrom::Primary if major == Major::V13 => "master",
             BackupFrom::Primary => "primary",
             BackupFrom::Standby => "standby",
         };
@@ -140,14 +143,17 @@ mod tests {
         assert_eq!((label.start, label.checkpoint, label.timeline), (Lsn(0x200_0028), Lsn(0x200_0060), Some(1)));
         assert_eq!((label.from, label.label.as_str()), (BackupFrom::Standby, "pg_basebackup: base"));
         assert_eq!(label.start_segment, "000000010000000000000002");
-        assert_eq!((label.incremental_from, label.to_text().as_str()), (None, TEXT));
+        assert_eq!((label.incremental_from, label.to_text(Major::V18).as_str()), (None, TEXT));
         let incremental = format!("{TEXT}INCREMENTAL FROM LSN: 0/1000028\nINCREMENTAL FROM TLI: 1\n");
         let label = BackupLabel::parse(&incremental).unwrap();
-        assert_eq!((label.incremental_from, label.to_text()), (Some((Lsn(0x100_0028), 1)), incremental));
+        assert_eq!((label.incremental_from, label.to_text(Major::V18)), (Some((Lsn(0x100_0028), 1)), incremental));
     }
 
     #[test]
     fn what_a_restore_depends_on_must_be_there() {
+        let from_13 = TEXT.replace("standby", "master");
+        let label = BackupLabel::parse(&from_13).unwrap();
+        assert_eq!((label.from, label.to_text(Major::V13)), (BackupFrom::Primary, from_13));
         for (line, replacement) in [
             ("START WAL LOCATION: 0/2000028 (file 000000010000000000000002)\n", ""),
             ("CHECKPOINT LOCATION: 0/2000060\n", ""),

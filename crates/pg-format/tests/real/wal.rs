@@ -66,7 +66,7 @@ pub(crate) fn agrees(major: u32) {
     });
     let label_text = label;
     let label = BackupLabel::parse(&label_text).unwrap();
-    assert_eq!(label.to_text(), label_text);
+    assert_eq!(label.to_text(Major::from_number(major).unwrap()), label_text);
     assert_eq!((label.from, label.label.as_str(), label.timeline), (BackupFrom::Primary, "a label", Some(1)));
     let map = TablespaceMap::parse(map.as_bytes()).unwrap();
     assert_eq!(map.links.into_iter().collect::<Vec<_>>(), [(oid, tablespace.to_str().unwrap().as_bytes().to_vec())]);
