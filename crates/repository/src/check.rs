@@ -175,12 +175,12 @@ impl Repository {
 }
 
 impl Check<'_> {
-    fn find(&mut self, fault: Fault, object: impl ToString, what: impl ToString, backups: Vec<BackupId>) {
+    fn find(&mut self, fault: Fault, object: impl Into<String>, what: &str, backups: Vec<BackupId>) {
         if self.report.findings.len() >= FINDINGS_MAX {
             self.report.findings_left_out += 1;
             return;
         }
-        let (object, what) = (object.to_string(), first_line(&what.to_string()));
+        let (object, what) = (object.into(), first_line(what));
         self.report.findings.push(Finding { fault, object, what, backups });
     }
 
@@ -191,7 +191,12 @@ impl Check<'_> {
             Ok(root) => root,
             Err(error) => {
                 self.unreadable.insert(backup);
-                return self.find(fault_of(&error), format!("manifest of backup {backup}"), error, vec![backup]);
+                return self.find(
+                    fault_of(&error),
+                    format!("manifest of backup {backup}"),
+                    &error.to_string(),
+                    vec![backup],
+                );
             }
         };
         let mut metas: BTreeSet<PackId> = BTreeSet::new();
@@ -222,7 +227,7 @@ impl Check<'_> {
                 }
                 Err(error) => {
                     self.unreadable.insert(backup);
-                    self.find(fault_of(&error), object(table.place.pack), error, vec![backup]);
+                    self.find(fault_of(&error), object(table.place.pack), &error.to_string(), vec![backup]);
                 }
             }
         }
@@ -242,7 +247,7 @@ impl Check<'_> {
                 }
                 Err(error) => {
                     self.unreadable.insert(backup);
-                    self.find(fault_of(&error), object(page.place.pack), error, vec![backup]);
+                    self.find(fault_of(&error), object(page.place.pack), &error.to_string(), vec![backup]);
                 }
             }
         }
@@ -250,7 +255,7 @@ impl Check<'_> {
         if !self.unreadable.contains(&backup) && (strange > 0 || unused > 0) {
             let what = format!("its root and its entries disagree on {} packs", strange + unused as u64);
             self.unreadable.insert(backup);
-            self.find(Fault::Contradicts, format!("manifest of backup {backup}"), what, vec![backup]);
+            self.find(Fault::Contradicts, format!("manifest of backup {backup}"), &what, vec![backup]);
         }
         for pack in metas {
             self.need(pack, None, backup);

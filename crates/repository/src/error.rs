@@ -126,10 +126,10 @@ pub enum RepositoryError {
 
 impl RepositoryError {
     /// A frame is not what its place says.
-    pub(crate) fn frame(place: &Locator, what: impl ToString) -> Self {
+    pub(crate) fn frame(place: &Locator, what: &str) -> Self {
         Self::Damaged {
             object: format!("{}, frame {} at byte {}", object_name(place.pack), place.ordinal, place.offset),
-            what: first_line(&what.to_string()),
+            what: first_line(what),
         }
     }
 
@@ -137,7 +137,7 @@ impl RepositoryError {
         match error {
             // The remedy is another one than for damage.
             FrameError::Seal(error @ SealError::NewerEpoch { .. }) => Self::Seal(error),
-            error => Self::frame(place, error),
+            error => Self::frame(place, &error.to_string()),
         }
     }
 

@@ -219,6 +219,7 @@ impl Repository {
     ///
     /// # Errors
     /// Another session backs up this cluster and `take_over` is not set; the store or the log failed.
+    #[expect(clippy::needless_pass_by_value, reason = "a session is begun with it, once")]
     pub fn begin(&self, info: SessionInfo) -> Result<Session, RepositoryError> {
         let mut attempt = 0;
         loop {

@@ -57,7 +57,7 @@ impl Check<'_> {
             let backups: Vec<_> =
                 self.needed.get(&pack).map(|need| need.backups.iter().copied().collect()).unwrap_or_default();
             for (fault, what) in faults {
-                self.find(fault, object(pack), what, backups.clone());
+                self.find(fault, object(pack), &what, backups.clone());
             }
             if let Some(bad) = bad {
                 self.bad.insert(pack, bad);

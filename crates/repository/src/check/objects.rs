@@ -17,11 +17,11 @@ impl Check<'_> {
         match inner.key_store().reload(&inner.vault.keys.ring()) {
             Ok(opened) => {
                 for (generation, what) in &opened.damaged {
-                    self.find(Fault::Damaged, key_object_name(*generation), what, Vec::new());
+                    self.find(Fault::Damaged, key_object_name(*generation).to_string(), what, Vec::new());
                 }
                 self.opened = Some(opened);
             }
-            Err(error) => self.find(Fault::Damaged, "key/", error, Vec::new()),
+            Err(error) => self.find(Fault::Damaged, "key/", &error.to_string(), Vec::new()),
         }
     }
 
@@ -36,7 +36,12 @@ impl Check<'_> {
                     audited.digest(),
                     state.digest()
                 );
-                self.find(Fault::Contradicts, record_name(state.next().saturating_sub(1)), what, Vec::new());
+                self.find(
+                    Fault::Contradicts,
+                    record_name(state.next().saturating_sub(1)).to_string(),
+                    &what,
+                    Vec::new(),
+                );
             }
             Err(error) => {
                 let (fault, object) = match &error {
@@ -47,7 +52,7 @@ impl Check<'_> {
                     LogError::Contradiction { n, .. } => (Fault::Contradicts, record_name(*n).to_string()),
                     _ => (Fault::Unreadable, "log/".to_owned()),
                 };
-                self.find(fault, object, error, Vec::new());
+                self.find(fault, object, &error.to_string(), Vec::new());
             }
         }
     }
@@ -71,7 +76,7 @@ impl Check<'_> {
         })?;
         self.beyond(beyond)?;
         for name in foreign {
-            self.find(Fault::Foreign, name, "it is no object of this repository", Vec::new());
+            self.find(Fault::Foreign, name.to_string(), "it is no object of this repository", Vec::new());
         }
         for (pack, size) in unneeded {
             self.unneeded(pack, size, state)?;
@@ -87,11 +92,11 @@ impl Check<'_> {
             Err(error) if fault_of(&error) == Fault::Missing => return Ok(()),
             Err(error) if fault_of(&error) == Fault::Damaged && state.number_of(pack).is_none() => {
                 let what = format!("it is no pack of this repository: {error}");
-                self.find(Fault::Foreign, object(pack), what, Vec::new());
+                self.find(Fault::Foreign, object(pack), &what, Vec::new());
                 return Ok(());
             }
             Err(error) => {
-                self.find(fault_of(&error), object(pack), error, Vec::new());
+                self.find(fault_of(&error), object(pack), &error.to_string(), Vec::new());
                 return Ok(());
             }
         };
@@ -121,13 +126,13 @@ impl Check<'_> {
             if ours {
                 hole = true;
             } else {
-                self.find(Fault::Foreign, record_name(n), "it is no record of this log", Vec::new());
+                self.find(Fault::Foreign, record_name(n).to_string(), "it is no record of this log", Vec::new());
             }
         }
         if hole {
             let what =
                 "it is missing, and later records are there: all that they say is unknown until it is brought back";
-            self.find(Fault::Missing, record_name(next), what, Vec::new());
+            self.find(Fault::Missing, record_name(next).to_string(), what, Vec::new());
         }
         Ok(())
     }

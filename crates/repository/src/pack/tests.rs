@@ -70,7 +70,7 @@ fn swapped_and_foreign_packs_are_found() {
     assert_ne!(one.bytes, other.bytes, "equal content makes unlike packs");
     assert!(open_all(&keys, one.table.pack, &other.bytes).is_err());
     // The other pack's header changed to this name: the key is another one.
-    let mut renamed = other.bytes.clone();
+    let mut renamed = other.bytes;
     renamed[16..32].copy_from_slice(one.table.pack.as_bytes());
     assert!(open_all(&keys, one.table.pack, &renamed).is_err());
     let foreign = KeyRing::new(RepositoryId([9; 16]), vec![MasterKey(Zeroizing::new([2; 32]))]);
