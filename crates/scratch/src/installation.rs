@@ -65,10 +65,8 @@ fn tools_dir(major: u32) -> Option<PathBuf> {
 pub fn complete_installation(major: u32) -> Result<Installation, ScratchError> {
     let kept = tools_dir(major).and_then(|dir| Installation::at(&dir.join("bin")));
     let others = || installations().into_iter().filter(|one| one.major() == major && one.has("pg_amcheck"));
-    kept.or_else(|| others().next()).ok_or_else(|| ScratchError::NotInstalled {
-        major,
-        found: "none with its client programs".to_owned(),
-    })
+    kept.or_else(|| others().next())
+        .ok_or_else(|| ScratchError::NotInstalled { major, found: "none with its client programs".to_owned() })
 }
 
 /// "postgres (PostgreSQL) 15.14 (Debian 15.14-0+deb12u1)" and "postgres (PostgreSQL) 18beta1".

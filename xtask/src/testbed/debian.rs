@@ -24,6 +24,12 @@ pub fn install_npm() -> Result<()> {
     install("npm")
 }
 
+/// Installs pip.
+pub fn install_pip() -> Result<()> {
+    may_install("python3-pip")?;
+    install("python3-pip")
+}
+
 fn may_install(package: &str) -> Result<()> {
     let hint = format!("hint: install the package `{package}` (or what your distribution calls it)");
     if std::env::var_os("OXPECKER_TEST_NO_INSTALL").is_some() {

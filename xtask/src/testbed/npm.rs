@@ -182,7 +182,7 @@ fn below_native(path: &Path) -> Result<&Path> {
 }
 
 /// Read and search for everybody: root's servers run as another user, whatever root's umask was.
-fn open_to_all(path: &Path) -> Result<()> {
+pub(super) fn open_to_all(path: &Path) -> Result<()> {
     let metadata = fs::symlink_metadata(path)?;
     if metadata.is_symlink() {
         return Ok(());

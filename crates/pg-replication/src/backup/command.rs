@@ -67,7 +67,7 @@ impl BaseBackupOptions {
             options.extend(self.max_rate_kib.map(|rate| format!("MAX_RATE {rate}")));
             match manifest {
                 Some(checksums) => {
-                    options.extend(["MANIFEST 'yes'".to_owned(), format!("MANIFEST_CHECKSUMS {checksums}")])
+                    options.extend(["MANIFEST 'yes'".to_owned(), format!("MANIFEST_CHECKSUMS {checksums}")]);
                 }
                 None => options.push("MANIFEST 'no'".to_owned()),
             }
