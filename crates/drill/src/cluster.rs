@@ -34,7 +34,7 @@ impl Template {
     pub(crate) async fn build(options: &DrillOptions) -> Result<Self, DrillError> {
         let mut builder = ScratchCluster::builder(&options.postgres)
             .tmpfs(true)
-            .tmpfs_room(storm::room_bytes(options.rows))
+            .tmpfs_room(storm::room_bytes(options.rows, options.rescue))
             .start_within(SETTLE_PATIENCE);
         for (name, value) in storm::LOADING {
             builder = builder.setting(name, value);

@@ -105,7 +105,7 @@ fn write_config(around: &Surroundings<'_>) -> Result<PathBuf, DrillError> {
     Ok(config)
 }
 
-fn write(path: &Path, text: &str) -> Result<(), DrillError> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<(), DrillError> {
     use std::os::unix::fs::OpenOptionsExt as _;
     let mut options = fs::OpenOptions::new();
     let file = options.create(true).truncate(true).write(true).mode(0o600).open(path);
@@ -156,7 +156,7 @@ impact = [\"entry gate\"]
 }
 
 /// A TOML basic string; JSON's escapes are valid in it.
-fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     serde_json::Value::from(text).to_string()
 }
 

@@ -24,6 +24,7 @@ mod place;
 mod progress;
 mod remains;
 mod render;
+mod rescue;
 mod result;
 mod run;
 mod services;

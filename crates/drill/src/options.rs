@@ -86,6 +86,8 @@ pub struct DrillOptions {
     pub report: PathBuf,
     /// Leave the last act's cluster running.
     pub keep: bool,
+    /// Play the last act too: backup, destruction, restore, proof.
+    pub rescue: bool,
 }
 
 impl DrillOptions {
@@ -117,6 +119,7 @@ impl DrillOptions {
             afterwards: Duration::from_secs(5),
             report: PathBuf::from("oxpecker-drill-report.md"),
             keep: false,
+            rescue: false,
         }
     }
 

@@ -37,6 +37,9 @@ pub struct DrillResult {
     pub acts: Vec<ActResult>,
     /// How fast the guard saw it; none where it did not, or was not asked to.
     pub detection: Option<Detection>,
+    /// The last act, where it was played.
+    #[serde(default)]
+    pub rescue: Option<Rescue>,
     /// What to think of it.
     pub verdict: Verdict,
     /// The incident's report as the guard's oxpecker wrote it.
@@ -50,6 +53,31 @@ impl DrillResult {
     pub fn act(&self, kind: ActKind) -> Option<&ActResult> {
         self.acts.iter().find(|act| act.act == kind)
     }
+}
+
+/// A backup while vacuum stormed, the data destroyed, restored and proven; each step by oxpecker's own command, with its start.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Rescue {
+    /// All files of the data directory when the backup was done, in bytes.
+    pub data_bytes: u64,
+    /// What the repository took, in bytes.
+    pub repository_bytes: u64,
+    /// Vacuums that were at work when the backup began.
+    pub vacuums_running: i64,
+    /// `backup create`, in seconds.
+    pub backup_s: f64,
+    /// `restore`, in seconds.
+    pub restore_s: f64,
+    /// From the start of the restored server until it accepted connections, recovery included, in seconds.
+    pub start_s: f64,
+    /// `backup prove`, in seconds: another restore, its recovery, and the checks.
+    pub proof_s: f64,
+    /// Rows of the storm's tables before.
+    pub rows_before: i64,
+    /// The same in the restored server.
+    pub rows_after: i64,
+    /// Whether each table's rows are the same, by a sum over their contents.
+    pub same: bool,
 }
 
 /// Where the drill ran.

@@ -17,6 +17,7 @@ use crate::{
     options::{ActKind, DrillOptions},
     place::{self, Cores},
     progress::Progress,
+    rescue,
     result::{DrillResult, Kept, LoadFacts, SCHEMA_VERSION, Server, StormTable},
     services::{POOL_SIZE, POOL_TIMEOUT, SERVICE_TIMEOUT, STATEMENT_TIMEOUT},
     storm,
@@ -77,7 +78,7 @@ async fn drill(options: &DrillOptions, progress: &mut dyn Progress) -> Result<Dr
     let (started, begun) = (Timestamp::now(), Instant::now());
     let cores = Cores::choose()?;
     let acts: Vec<ActKind> = ActKind::ALL.into_iter().filter(|act| options.acts.contains(act)).collect();
-    let mut phases = Phases { progress, number: 0, of: acts.len() + 3, begun };
+    let mut phases = Phases { progress, number: 0, of: acts.len() + 3 + usize::from(options.rescue), begun };
     let mut made = Made::default();
 
     let version = storm::version(&options.postgres);
@@ -121,6 +122,17 @@ async fn drill(options: &DrillOptions, progress: &mut dyn Progress) -> Result<Dr
         last_cluster = Some(cluster);
     }
 
+    let mut rescued = None;
+    if let Some(cluster) = last_cluster.as_mut().filter(|_| options.rescue) {
+        phases.begin("3 rescue: back up in the storm, destroy, restore, prove".into(), rescue::EXPECTED);
+        let facts = rescue::play(options, cluster, &template.tables, work_dir.path()).await?;
+        phases.end(format!(
+            "backup {:.1} s, restore {:.1} s, proof {:.1} s, {} of {} rows",
+            facts.backup_s, facts.restore_s, facts.proof_s, facts.rows_after, facts.rows_before
+        ));
+        rescued = Some(facts);
+    }
+
     phases.begin("write the report and clean up".into(), Duration::from_secs(2));
     // A guard that saw no incident has no report: the figures are worth as much without it.
     let (report, no_report) = match &guard_config {
@@ -142,8 +154,13 @@ async fn drill(options: &DrillOptions, progress: &mut dyn Progress) -> Result<Dr
     // With --keep the last cluster stays on purpose, and so nothing can be said about the rest of its directory.
     let left = if options.keep { Vec::new() } else { made.left() };
     drop(work_dir);
-    let mut verdict =
-        judge(&Evidence { acts: &results, detection: detection.as_ref(), left: &left, looked_for_left: !options.keep });
+    let mut verdict = judge(&Evidence {
+        acts: &results,
+        detection: detection.as_ref(),
+        rescue: rescued.as_ref(),
+        left: &left,
+        looked_for_left: !options.keep,
+    });
     verdict.notes.extend(no_report);
     phases.end(if options.keep { "the last act's cluster stays".into() } else { "done".into() });
     Ok(DrillResult {
@@ -162,6 +179,7 @@ async fn drill(options: &DrillOptions, progress: &mut dyn Progress) -> Result<Dr
         load: load_facts(options, capacity_per_s, rate_per_s),
         acts: results,
         detection,
+        rescue: rescued,
         verdict,
         report,
         kept,

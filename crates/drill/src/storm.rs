@@ -24,9 +24,12 @@ const ROOM_PER_ROW: u64 = 200;
 const ROOM_FOR_WAL: u64 = 3 << 30;
 
 /// Memory or disk that template and one act need together.
-pub(crate) fn room_bytes(rows: u32) -> u64 {
+///
+/// The last act needs the repository and what is restored for the proof besides.
+pub(crate) fn room_bytes(rows: u32, rescue: bool) -> u64 {
     let data = u64::from(rows) * TABLES.len() as u64 * ROOM_PER_ROW;
-    2 * data + ROOM_FOR_WAL.min(4 * data + (512 << 20))
+    let copies = if rescue { 4 } else { 2 };
+    copies * data + ROOM_FOR_WAL.min(4 * data + (512 << 20))
 }
 
 /// Settings of the server while the template is loaded: nobody will miss this server's data after a crash.

@@ -3,7 +3,7 @@
 use crate::{
     detect::{self, MAX_AHEAD_S, MAX_DETECTION_S},
     options::ActKind,
-    result::{ActResult, Detection, Verdict, VerdictLine},
+    result::{ActResult, Detection, Rescue, Verdict, VerdictLine},
 };
 
 /// Guarded must be below this share of what throttling off shows: less could be chance.
@@ -19,6 +19,8 @@ const STRANGERS: f64 = 0.15;
 pub(crate) struct Evidence<'a> {
     pub(crate) acts: &'a [ActResult],
     pub(crate) detection: Option<&'a Detection>,
+    /// The last act.
+    pub(crate) rescue: Option<&'a Rescue>,
     /// What was found running after everything had been stopped.
     pub(crate) left: &'a [String],
     /// Whether left-overs were looked for (not with `--keep`, where something is left on purpose).
@@ -39,6 +41,9 @@ pub(crate) fn judge(evidence: &Evidence<'_>) -> Verdict {
         lines.push(detected(find(ActKind::Unthrottled), guarded, evidence.detection));
         lines.push(put_back(guarded));
         lines.push(took_all_along(guarded));
+    }
+    if let Some(rescue) = evidence.rescue {
+        lines.push(restored(rescue));
     }
     if evidence.looked_for_left {
         lines.push(nothing_left(evidence.left));
@@ -91,6 +96,14 @@ fn no_more_failures(off: &ActResult, guarded: &ActResult) -> VerdictLine {
         claim: "guarded fails no more requests than throttling off".into(),
         passed: guarded <= off,
         because: format!("{guarded} against {off} failed requests"),
+    }
+}
+
+fn restored(rescue: &Rescue) -> VerdictLine {
+    VerdictLine {
+        claim: "what was destroyed came back from the backup, and the backup is proven".into(),
+        passed: rescue.same && rescue.rows_before > 0,
+        because: format!("{} of {} rows, compared by their contents", rescue.rows_after, rescue.rows_before),
     }
 }
 
@@ -244,7 +257,13 @@ mod tests {
         let result = samples::result();
         let (mut acts, mut detection, mut left) = (result.acts, result.detection, Vec::new());
         change(&mut acts, &mut detection, &mut left);
-        judge(&Evidence { acts: &acts, detection: detection.as_ref(), left: &left, looked_for_left: true })
+        judge(&Evidence {
+            acts: &acts,
+            detection: detection.as_ref(),
+            rescue: None,
+            left: &left,
+            looked_for_left: true,
+        })
     }
 
     fn guarded(acts: &mut [ActResult]) -> &mut ActResult {
@@ -356,6 +375,18 @@ mod tests {
     }
 
     #[test]
+    fn a_restore_that_lost_something_fails() {
+        let result = samples::result();
+        let whole = result.rescue.unwrap();
+        let of = |rescue: &Rescue| {
+            judge(&Evidence { acts: &[], detection: None, rescue: Some(rescue), left: &[], looked_for_left: false })
+        };
+        assert!(of(&whole).passed);
+        assert!(!of(&Rescue { same: false, ..whole.clone() }).passed);
+        assert!(!of(&Rescue { rows_before: 0, rows_after: 0, ..whole }).passed);
+    }
+
+    #[test]
     fn a_busy_host_is_named() {
         let busy = verdict(|acts, _, _| acts[0].cpu.busy = 1.0);
         assert!(busy.notes.iter().any(|note| note.contains("outside of the drill used 45 %")), "{:#?}", busy.notes);
@@ -364,7 +395,7 @@ mod tests {
 
     #[test]
     fn no_evidence_is_no_pass() {
-        let evidence = Evidence { acts: &[], detection: None, left: &[], looked_for_left: false };
+        let evidence = Evidence { acts: &[], detection: None, rescue: None, left: &[], looked_for_left: false };
         assert!(!judge(&evidence).passed);
     }
 }

@@ -22,6 +22,7 @@ pub fn render(result: &DrillResult, width: usize, colour: bool) -> String {
         sections::side_by_side(result, width),
         chart::chart(result, width, paint),
         sections::detection(result, width),
+        sections::rescue(result, width),
         sections::verdict(result, width, paint),
         sections::ending(result, paint),
     ];
@@ -51,6 +52,7 @@ mod tests {
         result.verdict = crate::verdict::judge(&crate::verdict::Evidence {
             acts: &result.acts,
             detection: None,
+            rescue: None,
             left: &["process 7 (postgres)".into()],
             looked_for_left: true,
         });

@@ -108,6 +108,7 @@ pub(crate) fn result() -> DrillResult {
     let verdict = verdict::judge(&verdict::Evidence {
         acts: &acts,
         detection: detection.as_ref(),
+        rescue: None,
         left: &[],
         looked_for_left: true,
     });
@@ -143,6 +144,18 @@ pub(crate) fn result() -> DrillResult {
         },
         acts,
         detection,
+        rescue: Some(Rescue {
+            data_bytes: 1_400 << 20,
+            repository_bytes: 210 << 20,
+            vacuums_running: 3,
+            backup_s: 9.1,
+            restore_s: 6.2,
+            start_s: 0.8,
+            proof_s: 11.4,
+            rows_before: 3_600_000,
+            rows_after: 3_600_000,
+            same: true,
+        }),
         verdict,
         report: Some(PathBuf::from("oxpecker-demo/report.md")),
         kept: None,

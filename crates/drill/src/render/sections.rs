@@ -190,6 +190,32 @@ pub(super) fn detection(result: &DrillResult, width: usize) -> String {
     text
 }
 
+/// What the backup was worth.
+pub(super) fn rescue(result: &DrillResult, width: usize) -> String {
+    let Some(rescue) = &result.rescue else { return String::new() };
+    let mut text = "The backup\n".to_owned();
+    let mut say = |words: String| text.push_str(&paragraph("  ", &words, width));
+    say(format!(
+        "Taken while {} unthrottled vacuums ran: {:.0} MB in {:.1} s, of which the repository stores {:.0} MB, compressed and \
+         encrypted, WAL included.",
+        rescue.vacuums_running,
+        megabytes(rescue.data_bytes),
+        rescue.backup_s,
+        megabytes(rescue.repository_bytes)
+    ));
+    say(format!(
+        "The server was killed and its data directory removed. Restored in {:.1} s, in service {:.1} s after its start, with {} of {} \
+         rows{}.",
+        rescue.restore_s,
+        rescue.start_s,
+        rescue.rows_after,
+        rescue.rows_before,
+        if rescue.same { ", each as it was" } else { ", NOT as they were" }
+    ));
+    say(format!("Proven in {:.1} s: restored once more behind a fence, recovered and checked.", rescue.proof_s));
+    text
+}
+
 fn megabytes(bytes: u64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "for people")]
     let bytes = bytes as f64;
