@@ -1,5 +1,8 @@
 //! Tables and properties of the controller.
 
+mod membership;
+mod properties;
+
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -10,7 +13,6 @@ use model::{
         VacuumKind,
     },
 };
-use proptest::prelude::*;
 
 use super::*;
 
@@ -395,93 +397,6 @@ fn every_end_has_its_reason() {
 }
 
 #[test]
-fn a_small_hot_table_gets_a_slot() {
-    let hot = TableReading {
-        table: "public.hot".into(),
-        relation: Oid(99),
-        size: ByteSize(1 << 20),
-        live: 1_000,
-        dead: 50_000,
-        last_autovacuum: None,
-    };
-    let mut world = World::stormy();
-    world.workers.push(worker(3, 0.3));
-    world.workers[1].blocks_left = Some(10);
-    let mut world = world.engaged();
-    world.tables = Some(tables(1_000, vec![hot]));
-    assert_eq!(world.released(2_000), ReleaseReason::HotTableWaiting);
-    // Held again, but the one that is nearly done is spared, and that is not undone for the same table.
-    let act = world.run_until(15_000, |act| matches!(act, Act::Engage { .. }));
-    let Act::Engage { workers, .. } = act else { unreachable!() };
-    assert_eq!(workers.iter().map(|w| w.pid.0).collect::<Vec<_>>(), [1, 3]);
-    world.obey();
-    (world.canary_ms, world.pressure) = (20, Some(0.1));
-    let before = world.acts.len();
-    world.run(20_000);
-    assert!(world.acts[before..].iter().all(|(_, act)| !matches!(act, Act::Release { .. })), "{:#?}", world.acts);
-}
-
-#[test]
-fn a_held_worker_that_comes_to_a_small_table_is_let_go_alone() {
-    let mut world = World::stormy().engaged();
-    world.obey();
-    (world.canary_ms, world.busy, world.pressure) = (20, 0.8, Some(0.1));
-    world.workers[0].heap_blocks = Some(10);
-    let act = world.run_until(1_000, |act| matches!(act, Act::Adjust { .. }));
-    let Act::Adjust { workers, reason, .. } = act else { unreachable!() };
-    assert_eq!((workers.len(), workers[0].pid.0), (1, 2));
-    assert!(reason.contains("worker 1"), "{reason}");
-}
-
-#[test]
-fn a_worker_that_joins_the_pressure_joins_the_hold() {
-    let mut world = World::stormy().engaged();
-    world.obey();
-    (world.canary_ms, world.pressure) = (20, Some(0.1));
-    world.workers.push(worker(9, 0.5));
-    let act = world.run_until(4_000, |act| matches!(act, Act::Adjust { workers, .. } if workers.len() == 3));
-    let Act::Adjust { reason, .. } = act else { unreachable!() };
-    assert!(reason.contains("worker 9 joined"), "{reason}");
-}
-
-#[test]
-fn many_small_shares_join_and_the_hold_is_not_called_useless_before() {
-    let mut world = World::stormy().engaged();
-    world.obey();
-    // A starved core: everybody gets little, and nothing gets better while two vacuums still run free.
-    world.workers.push(worker(8, 0.06));
-    world.workers.push(worker(9, 0.06));
-    let act = world.run_until(4_000, |act| matches!(act, Act::Adjust { workers, .. } if workers.len() == 4));
-    let Act::Adjust { reason, .. } = act else { unreachable!() };
-    assert!(reason.contains("worker 8 joined") && reason.contains("worker 9 joined"), "{reason}");
-}
-
-#[test]
-fn a_worker_that_starts_on_a_large_table_while_others_are_held_joins_at_once() {
-    let new = |heap_blocks| Worker { unmeasured: true, heap_blocks, ..worker(8, 0.0) };
-    let joined = |world: &mut World| {
-        world.run(250);
-        let act = world.acts.last().map(|(_, act)| act.clone());
-        matches!(act, Some(Act::Adjust { workers, .. }) if workers.iter().any(|id| id.pid == Pid(8)))
-    };
-    let mut world = World::stormy().engaged();
-    // Its size is not known yet, or it is small: it may be the worker that a small hot table needs.
-    for heap_blocks in [None, Some(10)] {
-        world.workers.push(new(heap_blocks));
-        assert!(!joined(&mut world), "{heap_blocks:?}");
-        world.workers.pop();
-    }
-    world.workers.push(new(Some(100_000)));
-    assert!(joined(&mut world), "{:?}", world.acts);
-
-    let mut relieved = World::stormy().engaged();
-    relieved.busy = 0.7;
-    relieved.run(3_000);
-    relieved.workers.push(new(Some(100_000)));
-    assert!(!joined(&mut relieved), "{:?}", relieved.acts);
-}
-
-#[test]
 fn below_act_it_proposes_once_for_each_episode() {
     let mut world = World { may_act: false, ..World::stormy() };
     world.run(60_000);
@@ -505,113 +420,4 @@ fn a_lever_that_touches_the_launcher_is_used_rarely() {
     }
     let times: Vec<u64> = world.acts.iter().map(|(ms, _)| *ms).collect();
     assert!(times.len() > 2 && times.windows(2).all(|w| w[1] - w[0] >= 5_000), "{times:?}");
-}
-
-fn any_protection() -> impl Strategy<Value = Option<Protection>> {
-    prop_oneof![
-        3 => Just(None),
-        1 => Just(Some(Protection::AntiWraparound)),
-        1 => Just(Some(Protection::Analyze)),
-        1 => Just(Some(Protection::NearFailsafe)),
-        1 => Just(Some(Protection::OwnSettings)),
-        1 => Just(Some(Protection::SmallTable)),
-    ]
-}
-
-fn any_worker() -> impl Strategy<Value = Worker> {
-    (1..6_i32, 0.0..1.0_f64, any_protection(), proptest::option::of(1..200_000_u64)).prop_map(
-        |(pid, cpu, protection, blocks)| Worker {
-            protection,
-            heap_blocks: blocks,
-            blocks_left: blocks,
-            ..worker(pid, cpu)
-        },
-    )
-}
-
-#[derive(Clone, Debug)]
-struct Second {
-    busy: f64,
-    pressure: Option<f64>,
-    canary_ms: u64,
-    workers: Vec<Worker>,
-    blind: bool,
-}
-
-fn any_second() -> impl Strategy<Value = Second> {
-    (
-        prop_oneof![0.0..1.0_f64, 0.9..1.0_f64],
-        proptest::option::of(0.0..1.0_f64),
-        0..2_000_u64,
-        proptest::collection::vec(any_worker(), 0..5),
-        proptest::bool::weighted(0.1),
-    )
-        .prop_map(|(busy, pressure, canary_ms, mut workers, blind)| {
-            workers.sort_by_key(|w| w.process);
-            workers.dedup_by_key(|w| w.process);
-            Second { busy, pressure, canary_ms, workers, blind }
-        })
-}
-
-fn any_reach() -> impl Strategy<Value = Reach> {
-    prop_oneof![Just(Reach::Workers), Just(Reach::Launcher), Just(Reach::Everyone)]
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]
-
-    /// Whatever happens: protected workers are never chosen, settings stay in range, acts come in order (no change or end without a
-    /// beginning), no more often than declared, and blindness ends a hold.
-    #[test]
-    fn nothing_makes_it_unsafe(seconds in proptest::collection::vec(any_second(), 1..120), reach in any_reach(), may_act in any::<bool>()) {
-        let mut world = World { lever: lever(reach), may_act, ..World::stormy() };
-        let mut held = false;
-        let mut ended_ms = None;
-        let mut blind_ms = 0;
-        for second in seconds {
-            (world.busy, world.pressure, world.canary_ms) = (second.busy, second.pressure, second.canary_ms);
-            world.workers = second.workers;
-            world.blind = second.blind;
-            blind_ms = if second.blind { blind_ms + 1_000 } else { 0 };
-            for _ in 0..4 {
-                let act = world.step();
-                match &act {
-                    Act::Engage { workers, setting, .. } | Act::Adjust { workers, setting, .. } => {
-                        prop_assert!((1..=10_000).contains(&setting.limit));
-                        prop_assert!(!workers.is_empty() && workers.len() <= MAX_HELD);
-                        for id in workers {
-                            let w = world.workers.iter().find(|w| w.process == *id);
-                            prop_assert!(w.is_some());
-                            // A collective lever can't let one go; what must not be slowed ends its hold as a whole.
-                            let free = w.is_some_and(|w| w.protection.is_none());
-                            let tolerated = reach != Reach::Workers && matches!(act, Act::Adjust { .. });
-                            prop_assert!(free || tolerated, "{:?}", w);
-                        }
-                        if reach != Reach::Workers {
-                            prop_assert!(world.workers.iter().all(|w| !choose::is_untouchable(w.protection)));
-                        }
-                    }
-                    Act::Release { .. } | Act::Nothing => {}
-                }
-                match &act {
-                    Act::Engage { .. } => {
-                        prop_assert!(!held);
-                        if let Some(ended) = ended_ms {
-                            prop_assert!(world.ms - ended >= 2_000, "flapping: {} ms", world.ms - ended);
-                        }
-                        held = may_act;
-                    }
-                    Act::Adjust { .. } => prop_assert!(held),
-                    Act::Release { .. } => {
-                        prop_assert!(held);
-                        held = false;
-                        ended_ms = Some(world.ms);
-                    }
-                    Act::Nothing => {}
-                }
-                prop_assert_eq!(world.state.hold.is_some(), held);
-                prop_assert!(!(held && blind_ms > 7_000), "held though blind");
-            }
-        }
-    }
 }
