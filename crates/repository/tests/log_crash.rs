@@ -14,7 +14,10 @@ use std::{
 use jiff::Timestamp;
 use repository::{
     BackupId, PackId, RepositoryId, SessionId,
-    log::{Clock, Commitment, Expired, Footprint, FreshPack, Log, LogError, Opening, Purpose, Refusal, TipMemory, record_name},
+    log::{
+        Clock, Commitment, Expired, Footprint, FreshPack, Log, LogError, Opening, Purpose, Refusal, TipMemory,
+        record_name,
+    },
     store::{Fault, FaultyStore, MemoryStore, ObjectName, Store, StoreErrorKind},
 };
 use serde_json::{Value, json};

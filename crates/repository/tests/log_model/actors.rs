@@ -8,7 +8,10 @@ use std::sync::{
 use jiff::Timestamp;
 use repository::{
     BackupId, PackId, RepositoryId, SessionId,
-    log::{Commitment, Expired, Footprint, FreshPack, Log, LogError, Opening, PackStatus, Purpose, Refusal},
+    log::{
+        Body, Commitment, Expired, Footprint, FreshPack, Log, LogError, Numbers, Opening, Pack, PackStatus, Purpose,
+        Refusal,
+    },
     store::{Retries, Retrying, Store},
 };
 use serde_json::Value;
@@ -37,11 +40,12 @@ pub struct Habits {
 }
 
 /// How many lives each actor has.
-const LIVES: usize = 4;
+const LIVES: usize = 6;
 
 /// One life: a process with its own view of the store.
 struct Life<'a> {
     world: &'a Arc<World>,
+    id: usize,
     store: Arc<dyn Store>,
     dead: Arc<AtomicBool>,
     dice: Dice,
@@ -59,12 +63,16 @@ pub fn live(world: &Arc<World>, id: usize, role: Role, habits: Habits) {
         let retries = Retries { attempts: if dice.percent(50) { 1 } else { 3 }, ..Retries::default() };
         let store: Arc<dyn Store> = Arc::new(Retrying::waiting(window, retries, |_| {}));
         let dice = Dice::new(dice.next());
-        let mut life = Life { world, store, dead, dice, habits };
+        let mut life = Life { world, id, store, dead, dice, habits };
         let result = match role {
             Role::Writer(cluster) => life.write(cluster),
             Role::Reader => life.read(),
             Role::Collector => life.collect(),
         };
+        if let Err(LogError::Refused(refusal)) = &result {
+            let name = format!("{refusal:?}");
+            world.count(&format!("refused: {}", name.split([' ', '{']).next().unwrap_or_default()));
+        }
         match result {
             Ok(()) | Err(LogError::Store(_) | LogError::Unclear { .. } | LogError::Refused(_)) => {}
             Err(error) => world.blame(format!("actor {id}: {error}")),
@@ -76,7 +84,7 @@ pub fn live(world: &Arc<World>, id: usize, role: Role, habits: Habits) {
 /// After all is over: one calm collector ends every session, lets go of what it may, and collects.
 pub fn clean_up(world: &Arc<World>) -> Result<(), String> {
     let (window, dead) = Window::new(world, 0);
-    let mut life = Life { world, store: Arc::new(window), dead, dice: Dice::new(7), habits: Habits::default() };
+    let mut life = Life { world, id: 0, store: Arc::new(window), dead, dice: Dice::new(7), habits: Habits::default() };
     let mut work = || -> Result<(), LogError> {
         let mut log = life.log()?;
         let sessions: Vec<_> = log.state().sessions().keys().copied().collect();
@@ -114,7 +122,7 @@ impl Life<'_> {
         let live = |log: &Log| -> Vec<BackupId> { log.state().backups().keys().copied().collect() };
         let all = live(&log);
         let bases =
-            if self.dice.percent(70) && !all.is_empty() { vec![all[self.dice.below(all.len())]] } else { Vec::new() };
+            if self.dice.percent(50) && !all.is_empty() { vec![all[self.dice.below(all.len())]] } else { Vec::new() };
         let open = Opening { session, purpose: Purpose::Backup, cluster: cluster.to_owned(), bases, info: Value::Null };
         match log.begin(&open, None) {
             Err(LogError::Refused(Refusal::InUse { session: over, .. })) => log.begin(&open, Some(over))?,
@@ -133,6 +141,9 @@ impl Life<'_> {
         }
         shared.sort_unstable();
         shared.dedup();
+        if self.dice.percent(40) {
+            self.world.sleep(self.id);
+        }
         let mut written = Vec::new();
         let commits = 1 + self.dice.below(3);
         for commit in 1..=commits {
@@ -205,7 +216,7 @@ impl Life<'_> {
             let mut log = self.log()?;
             let all: Vec<_> = log.state().backups().keys().copied().collect();
             for backup in all {
-                if self.dice.percent(50) {
+                if self.dice.percent(70) {
                     match log.expire(&[Expired { backup, reason: "the dice".to_owned() }]) {
                         Err(LogError::Refused(_)) => {}
                         result => drop(result?),
@@ -221,6 +232,15 @@ impl Life<'_> {
                 for pack in condemned.map(|pack| pack.id).collect::<Vec<_>>() {
                     self.store.delete(&pack_name(pack))?;
                 }
+            } else if self.dice.percent(50) {
+                // One that dies, or sleeps, before it deletes.
+                log.append(|state| {
+                    let unneeded = |pack: &Pack| pack.status == PackStatus::Live && pack.references == 0;
+                    let packs: Numbers =
+                        state.packs().iter().filter(|(_, pack)| unneeded(pack)).map(|(&n, _)| n).collect();
+                    Ok((!packs.is_empty()).then_some(Body::Condemn { packs }))
+                })?;
+                self.world.sleep(self.id);
             } else {
                 log.collect(&pack_name)?;
             }
@@ -243,6 +263,9 @@ impl Life<'_> {
             let (session, pack) = text.split_once(' ').unwrap();
             let (session, pack) = (session.parse().unwrap(), pack.parse().unwrap());
             let footprint = log.state().footprint(session, pack);
+            if footprint == Footprint::Orphan {
+                self.world.count("orphan");
+            }
             if footprint == Footprint::Orphan || (self.habits.cleans_in_work && footprint == Footprint::InWork) {
                 self.store.delete(&name)?;
             }

@@ -11,9 +11,9 @@ mod world;
 use std::sync::Arc;
 
 use actors::{Habits, Role};
-use world::World;
+use world::{Tally, World};
 
-fn run(seed: u64, habits: Habits) -> Result<(), String> {
+fn run(seed: u64, habits: Habits) -> Result<Tally, String> {
     let roles = [
         Role::Writer("red"),
         Role::Writer("red"),
@@ -34,11 +34,36 @@ fn run(seed: u64, habits: Habits) -> Result<(), String> {
     world.verdict()
 }
 
+/// What must have happened for the runs to prove anything.
+const NEEDED: &[&str] = &[
+    "commit",
+    "draft",
+    "revival",
+    "takeover",
+    "close",
+    "prove",
+    "expire",
+    "condemn",
+    "delete",
+    "deleted",
+    "orphan",
+    "late arrival",
+    "refused: SessionEnded",
+    "refused: PackDeleting",
+    "refused: NoPack",
+];
+
 fn runs(seeds: std::ops::Range<u64>) {
+    let mut all = Tally::new();
     for seed in seeds {
-        if let Err(what) = run(seed, Habits::default()) {
-            panic!("seed {seed}: {what}");
+        match run(seed, Habits::default()) {
+            Ok(tally) => tally.into_iter().for_each(|(what, count)| *all.entry(what).or_default() += count),
+            Err(what) => panic!("seed {seed}: {what}"),
         }
+    }
+    println!("{all:#?}");
+    for what in NEEDED {
+        assert!(all.contains_key(*what), "no {what} in all runs: {all:?}");
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use repository::{
     BackupId, PackId, SessionId,
-    log::{Body, Digest, Record, State, record_name},
+    log::{Body, Digest, PackStatus, Record, State, record_name},
     seal::RecordSeal as _,
     store::{MemoryStore, ObjectName, Operation, Put, Store, StoreError, StoreErrorKind},
 };
@@ -153,6 +153,7 @@ impl World {
             Request::Put(name, bytes) => drop(self.bare.put_if_absent(&name, &bytes)),
             Request::Delete(name) => drop(self.bare.delete(&name)),
         }
+        *shared.observer.tally.entry("late arrival".to_owned()).or_default() += 1;
         shared.observer.look(&self.bare);
     }
 
@@ -167,6 +168,18 @@ impl World {
     /// An actor heard that its commit was confirmed or refused.
     pub fn heard(&self, backup: BackupId, committed: bool) {
         self.shared().observer.heard.push((backup, committed));
+    }
+
+    /// The actor sleeps through what the others do.
+    pub fn sleep(&self, actor: usize) {
+        let mut shared = self.shared();
+        let until = shared.step + 50 + shared.dice.next() % 300;
+        shared.asleep_until.insert(actor, until);
+    }
+
+    /// Something happened that no record tells of.
+    pub fn count(&self, what: &str) {
+        *self.shared().observer.tally.entry(what.to_owned()).or_default() += 1;
     }
 
     pub fn blame(&self, what: String) {
@@ -186,7 +199,7 @@ impl World {
     }
 
     /// After the clean-up: nothing is missing, nothing is left.
-    pub fn verdict(&self) -> Result<(), String> {
+    pub fn verdict(&self) -> Result<Tally, String> {
         let mut shared = self.shared();
         shared.observer.look(&self.bare);
         shared.observer.judge()?;
@@ -200,7 +213,7 @@ impl World {
         if let Some(pack) = state.packs().values().find(|pack| pack.references == 0) {
             return Err(format!("{pack:?} stays in the state"));
         }
-        Ok(())
+        Ok(std::mem::take(&mut shared.observer.tally))
     }
 }
 
@@ -308,12 +321,16 @@ impl Store for Window {
     }
 }
 
+/// How often what happened: a run in which nothing happens proves nothing.
+pub type Tally = BTreeMap<String, u64>;
+
 /// Sees the bare store after every operation.
 #[derive(Default)]
 struct Observer {
     state: State,
     committed: BTreeSet<BackupId>,
     heard: Vec<(BackupId, bool)>,
+    tally: Tally,
     fault: Option<String>,
 }
 
@@ -336,6 +353,7 @@ impl Observer {
                 return Err(format!("record {n} does not follow record {}", n - 1));
             }
             self.expiry_is_right(&record)?;
+            self.count(&record.body);
             self.state.apply(&record, Digest::of(sealed)).map_err(|e| format!("record {n} {record:?}: {e}"))?;
             if let Body::Commit(commit) = &record.body {
                 self.committed.insert(commit.backup);
@@ -353,6 +371,19 @@ impl Observer {
             }
         }
         Ok(())
+    }
+
+    fn count(&mut self, body: &Body) {
+        let mut count = |what: &str| *self.tally.entry(what.to_owned()).or_default() += 1;
+        count(body.kind());
+        if let Body::Commit(commit) = body {
+            if !commit.complete {
+                count("draft");
+            }
+            if commit.known.iter().any(|n| self.state.pack(n).is_some_and(|p| p.status == PackStatus::Condemned)) {
+                count("revival");
+            }
+        }
     }
 
     /// Written once more, apart from the judge.
