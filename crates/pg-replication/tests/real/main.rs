@@ -4,6 +4,7 @@
 
 mod backup;
 mod faults;
+mod impostor;
 mod login;
 mod standby;
 
