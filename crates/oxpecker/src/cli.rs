@@ -1,9 +1,13 @@
 //! The command line.
 
+mod backup;
+
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use model::Mode;
+
+pub use self::backup::{BackupCommand, CreateArgs, KeyCommand, ProveArgs, RepositoryArgs, RestoreArgs};
 
 /// Keeps a small team's PostgreSQL, and what depends on it, alive.
 #[derive(Debug, Parser)]
@@ -53,6 +57,14 @@ pub enum Command {
     Run(RunArgs),
     /// One screen: what is well and what is not
     Status,
+    /// Backups: make, list, check, prune and prove them
+    #[command(subcommand)]
+    Backup(BackupCommand),
+    /// Bring a backup back into an empty directory
+    Restore(RestoreArgs),
+    /// What opens the repository
+    #[command(subcommand)]
+    Key(KeyCommand),
     /// Running vacuums and the governor that holds them
     #[command(subcommand)]
     Vacuum(VacuumCommand),
@@ -114,6 +126,9 @@ pub struct DemoArgs {
     /// Rows of each of the three big tables: fewer on a slow machine, more on a fast one
     #[arg(long, value_name = "NUMBER")]
     pub rows: Option<u32>,
+    /// Leave out the last act: the backup, the destruction, the restore and the proof
+    #[arg(long)]
+    pub without_backup: bool,
     /// Where to write the report of the guarded act
     #[arg(long, value_name = "DIR", default_value = "oxpecker-demo")]
     pub report_dir: PathBuf,

@@ -14,8 +14,19 @@ pub fn start(global: &Global, default: &str) {
         (false, 1) => "debug",
         (false, _) => "trace",
     };
-    const OURS: [&str; 8] =
-        ["oxpecker", "alerting", "autovacuum", "collector", "drill", "incident", "journal", "scratch"];
+    const OURS: [&str; 11] = [
+        "oxpecker",
+        "alerting",
+        "autovacuum",
+        "backup",
+        "collector",
+        "drill",
+        "incident",
+        "journal",
+        "pg_replication",
+        "repository",
+        "scratch",
+    ];
     let filter = EnvFilter::try_from_env("OXPECKER_LOG").unwrap_or_else(|_| {
         let ours = OURS.map(|name| format!("{name}={level}")).join(",");
         EnvFilter::new(format!("{},{ours}", if global.verbose > 1 { "debug" } else { "warn" }))

@@ -5,11 +5,15 @@
 mod cli;
 mod commands;
 mod config;
+mod disk;
 mod exit;
 mod guard;
 mod logging;
 mod output;
 mod place;
+mod repo;
+mod secret;
+mod work;
 
 use std::process::ExitCode;
 

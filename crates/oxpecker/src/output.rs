@@ -3,6 +3,7 @@
 
 use std::io::{self, Write};
 
+use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
 use owo_colors::OwoColorize as _;
 use serde::Serialize;
 
@@ -49,19 +50,85 @@ pub fn note(text: &str) {
     anstream::eprintln!("{text}");
 }
 
+/// Tables are laid out for this many columns where there is no terminal: nobody likes wrapped cells in a file.
+const COLUMNS: u16 = 160;
+
+/// How wide results may be.
+pub fn columns() -> u16 {
+    rustix::termios::tcgetwinsize(io::stdout())
+        .map(|size| size.ws_col)
+        .ok()
+        .filter(|columns| *columns > 0)
+        .unwrap_or(COLUMNS)
+}
+
+/// A table for people. `right`: the columns of numbers.
+pub fn table<const N: usize>(head: [&str; N], right: &[usize], rows: impl IntoIterator<Item = [String; N]>) -> String {
+    let mut table = Table::new();
+    table.set_content_arrangement(ContentArrangement::Dynamic).set_width(columns());
+    table.load_style(TableStyle::new().header_separator(LineStyle::new('─', '─', '─', '─')));
+    table.set_header(head);
+    for row in rows {
+        table.add_row(row);
+    }
+    for &column in right {
+        if let Some(column) = table.column_mut(column) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table.lines().map(|line| line.trim_end().to_owned() + "\n").collect()
+}
+
+/// Parts an error's words from the advice that many libraries put behind them.
+fn parted(text: &str) -> (&str, Option<&str>) {
+    let marks = ["\n  hint: ", "; hint: ", ". Hint: "];
+    let found = marks.iter().filter_map(|mark| text.rfind(mark).map(|at| (at, mark.len()))).min();
+    found.map_or((text, None), |(at, length)| (&text[..at], Some(&text[at + length..])))
+}
+
 /// Prints an error with its causes and its hint to stderr.
 pub fn error(error: &anyhow::Error, hint: Option<&str>) {
-    anstream::eprintln!("{} {error}", "error:".red().bold());
-    let mut said = error.to_string();
+    let whole = error.to_string();
+    let (mut said, mut advice) = {
+        let (text, advice) = parted(&whole);
+        (text.to_owned(), advice.map(str::to_owned))
+    };
+    anstream::eprintln!("{} {said}", "error:".red().bold());
     for cause in error.chain().skip(1) {
         // Many libraries repeat the cause in the outer message; nobody needs to read it twice.
         let cause = cause.to_string();
-        if !said.contains(&cause) {
+        let (cause, advised) = parted(&cause);
+        if !said.contains(cause) {
             anstream::eprintln!("  {} {cause}", "because:".red());
-            said = cause;
+            said = cause.to_owned();
+        }
+        advice = advice.or_else(|| advised.map(str::to_owned));
+    }
+    if let Some(hint) = hint.or(advice.as_deref()) {
+        anstream::eprintln!("  {} {hint}", "hint:".cyan().bold());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn advice_is_parted_from_the_error() {
+        for (text, error, hint) in [
+            ("it failed", "it failed", None),
+            ("it failed; hint: try it", "it failed", Some("try it")),
+            ("it failed\n  hint: try it", "it failed", Some("try it")),
+            ("it failed (no). Hint: try it", "it failed (no)", Some("try it")),
+        ] {
+            assert_eq!(parted(text), (error, hint));
         }
     }
-    if let Some(hint) = hint {
-        anstream::eprintln!("  {} {hint}", "hint:".cyan().bold());
+
+    #[test]
+    fn tables_have_no_trailing_blanks() {
+        let text = table(["id", "size"], &[1], [["a".to_owned(), "1".to_owned()], ["bb".to_owned(), "10".to_owned()]]);
+        assert_eq!(text.lines().count(), 4, "{text}");
+        assert!(text.lines().all(|line| line == line.trim_end()), "{text}");
     }
 }

@@ -32,6 +32,11 @@ pub fn state_dir(config: &config::Config) -> PathBuf {
     base.map_or_else(|| system.to_owned(), |b| b.join("oxpecker"))
 }
 
+/// This host's name, as backups record it.
+pub fn host_name() -> String {
+    rustix::system::uname().nodename().to_string_lossy().into_owned()
+}
+
 /// How to reach the guarded server. Not `Debug`: it may hold a password.
 #[derive(Clone)]
 pub struct Target {

@@ -1,9 +1,12 @@
 //! The commands, one file each.
 
+mod backup;
 mod config;
 mod drill;
 mod incident;
+mod key;
 mod release;
+mod restore;
 mod run;
 mod status;
 mod vacuum;
@@ -27,6 +30,9 @@ pub fn dispatch(cli: Cli) -> Outcome {
         Command::Drill(DrillCommand::Run { name, args }) => drill::run(global, &name, args),
         Command::Run(args) => run::run(global, args),
         Command::Status => status::status(global),
+        Command::Backup(command) => backup::run(global, command),
+        Command::Restore(args) => restore::restore(global, &args),
+        Command::Key(command) => key::run(global, command),
         Command::Vacuum(VacuumCommand::Status) => vacuum::status(global),
         Command::Incident(IncidentCommand::List) => incident::list(global),
         Command::Incident(IncidentCommand::Report { id }) => incident::report(global, id.as_deref()),

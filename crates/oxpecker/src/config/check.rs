@@ -106,6 +106,7 @@ pub fn check(config: &Config) -> Vec<Problem> {
             "one of these must be able to start first",
         );
     }
+    backups(config, &mut problem);
     if let Err(error) = config.alert.rules.check() {
         problem(format!("alert.rules.{}", error.key), format!("{}: {}", error.value, error.why), error.hint);
     }
@@ -170,6 +171,65 @@ fn bounds(config: &Config, problem: &mut impl FnMut(String, String, &str)) {
         problem("journal.max_size".into(), text, "at least 8 MiB: an incident must fit");
     }
 }
+
+/// `[repository]` and `[backup]`. A key file that is not there yet is none: `backup init` makes it, and a guard without its repository
+/// still has to sound other alarms.
+fn backups(config: &Config, problem: &mut impl FnMut(String, String, &str)) {
+    let Config { repository, backup, .. } = config;
+    if let Err((what, hint)) = repository.directory() {
+        problem("repository.url".into(), what, hint);
+    }
+    if repository.key_file.is_some() && repository.passphrase_file.is_some() {
+        problem(
+            "repository.passphrase_file".into(),
+            "stands beside key_file".into(),
+            "one of them opens the repository: leave the other out",
+        );
+    }
+    let paths = [
+        ("repository.key_file", repository.key_file.as_ref()),
+        ("repository.passphrase_file", repository.passphrase_file.as_ref()),
+        ("backup.scratch_dir", backup.scratch_dir.as_ref()),
+    ];
+    for (key, path) in paths {
+        if let Some(path) = path.filter(|p| !p.is_absolute()) {
+            problem(
+                key.into(),
+                format!("{} is relative", path.display()),
+                "write the whole path: the guard runs in another folder than you",
+            );
+        }
+    }
+    if backup.schedule.is_some() && repository.url.is_none() {
+        let hint = "name one: [repository] url = \"file:///srv/backup/oxpecker\"";
+        problem("backup.schedule".into(), "has no repository to write to".into(), hint);
+    }
+    if let Err(error) = backup.schedule(&config.postgres.name) {
+        let (what, hint) = error.split_once("; hint: ").unwrap_or((&error, "such as 10m"));
+        problem("backup.jitter".into(), what.to_owned(), hint);
+    }
+    if let Some(jobs) = backup.jobs.filter(|jobs| jobs.get() > MAX_JOBS) {
+        problem("backup.jobs".into(), format!("{jobs} are too many"), "at most 16; the default fits the host's CPUs");
+    }
+    if backup.max_age.is_some_and(|age| age.0.is_zero()) {
+        problem("backup.max_age".into(), "zero".into(), "such as 36h; leave it out for two intervals of the schedule");
+    }
+    for library in backup.proof_preload.iter().filter(|library| !is_name(library)) {
+        problem(
+            "backup.proof_preload".into(),
+            format!("{library:?} is no library's name"),
+            "as in shared_preload_libraries, one by one",
+        );
+    }
+    for (at, query) in backup.proof.iter().enumerate().filter(|(_, q)| q.database.is_empty() || q.sql.trim().is_empty())
+    {
+        let place = format!("backup.proof, number {}", at + 1);
+        problem(place, format!("{query:?} asks for nothing"), "each needs a database and a query");
+    }
+}
+
+/// The most files that are read at a time: each has a pack in memory.
+const MAX_JOBS: u16 = 16;
 
 /// Cost units a second below which a vacuum would never end, and above which there is no limit left.
 const MIN_PACE: f64 = 1.0;
@@ -245,6 +305,15 @@ mod tests {
             ("[autovacuum]\nwraparound_age = 10000000000", "autovacuum.wraparound_age"),
             ("[autovacuum]\nmax_hold = \"0s\"", "autovacuum.max_hold: zero"),
             ("[journal]\nmax_size = \"1 MiB\"", "journal.max_size"),
+            ("[repository]\nurl = \"s3://bucket\"", "repository.url: s3:// can't be used yet"),
+            ("[repository]\nkey_file = \"/a\"\npassphrase_file = \"/b\"", "stands beside key_file"),
+            ("[repository]\nkey_file = \"a\"", "repository.key_file: a is relative"),
+            ("[backup]\nschedule = \"0 3 * * *\"", "backup.schedule: has no repository"),
+            ("[backup]\nschedule = \"0 3 * * *\"\njitter = \"2d\"", "backup.jitter"),
+            ("[backup]\njobs = 100", "backup.jobs: 100 are too many"),
+            ("[backup]\nmax_age = \"0s\"", "backup.max_age: zero"),
+            ("[backup]\nproof_preload = [\"../x\"]", "backup.proof_preload"),
+            ("[[backup.proof]]\ndatabase = \"app\"\nsql = \"\"", "backup.proof, number 1"),
             ("[postgres]\nurl = \"mysql://h\"", "postgres.url: not a connection string"),
             ("[postgres]\npassword_file = \"/no/such\"", "postgres.password_file: cannot read the secret in /no/such"),
             ("[[service]]\nname = \"a\"\nhealth = {}", "needs exactly one of http and tcp"),

@@ -8,10 +8,13 @@ use toml::{Table, Value};
 const PREFIX: &str = "OXPECKER_";
 
 /// Sections whose keys can be set so.
-const SECTIONS: [&str; 4] = ["postgres", "journal", "host", "autovacuum"];
+const SECTIONS: [&str; 6] = ["postgres", "journal", "host", "autovacuum", "repository", "backup"];
 
-/// Variables with our prefix that are no configuration: the file's own path, the log filter, the testbed's cache.
-const RESERVED: [&str; 4] = ["OXPECKER_CONFIG", "OXPECKER_LOG", "OXPECKER_TESTBED", "OXPECKER_TEST"];
+/// Holds the passphrase or the recovery key of the repository: a secret, and so no key of the configuration.
+pub const PASSPHRASE: &str = "OXPECKER_REPOSITORY_PASSPHRASE";
+
+/// Variables with our prefix that are no configuration: the file's own path, the log filter, the testbed's cache, a secret.
+const RESERVED: [&str; 5] = ["OXPECKER_CONFIG", "OXPECKER_LOG", "OXPECKER_TESTBED", "OXPECKER_TEST", PASSPHRASE];
 
 /// Lays the variables over `table`; says which keys it set, with their variables.
 pub fn lay_over(table: &mut Table, variables: impl Iterator<Item = (String, String)>) -> Vec<String> {
@@ -70,10 +73,12 @@ mod tests {
                 ("OXPECKER_HOST_PATHS", "[\"/srv\"]"),
                 ("OXPECKER_CONFIG", "/not/a/key"),
                 ("OXPECKER_TEST_MARK", "1"),
+                ("OXPECKER_REPOSITORY_URL", "file:///srv"),
+                ("OXPECKER_REPOSITORY_PASSPHRASE", "correct horse"),
                 ("HOME", "/root"),
             ],
         );
-        let expected: Table = "mode = \"act\"\nstate_dir = \"/tmp/x\"\n[postgres]\nname = \"main\"\nurl = \"postgresql:///app\"\n[host]\npaths = [\"/srv\"]"
+        let expected: Table = "mode = \"act\"\nstate_dir = \"/tmp/x\"\n[postgres]\nname = \"main\"\nurl = \"postgresql:///app\"\n[host]\npaths = [\"/srv\"]\n[repository]\nurl = \"file:///srv\""
             .parse()
             .unwrap();
         assert_eq!(table, expected);

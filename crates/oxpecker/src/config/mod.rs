@@ -3,6 +3,7 @@
 //! Order of precedence: flags, then `OXPECKER_*`, then the file, then defaults. Every key has a default; with no file at all the
 //! program observes the local cluster.
 
+pub mod backups;
 mod check;
 mod env;
 mod load;
@@ -15,9 +16,11 @@ use collector::services::Check;
 use model::{Mode, Severity};
 use serde::{Deserialize, Serialize};
 
+pub use backups::{Backup, Keep, ProofQuery, Repository};
 pub use check::{Problem, check};
+pub use env::PASSPHRASE as REPOSITORY_PASSPHRASE;
 pub use load::{Loaded, Overrides, load};
-pub use values::{HumanBytes, HumanDuration};
+pub use values::{Crontab, HumanBytes, HumanDuration};
 
 /// `oxpecker.toml`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -38,6 +41,10 @@ pub struct Config {
     pub autovacuum: Autovacuum,
     /// Services that depend on the database.
     pub service: Vec<Service>,
+    /// Where backups are kept.
+    pub repository: Repository,
+    /// When they are made, which are kept, how they are proven.
+    pub backup: Backup,
     /// Rules and routes.
     pub alert: Alert,
 }

@@ -1,8 +1,9 @@
-//! Values as people write them: `14d`, `256 MiB`.
+//! Values as people write them: `14d`, `256 MiB`, `0 3 * * *`.
 
 use std::{fmt, str::FromStr, time::Duration};
 
-use jiff::{Span, SpanRelativeTo};
+use backup::schedule::Schedule;
+use jiff::{Span, SpanRelativeTo, tz::TimeZone};
 use serde::{Deserialize, Serialize};
 
 /// A duration such as `500ms`, `5s`, `24h`, `14d`; a day is 24 hours.
@@ -79,9 +80,56 @@ impl From<HumanBytes> for String {
     }
 }
 
+/// When something is to be done, as cron writes it: minute, hour, day of month, month, day of week; a time zone may follow, else it is
+/// the host's.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Crontab(String);
+
+impl Crontab {
+    /// When that is for a cluster of this name.
+    ///
+    /// # Errors
+    /// In words, where the jitter is too long.
+    pub fn schedule(&self, jitter: Duration, cluster: &str) -> Result<Schedule, String> {
+        Schedule::parse(&self.0, &TimeZone::system(), jitter, cluster).map_err(|error| error.to_string())
+    }
+}
+
+impl fmt::Display for Crontab {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for Crontab {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let crontab = Self(text);
+        crontab.schedule(Duration::ZERO, "").map(|_| crontab)
+    }
+}
+
+impl From<Crontab> for String {
+    fn from(crontab: Crontab) -> Self {
+        crontab.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn schedules_are_read_and_shown_alike() {
+        for text in ["0 3 * * *", "*/10 * * * MON-FRI UTC"] {
+            assert_eq!(Crontab::try_from(text.to_owned()).unwrap().to_string(), text);
+        }
+        for text in ["", "at three", "0 25 * * *", "0 3 * * * Nowhere/City"] {
+            assert!(Crontab::try_from(text.to_owned()).unwrap_err().contains("hint: "), "{text}");
+        }
+    }
 
     #[test]
     fn durations_are_read_and_shown_alike() {

@@ -1,0 +1,221 @@
+//! `backup`, `restore` and `key`.
+
+use std::{num::NonZeroU16, path::PathBuf};
+
+use clap::{Args, Subcommand};
+
+/// Where the repository is and what opens it, for who has no configuration at hand: a new host, a stick, an emergency.
+#[derive(Clone, Debug, Default, Args)]
+pub struct RepositoryArgs {
+    /// Where it is, instead of what the configuration says: file:///srv/backup/oxpecker
+    #[arg(long, value_name = "URL", help_heading = "Repository")]
+    pub repository: Option<String>,
+    /// A file with the key that opens it
+    #[arg(long, value_name = "FILE", help_heading = "Repository", conflicts_with = "passphrase_file")]
+    pub key_file: Option<PathBuf>,
+    /// A file with the passphrase that opens it, or with the recovery key
+    #[arg(long, value_name = "FILE", help_heading = "Repository")]
+    pub passphrase_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum BackupCommand {
+    /// Create the repository and the first key that opens it
+    Init {
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+    /// Back up the database
+    Create(CreateArgs),
+    /// The backups, newest first, and when each was proven
+    List {
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+    /// All about one backup
+    Show {
+        /// Its id, or the beginning of it, as `backup list` shows it; or `latest`
+        #[arg(default_value = "latest")]
+        id: String,
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+    /// Look for damage in the repository, and say what is still restorable
+    Check {
+        /// Read, authenticate and compare every byte, not only what is there and how long
+        #[arg(long)]
+        deep: bool,
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+    /// Let backups expire that no rule of `keep` keeps, and remove what nobody needs any more
+    Prune {
+        /// Only say what would go, and why the rest stays
+        #[arg(long, short = 'n')]
+        dry_run: bool,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+    /// Restore a backup into a scratch directory, start a server on it behind a fence, and check what is in it
+    Prove(ProveArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct CreateArgs {
+    /// Keep no backup in which a page of the source was damaged; by default it is kept and the pages are named
+    #[arg(long)]
+    pub fail_on_corruption: bool,
+    /// Files that are read at a time; by default one for each CPU
+    #[arg(long, short, value_name = "NUMBER")]
+    pub jobs: Option<NonZeroU16>,
+    /// Only look: is the server ready, how much is there to copy, how much space will it take
+    #[arg(long, short = 'n')]
+    pub dry_run: bool,
+    /// This server has taken the place of the one that these backups are of, for good
+    #[arg(long)]
+    pub adopt: bool,
+    /// End the backup of this cluster that the repository believes to be running, because its process is dead
+    #[arg(long)]
+    pub take_over: bool,
+    /// Begin although the repository may run out of space
+    #[arg(long)]
+    pub no_space_check: bool,
+    #[command(flatten)]
+    pub repository: RepositoryArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ProveArgs {
+    /// Prove another tool's backup: the command that restores it into {pgdata}
+    #[arg(long, value_name = "COMMAND")]
+    pub with: String,
+    /// Where to restore to; by default what `scratch_dir` of [backup] says
+    #[arg(long, value_name = "DIR")]
+    pub scratch: Option<PathBuf>,
+    /// Files that are written at a time; by default one for each CPU
+    #[arg(long, short, value_name = "NUMBER")]
+    pub jobs: Option<NonZeroU16>,
+    #[command(flatten)]
+    pub repository: RepositoryArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct RestoreArgs {
+    /// Its id, or the beginning of it, as `backup list` shows it; or `latest`
+    #[arg(default_value = "latest")]
+    pub id: String,
+    /// The directory to restore to: one that is empty or not there, or that an interrupted restore of this backup has left
+    #[arg(long, short = 'D', value_name = "DIR")]
+    pub pgdata: PathBuf,
+    /// Put a tablespace elsewhere; once for each
+    #[arg(long, value_name = "OLD=NEW", value_parser = parse_mapping)]
+    pub tablespace_mapping: Vec<(PathBuf, PathBuf)>,
+    /// Whom the files shall belong to, for root; by default who owned them, by name
+    #[arg(long, value_name = "USER")]
+    pub owner: Option<String>,
+    /// Files that are written at a time; by default one for each CPU
+    #[arg(long, short, value_name = "NUMBER")]
+    pub jobs: Option<NonZeroU16>,
+    /// Only say what would be written, and whether there is room for it
+    #[arg(long, short = 'n')]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub repository: RepositoryArgs,
+}
+
+/// `OLD=NEW`, both absolute; as with pg_basebackup, `\=` stands for an equals sign in a path.
+fn parse_mapping(text: &str) -> Result<(PathBuf, PathBuf), String> {
+    let mut halves = [String::new(), String::new()];
+    let mut at = 0;
+    let mut characters = text.chars().peekable();
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' if characters.peek() == Some(&'=') => halves[at].extend(characters.next()),
+            '=' if at == 0 => at = 1,
+            '=' => return Err("more than one '='; write \\= for one in a path".to_owned()),
+            other => halves[at].push(other),
+        }
+    }
+    let [old, new] = halves.map(PathBuf::from);
+    if at == 0 || !old.is_absolute() || !new.is_absolute() {
+        return Err("write OLD=NEW with two whole paths, such as /srv/space=/mnt/space".to_owned());
+    }
+    Ok((old, new))
+}
+
+#[derive(Debug, Subcommand)]
+pub enum KeyCommand {
+    /// What opens the repository
+    List {
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+    /// Let another secret open it: a key file, or a passphrase that is asked for
+    Add {
+        /// A key file; it is made if it is not there
+        #[arg(long, value_name = "FILE", conflicts_with = "new_passphrase_file")]
+        new_key_file: Option<PathBuf>,
+        /// A file with the new passphrase, where nobody can be asked
+        #[arg(long, value_name = "FILE")]
+        new_passphrase_file: Option<PathBuf>,
+        /// What to call it: whose it is, where it lies
+        #[arg(long, default_value = "")]
+        label: String,
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+    /// Let a secret open it no more; who once had it may still hold a copy of the keys, see `rotate`
+    Remove {
+        /// The slot's id, or the beginning of it, as `key list` shows it
+        slot: String,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+    /// Seal all that comes with a new key, which only the secrets that are given here open; nothing is written anew
+    Rotate {
+        /// Another key file that goes on opening it; once for each
+        #[arg(long, value_name = "FILE")]
+        keep_key_file: Vec<PathBuf>,
+        /// A file with another passphrase or recovery key that goes on opening it; once for each
+        #[arg(long, value_name = "FILE")]
+        keep_passphrase_file: Vec<PathBuf>,
+        /// Do not ask
+        #[arg(long, short)]
+        yes: bool,
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+    /// Make a recovery key to write down: it opens the repository when all else is lost
+    Export {
+        /// What to call it: where the paper lies
+        #[arg(long, default_value = "on paper")]
+        label: String,
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+    /// Type the recovery key from the paper: from then on the repository counts as recoverable
+    Confirm {
+        #[command(flatten)]
+        repository: RepositoryArgs,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::parse_mapping;
+
+    #[test]
+    fn mappings_are_pairs_of_whole_paths() {
+        assert_eq!(parse_mapping("/a=/b"), Ok(("/a".into(), "/b".into())));
+        assert_eq!(parse_mapping("/a\\=b=/c"), Ok(("/a=b".into(), "/c".into())));
+        for bad in ["", "/a", "/a=", "a=/b", "/a=b", "/a=/b=/c"] {
+            assert!(parse_mapping(bad).is_err(), "{bad}");
+        }
+    }
+}

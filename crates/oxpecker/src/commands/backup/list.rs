@@ -1,0 +1,67 @@
+//! `oxpecker backup list`.
+
+use jiff::Timestamp;
+use model::ByteSize;
+use repository::{BackupId, BackupRecord};
+
+use super::words;
+use crate::{
+    cli::{Global, RepositoryArgs},
+    exit::{FINE, Outcome},
+    output,
+    repo::{self, Protection, Settings},
+};
+
+/// Lists the backups, newest first.
+pub fn list(global: &Global, args: &RepositoryArgs) -> Outcome {
+    let settings = Settings::load(global, args)?;
+    let repository = settings.open()?;
+    let mut backups = repository.backups();
+    backups.reverse();
+    let protection = Protection::of(&repository, &settings.directory, repo::data_dir(&settings.config, &repository));
+    let summaries: Vec<_> = backups.iter().map(words::summary).collect();
+    let document = serde_json::json!({
+        "repository": repository.id(), "place": settings.directory, "protection": protection, "backups": summaries,
+    });
+    output::result(global.output, "backups", &document, || {
+        let mut text = if backups.is_empty() {
+            format!("no backup in {} yet: `oxpecker backup create` makes the first\n", settings.directory.display())
+        } else {
+            table(&backups, Timestamp::now())
+        };
+        if !protection.missing.is_empty() {
+            text.push('\n');
+            text.push_str(&protection.in_words());
+        }
+        text
+    })?;
+    Ok(FINE)
+}
+
+fn table(backups: &[BackupRecord], now: Timestamp) -> String {
+    let ids: Vec<BackupId> = backups.iter().map(|backup| backup.id).collect();
+    let digits = words::digits(&ids);
+    let rows = backups.iter().map(|backup| {
+        let info = repo::info(backup);
+        let at = words::consistent_at(backup, info.as_ref());
+        let mut proof = words::proof(backup, now);
+        if let Some(damaged) = info.as_ref().map(|info| info.corrupt_pages_count).filter(|count| *count > 0) {
+            proof.push_str(&format!("; {damaged} damaged pages in the source"));
+        }
+        if backup.pinned.is_some() {
+            proof.push_str("; kept by hand");
+        }
+        [
+            backup.id.to_string()[..digits].to_owned(),
+            backup.cluster.clone(),
+            words::moment(at),
+            words::ago(now, at),
+            info.as_ref().map_or_else(|| "?".to_owned(), |info| info.pg_version.to_string()),
+            ByteSize(info.as_ref().map_or(backup.content_bytes, |info| info.bytes + info.wal_bytes)).to_string(),
+            ByteSize(backup.stored_bytes).to_string(),
+            proof,
+        ]
+    });
+    let head = ["backup", "cluster", "restores to", "age", "PostgreSQL", "size", "added", "proven"];
+    output::table(head, &[5, 6], rows)
+}

@@ -1,0 +1,175 @@
+//! `oxpecker backup prune`.
+
+use jiff::{SignedDuration, Timestamp, tz::TimeZone};
+use model::ByteSize;
+use repository::{
+    BackupRecord, Repository,
+    log::{
+        Expired, LogError,
+        policy::{self, Gone, Kept, Plan},
+    },
+    store::LocalStore,
+};
+
+use super::words;
+use crate::{
+    cli::{Format, Global, RepositoryArgs},
+    config,
+    exit::{FINE, Failure, Outcome},
+    output,
+    repo::{self, Settings},
+    secret, work,
+};
+
+/// Lets backups expire, and removes what nobody needs.
+pub fn prune(global: &Global, dry_run: bool, yes: bool, args: &RepositoryArgs) -> Outcome {
+    work::step_down();
+    let settings = Settings::load(global, args)?;
+    let repository = settings.open()?;
+    let plan = plan(&repository, settings.cluster(), &settings.config.backup.keep)?;
+    let backups: Vec<BackupRecord> =
+        repository.backups().into_iter().rev().filter(|backup| backup.cluster == settings.cluster()).collect();
+    let shown = || table(&backups, &plan);
+    if dry_run {
+        let document = document(&backups, &plan, None);
+        output::result(global.output, "backup_prune", &document, || shown() + "\nnothing was changed (--dry-run)\n")?;
+        return Ok(FINE);
+    }
+    if !plan.expired.is_empty() && !yes {
+        agreed(&shown(), plan.expired.len())?;
+    } else if global.output == Format::Text && !global.quiet {
+        output::note(&shown());
+    }
+    let done = apply(&settings, &repository, &plan)?;
+    let document = document(&backups, &plan, Some(done));
+    output::result(global.output, "backup_prune", &document, || {
+        format!(
+            "{} backups expired, {} packs removed: {} are free again\n",
+            done.expired,
+            done.removed_packs,
+            ByteSize(done.freed_bytes)
+        )
+    })?;
+    Ok(FINE)
+}
+
+/// What was done.
+#[derive(Clone, Copy, Debug, serde::Serialize)]
+pub struct Pruned {
+    /// Backups that expired.
+    pub expired: usize,
+    /// Packs that were removed.
+    pub removed_packs: u64,
+    /// Their bytes.
+    pub freed_bytes: u64,
+}
+
+/// The verdict on each backup of `cluster`.
+///
+/// # Errors
+/// Where this host's clock is behind the newest record: then nothing may expire.
+pub fn plan(repository: &Repository, cluster: &str, keep: &config::Keep) -> Result<Plan, Failure> {
+    let point_in_time = SignedDuration::try_from(keep.point_in_time.0).ok().filter(|window| !window.is_zero());
+    let keep = policy::Keep {
+        last: keep.last,
+        daily: keep.daily,
+        weekly: keep.weekly,
+        monthly: keep.monthly,
+        yearly: keep.yearly,
+        point_in_time,
+    };
+    let zone = TimeZone::system();
+    repository
+        .with_state(|state| policy::plan(state, cluster, &keep, Timestamp::now(), &zone))
+        .map_err(|refused| repo::failure(LogError::Refused(refused).into()))
+}
+
+/// Expires what the plan says, and removes what nobody needs any more.
+///
+/// # Errors
+/// Where the repository fails, or one of the backups is needed by now. Run again, it goes on.
+pub fn apply(settings: &Settings, repository: &Repository, plan: &Plan) -> Result<Pruned, Failure> {
+    if let Some(session) = repo::dead_writer(repository, settings.cluster()) {
+        // What it had stored is garbage only from then on.
+        repository
+            .with_log(|log| log.close(session, "its process is dead"))
+            .map_err(|error| repo::failure(error.into()))?;
+    }
+    let expired: Vec<Expired> =
+        plan.expired.iter().map(|(backup, why)| Expired { backup: *backup, reason: why.as_str().to_owned() }).collect();
+    let expired = if expired.is_empty() { 0 } else { repository.expire(&expired).map_err(repo::failure)? };
+    let collected = repository.collect().map_err(repo::failure)?;
+    let leftovers = LocalStore::open(&settings.directory).and_then(|store| store.clean_leftovers());
+    let leftovers = leftovers.inspect_err(|error| tracing::warn!(%error, "temporary files could not be removed")).ok();
+    let freed_bytes = collected.bytes + leftovers.map_or(0, |leftovers| leftovers.bytes);
+    Ok(Pruned { expired, removed_packs: collected.removed, freed_bytes })
+}
+
+fn agreed(shown: &str, count: usize) -> Result<(), Failure> {
+    output::note(shown);
+    match secret::consent(&format!("Let {count} backups expire?"))? {
+        Some(true) => Ok(()),
+        Some(false) => {
+            Err(Failure::refused(anyhow::anyhow!("nothing was changed")).hint("`keep` in [backup] says what is kept"))
+        }
+        None => Err(Failure::refused(anyhow::anyhow!("{count} backups would expire, and nobody is here to agree"))
+            .hint("--yes agrees beforehand, --dry-run only shows the plan")),
+    }
+}
+
+fn document(backups: &[BackupRecord], plan: &Plan, done: Option<Pruned>) -> serde_json::Value {
+    let verdicts: Vec<_> = backups
+        .iter()
+        .map(|backup| {
+            let kept = plan.kept.get(&backup.id);
+            serde_json::json!({
+                "id": backup.id,
+                "committed_at": backup.time,
+                "kept": kept.is_some(),
+                "why": kept.map_or_else(|| serde_json::json!([plan.expired.get(&backup.id)]), |kept| serde_json::json!(kept)),
+            })
+        })
+        .collect();
+    serde_json::json!({ "dry_run": done.is_none(), "backups": verdicts, "done": done })
+}
+
+fn table(backups: &[BackupRecord], plan: &Plan) -> String {
+    let ids: Vec<_> = backups.iter().map(|backup| backup.id).collect();
+    let digits = words::digits(&ids);
+    let rows = backups.iter().map(|backup| {
+        let (verdict, why) = match (plan.kept.get(&backup.id), plan.expired.get(&backup.id)) {
+            (Some(kept), _) => ("stays", kept.iter().map(kept_words).collect::<Vec<_>>().join(", ")),
+            (None, gone) => ("GOES", gone.map_or("", |gone: &Gone| gone.as_str()).to_owned()),
+        };
+        let at = words::consistent_at(backup, repo::info(backup).as_ref());
+        [
+            backup.id.to_string()[..digits].to_owned(),
+            words::moment(at),
+            ByteSize(backup.stored_bytes).to_string(),
+            verdict.to_owned(),
+            why,
+        ]
+    });
+    let drafts = plan.expired.keys().filter(|id| !ids.contains(id)).count();
+    let mut text = output::table(["backup", "restores to", "added", "", "why"], &[2], rows);
+    if drafts > 0 {
+        text.push_str(&format!("and {drafts} unfinished ones go\n"));
+    }
+    text
+}
+
+fn kept_words(kept: &Kept) -> String {
+    match kept {
+        Kept::Last => "newest".to_owned(),
+        Kept::Day(day) => format!("day {day}"),
+        Kept::Week(week) => format!("week {week}"),
+        Kept::Month(month) => format!("month {month}"),
+        Kept::Year(year) => format!("year {year}"),
+        Kept::PointInTime => "recovery window".to_owned(),
+        Kept::LastProven => "last proven".to_owned(),
+        Kept::Failed => "failed its proof, none after it has passed".to_owned(),
+        Kept::Pinned(note) => format!("kept by hand: {note}"),
+        Kept::InUse => "in use".to_owned(),
+        Kept::Resumable => "an interrupted backup goes on from it".to_owned(),
+    }
+}

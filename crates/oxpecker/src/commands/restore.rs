@@ -1,0 +1,126 @@
+//! `oxpecker restore`.
+
+use backup::{BackupInfo, RestoreError, RestoreOptions, RestorePlan};
+use model::ByteSize;
+
+use super::backup::create::workers;
+use crate::{
+    cli::{Global, RestoreArgs},
+    exit::{FAILED, FINE, Failure, Outcome, REFUSED, USAGE},
+    output,
+    repo::{self, Settings},
+    work::{self, Work},
+};
+
+/// Brings a backup back.
+pub fn restore(global: &Global, args: &RestoreArgs) -> Outcome {
+    let settings = Settings::load(global, &args.repository)?;
+    let target = std::path::absolute(&args.pgdata)?;
+    let repository = settings.open()?;
+    let found = repository.find(&args.id).map_err(repo::failure)?;
+    let mut options = RestoreOptions::new(found.id, &target);
+    let spaces = args.tablespace_mapping.iter();
+    options.tablespaces = spaces.map(|(old, new)| (old.display().to_string(), new.clone())).collect();
+    options.owner = args.owner.clone();
+    options.workers = workers(args.jobs.map(Into::into), settings.config.backup.jobs());
+    if args.dry_run {
+        let plan = backup::restore::plan(&options, &repository).map_err(failure)?;
+        let info = BackupInfo::parse(&found.info).map_err(|error| failure(error.into()))?;
+        output::result(global.output, "restore", &document(&found.id, &plan, &info, None, &[]), || {
+            let mut text = format!("would restore {}", in_words(&found.id, &plan, &info));
+            text.push_str(&notes(&plan));
+            text.push_str("\nnothing was written (--dry-run)\n");
+            text
+        })?;
+        return Ok(FINE);
+    }
+    // A person waits for this: it does not step back for anybody.
+    let work = Work::begin(global, None)?;
+    let restored = backup::restore(&options, &repository, &work);
+    work.end();
+    let restored = restored.map_err(failure)?;
+    let (plan, info) = (&restored.plan, &restored.info);
+    let document = document(&found.id, plan, info, Some(restored.took), &work.warnings());
+    output::result(global.output, "restore", &document, || {
+        let seconds = restored.took.as_secs_f64().max(0.001);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a rate is no negative number, and saturates"
+        )]
+        let rate = ByteSize((plan.bytes as f64 / seconds) as u64);
+        let mut text = format!("restored {}", in_words(&found.id, plan, info));
+        text.push_str(&format!(
+            "  in {} ({rate}/s), all of it authenticated and on the disk\n",
+            work::duration(restored.took)
+        ));
+        text.push_str(&notes(plan));
+        text.push_str(&format!("\nStart it:\n  {}\n", plan.start_command));
+        text
+    })?;
+    Ok(FINE)
+}
+
+fn in_words(id: &repository::BackupId, plan: &RestorePlan, info: &BackupInfo) -> String {
+    let mut text = format!(
+        "{id}\n  of {} (PostgreSQL {}) to {}\n  {} in {} files; recovery ends at {}, timeline {}\n",
+        info.cluster,
+        info.pg_version,
+        plan.target.display(),
+        ByteSize(plan.bytes),
+        plan.files,
+        info.stop_lsn,
+        info.timeline,
+    );
+    for space in &plan.tablespaces {
+        text.push_str(&format!("  tablespace {}: {} to {}\n", space.oid, space.from, space.to.display()));
+    }
+    if plan.continues {
+        text.push_str("  an interrupted restore of the same was continued\n");
+    }
+    text
+}
+
+fn notes(plan: &RestorePlan) -> String {
+    plan.notes.iter().map(|note| format!("\nNote: {note}\n")).collect()
+}
+
+fn document(
+    id: &repository::BackupId,
+    plan: &RestorePlan,
+    info: &BackupInfo,
+    took: Option<std::time::Duration>,
+    warnings: &[String],
+) -> serde_json::Value {
+    let spaces: Vec<_> = plan
+        .tablespaces
+        .iter()
+        .map(|space| serde_json::json!({ "oid": space.oid, "from": space.from, "to": space.to }))
+        .collect();
+    serde_json::json!({
+        "id": id,
+        "dry_run": took.is_none(),
+        "pgdata": plan.target,
+        "tablespaces": spaces,
+        "files": plan.files,
+        "bytes": plan.bytes,
+        "continues": plan.continues,
+        "stop_lsn": info.stop_lsn,
+        "timeline": info.timeline,
+        "pg_version": info.pg_version.to_string(),
+        "took_ms": took.map(|took| u64::try_from(took.as_millis()).unwrap_or(u64::MAX)),
+        "start_command": plan.start_command,
+        "notes": plan.notes,
+        "warnings": warnings,
+    })
+}
+
+fn failure(error: RestoreError) -> Failure {
+    let code = match &error {
+        RestoreError::NotEmpty { .. } | RestoreError::OtherRestore { .. } | RestoreError::NoSpace { .. } => REFUSED,
+        RestoreError::UnknownTablespace { .. } | RestoreError::Relative(_) | RestoreError::Overlap(..) => USAGE,
+        RestoreError::Repository(error) => repo::code(error),
+        _ => FAILED,
+    };
+    Failure { code, error: error.into(), hint: None }
+}

@@ -1,0 +1,199 @@
+//! Secrets that open the repository: from a file, a variable or a person.
+
+use std::{
+    fs,
+    io::{self, BufRead as _, IsTerminal as _, Write as _},
+    os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
+    path::Path,
+};
+
+use repository::{RecoveryKey, Secret};
+use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
+use zeroize::Zeroizing;
+
+use crate::{
+    config::{self, REPOSITORY_PASSPHRASE},
+    exit::Failure,
+    output,
+};
+
+/// The longest secret that is read from a file or a person, in bytes.
+const SECRET_BYTES_MAX: u64 = 4096;
+
+/// What opens the repository: the key or passphrase file, or the variable, or what a person types.
+///
+/// # Errors
+/// Where none can be had, or it can't be a secret.
+pub fn of(repository: &config::Repository) -> Result<Secret, Failure> {
+    if let Some(path) = &repository.key_file {
+        return Secret::key_file(path).map_err(Failure::usage);
+    }
+    if let Some(path) = &repository.passphrase_file {
+        return from_file(path);
+    }
+    if let Some(text) = from_environment() {
+        return from_text(&text);
+    }
+    let text = ask("Passphrase or recovery key: ", Echo::Off)?.ok_or_else(|| {
+        Failure::usage(anyhow::anyhow!("nothing says what opens the repository")).hint(format!(
+            "key_file or passphrase_file in [repository], --key-file, --passphrase-file, or the variable {REPOSITORY_PASSPHRASE}; on a terminal you are asked"
+        ))
+    })?;
+    from_text(&text)
+}
+
+/// The variable, where it is set.
+pub fn from_environment() -> Option<Zeroizing<String>> {
+    std::env::var(REPOSITORY_PASSPHRASE).ok().filter(|text| !text.is_empty()).map(Zeroizing::new)
+}
+
+/// A passphrase, or the recovery key where the text is one: whoever has only the paper writes it where a passphrase would be.
+pub fn from_text(text: &str) -> Result<Secret, Failure> {
+    let secret =
+        if text.parse::<RecoveryKey>().is_ok() { Secret::recovery_key(text) } else { Secret::passphrase(text) };
+    secret.map_err(Failure::usage)
+}
+
+/// From a file with a passphrase or a recovery key.
+pub fn from_file(path: &Path) -> Result<Secret, Failure> {
+    use io::Read as _;
+    let mut text = Zeroizing::new(String::new());
+    let read = fs::File::open(path).and_then(|file| file.take(SECRET_BYTES_MAX + 1).read_to_string(&mut text));
+    match read {
+        Ok(read) if read as u64 > SECRET_BYTES_MAX => {
+            Err(Failure::usage(anyhow::anyhow!("{} is too long for a passphrase", path.display()))
+                .hint("it holds one line: the passphrase or the recovery key"))
+        }
+        Ok(_) => from_text(&text),
+        Err(error) => Err(Failure::usage(
+            anyhow::Error::new(error).context(format!("can't read the passphrase in {}", path.display())),
+        )
+        .hint("see that it is there and that this user may read it")),
+    }
+}
+
+/// The key file `path`, which is made where it is not there. True: it was made.
+pub fn key_file_or_new(path: &Path) -> Result<(Secret, bool), Failure> {
+    let made = match make_key_file(path) {
+        Ok(()) => true,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
+        Err(error) => {
+            let said = format!("can't make the key file {}", path.display());
+            return Err(Failure::usage(anyhow::Error::new(error).context(said))
+                .hint("its directory must be there and this user may write to it: `install -d -m 700 DIR`"));
+        }
+    };
+    let secret = Secret::key_file(path).map_err(Failure::usage)?;
+    if let Ok(found) = fs::metadata(path)
+        && found.permissions().mode() & 0o077 != 0
+    {
+        output::note(&format!(
+            "warning: {} can be read by others than its owner (mode {:03o}); `chmod 600` it",
+            path.display(),
+            found.permissions().mode() & 0o777
+        ));
+    }
+    Ok((secret, made))
+}
+
+/// The new file and its directory are on the disk when this returns: a repository whose only key was lost with the power is lost too.
+fn make_key_file(path: &Path) -> io::Result<()> {
+    let text = Secret::new_key_file().map_err(io::Error::other)?;
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    fs::File::open(directory)?.sync_all()
+}
+
+/// A new passphrase, typed twice; `None` where there is no terminal.
+pub fn ask_new() -> Result<Option<Secret>, Failure> {
+    let Some(first) = ask("New passphrase: ", Echo::Off)? else { return Ok(None) };
+    let secret = Secret::passphrase(&first).map_err(Failure::usage)?;
+    let again = ask("The same again: ", Echo::Off)?.unwrap_or_default();
+    if again != first {
+        return Err(
+            Failure::usage(anyhow::anyhow!("the two passphrases differ")).hint("nothing was changed; try again")
+        );
+    }
+    Ok(Some(secret))
+}
+
+/// Whether what is typed is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Echo {
+    /// It is.
+    On,
+    /// It is a secret.
+    Off,
+}
+
+/// One line from the person at the terminal; `None` where there is no terminal.
+pub fn ask(prompt: &str, echo: Echo) -> Result<Option<Zeroizing<String>>, Failure> {
+    let stdin = io::stdin();
+    if !stdin.is_terminal() || !io::stderr().is_terminal() {
+        return Ok(None);
+    }
+    anstream::stderr().write_all(prompt.as_bytes())?;
+    let _silent = (echo == Echo::Off).then(Silent::begin).transpose()?;
+    let mut line = Zeroizing::new(String::new());
+    stdin.lock().read_line(&mut line)?;
+    if echo == Echo::Off {
+        output::note("");
+    }
+    Ok(Some(Zeroizing::new(line.trim_end_matches(['\r', '\n']).to_owned())))
+}
+
+/// Whether the person at the terminal agrees; `None` where there is no terminal.
+pub fn consent(question: &str) -> Result<Option<bool>, Failure> {
+    let answer = ask(&format!("{question} [y/N] "), Echo::On)?;
+    Ok(answer.map(|answer| matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")))
+}
+
+/// A terminal that does not show what is typed, until this goes.
+struct Silent(Termios);
+
+impl Silent {
+    fn begin() -> io::Result<Self> {
+        let before = tcgetattr(io::stdin())?;
+        let mut silent = before.clone();
+        silent.local_modes.remove(LocalModes::ECHO);
+        tcsetattr(io::stdin(), OptionalActions::Flush, &silent)?;
+        Ok(Self(before))
+    }
+}
+
+impl Drop for Silent {
+    fn drop(&mut self) {
+        // Nothing can be done about a terminal that has gone.
+        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_file_is_made_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        assert!(key_file_or_new(&path).unwrap().1);
+        let first = fs::read(&path).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert!(!key_file_or_new(&path).unwrap().1);
+        assert_eq!(fs::read(&path).unwrap(), first);
+        assert_eq!(key_file_or_new(&dir.path().join("no/such")).unwrap_err().code, crate::exit::USAGE);
+    }
+
+    #[test]
+    fn weak_and_endless_passphrases_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("passphrase");
+        for (text, fine) in [("correct horse battery", true), ("short", false), (&*"x".repeat(5000), false)] {
+            fs::write(&path, text).unwrap();
+            assert_eq!(from_file(&path).is_ok(), fine, "{} bytes", text.len());
+        }
+        assert!(from_file(dir.path()).is_err());
+    }
+}
