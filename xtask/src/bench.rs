@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: what is measured, and running it.
 
+mod backup;
 mod frontier;
 mod program;
 mod report;
@@ -45,6 +46,11 @@ const BENCHES: &[Bench] = &[
         name: "frontier",
         about: "clients' p99 with no vacuum, stock, throttling off and governed at 20, 55 and 80 % load; detection within 3 s",
         run: frontier::run,
+    },
+    Bench {
+        name: "backup",
+        about: "full backup and restore beside pgBackRest and pg_basebackup, caches dropped: 1.5 times pgBackRest's throughput",
+        run: backup::run,
     },
 ];
 

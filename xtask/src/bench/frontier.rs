@@ -93,7 +93,17 @@ pub fn run(args: &Args) -> Result<()> {
 fn drill(load: u32) -> Result<Value> {
     let dir = tempfile::tempdir()?;
     let mut command = Command::new(program::path()?);
-    command.args(["drill", "run", "vacuum-storm", "--output", "json", "--quiet", "--load", &load.to_string()]);
+    command.args([
+        "drill",
+        "run",
+        "vacuum-storm",
+        "--without-backup",
+        "--output",
+        "json",
+        "--quiet",
+        "--load",
+        &load.to_string(),
+    ]);
     command.args(["--act", &STORM_S.to_string(), "--report-dir"]).arg(dir.path());
     let output = command.stdin(Stdio::null()).output().context("starting the drill")?;
     if !matches!(output.status.code(), Some(0 | 1)) {
