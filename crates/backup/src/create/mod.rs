@@ -21,7 +21,7 @@ mod server;
 mod source;
 mod wal;
 
-use std::{collections::BTreeMap, fmt, num::NonZeroUsize, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, fmt, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
 pub use error::CreateError;
 pub use run::create;
@@ -30,6 +30,9 @@ use crate::info::BackupInfo;
 
 /// The most threads that copy: the repository allows so many writers, and one is for the write-ahead log.
 pub const WORKERS_MAX: usize = repository::WRITERS_MAX - 1;
+
+/// What an interrupted backup has to store again at most, in time. A draft costs as much as a manifest.
+pub const DRAFT_EVERY: Duration = Duration::from_secs(120);
 
 /// What temporary settings of ours `postgresql.auto.conf` may hold while it is copied, and what it said before, by name.
 pub type HeldSettings = Arc<dyn Fn() -> BTreeMap<String, Option<String>> + Send + Sync>;
@@ -59,6 +62,8 @@ pub struct CreateOptions {
     pub skip_space_check: bool,
     /// See [`HeldSettings`].
     pub held_settings: Option<HeldSettings>,
+    /// How often what is complete is made known to the next run, should this one be interrupted; [`DRAFT_EVERY`] by default.
+    pub draft_every: Duration,
 }
 
 impl CreateOptions {
@@ -77,6 +82,7 @@ impl CreateOptions {
             take_over: false,
             skip_space_check: false,
             held_settings: None,
+            draft_every: DRAFT_EVERY,
         }
     }
 }
@@ -101,5 +107,5 @@ pub struct Created {
     /// Bytes that the repository grew by.
     pub stored_bytes: u64,
     /// How long it took.
-    pub took: std::time::Duration,
+    pub took: Duration,
 }

@@ -68,11 +68,7 @@ pub fn create(
     check_identity(options, repository, &server, &control, &directory.path, &host, progress)?;
     let rules = rules(&directory.path, &facts);
     check_space(options, repository, &directory.path, &rules, &control, progress)?;
-    let session = repository.begin(SessionInfo {
-        cluster: options.cluster.clone(),
-        take_over: options.take_over,
-        info: serde_json::json!({ "host": host.name, "pid": std::process::id(), "started": Timestamp::now() }),
-    })?;
+    let session = begin(options, repository, &directory, &host, progress)?;
     let run = Run {
         options,
         server: &server,
@@ -289,8 +285,13 @@ impl Run<'_> {
         let total = Counts { files: scan.files.len() as u64, bytes: scan.bytes };
         let mut meter = Meter::new(Instant::now());
         let mut next_tick = Instant::now();
+        let mut next_draft = Instant::now() + self.options.draft_every;
         loop {
             let now = Instant::now();
+            if now >= next_draft {
+                self.session.draft(&serde_json::json!({ "draft": self.options.cluster }))?;
+                next_draft = Instant::now() + self.options.draft_every;
+            }
             if now >= next_tick {
                 let position = self.position(bounds)?;
                 wal.advance(position.flushed, writer, &mut |entry| self.keep(entry))?;
@@ -457,6 +458,32 @@ fn host(directory: &DataDir, facts: &Facts) -> Result<Host, CreateError> {
         libc_collation: facts.libc_collation.clone(),
         icu_collation: facts.icu_collation.clone(),
     })
+}
+
+/// Begins the session in the repository. One that a killed run of this host left open is taken over: whoever holds the lock on the data
+/// directory knows that its writer is dead.
+fn begin(
+    options: &CreateOptions,
+    repository: &Repository,
+    directory: &DataDir,
+    host: &Host,
+    progress: &dyn Progress,
+) -> Result<Session, CreateError> {
+    let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned();
+    let place =
+        serde_json::json!({ "host": host.name, "machine": machine, "data_dir": directory.path.to_string_lossy() });
+    repository.refresh()?;
+    let left = repository
+        .with_state(|state| state.writer_of(&options.cluster).map(|(_, session)| session.info["place"].clone()));
+    let ours = left.as_ref() == Some(&place);
+    if ours {
+        progress.note(&Note::Warning(
+            "an earlier run was interrupted; what its draft holds is not stored again".to_owned(),
+        ));
+    }
+    let info = serde_json::json!({ "place": place, "pid": std::process::id(), "started": Timestamp::now() });
+    let info = SessionInfo { cluster: options.cluster.clone(), take_over: options.take_over || ours, info };
+    Ok(repository.begin(info)?)
 }
 
 /// Refuses what is not the cluster that the repository knows by this name.

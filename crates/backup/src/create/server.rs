@@ -253,6 +253,10 @@ fn lsn(text: &str) -> Result<Lsn, CreateError> {
 }
 
 fn sql(what: &'static str, error: &tokio_postgres::Error, hint: &'static str) -> CreateError {
+    // No answer, or "terminating connection due to ..." (class 57): whatever was asked for, the session is what is missing.
+    if error.code().is_none_or(|code| code.code().starts_with("57P")) {
+        return CreateError::SessionLost(explained(error));
+    }
     CreateError::Sql { what, why: explained(error), hint }
 }
 

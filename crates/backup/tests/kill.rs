@@ -1,0 +1,255 @@
+//! kill -9 at every write point of a backup and of a restore: the repository stays valid, a half restore can't be started, and the next run
+//! completes.
+//!
+//! The worker is this very program as a child: it kills itself before or after its n-th operation on the store, or before its n-th extent.
+
+mod common;
+
+use std::{
+    os::unix::process::ExitStatusExt,
+    path::Path,
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+
+use backup::{CreateOptions, Progress, RestoreOptions, Stage, Update};
+use common::{Done, Notes, Repo, Sql, cluster, contents, create, installation, open, place, restore, start, verify};
+use repository::{
+    BackupId,
+    store::{LocalStore, ObjectName, Put, Store, StoreError},
+};
+
+/// Tells the child what to do: `create URL REPO` or `restore ID TARGET REPO`, and where to die.
+const TASK: &str = "OXPECKER_TEST_TASK";
+
+/// Kills this process at the n-th time that it is asked.
+#[derive(Debug)]
+struct Death {
+    count: AtomicU32,
+    at: u32,
+}
+
+impl Death {
+    fn new(at: u32) -> Self {
+        Self { count: AtomicU32::new(0), at }
+    }
+
+    fn comes(&self) {
+        if self.count.fetch_add(1, Ordering::SeqCst) + 1 == self.at {
+            rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL).unwrap();
+            std::thread::sleep(Duration::from_secs(60));
+        }
+    }
+}
+
+impl Progress for Death {
+    fn pace(&self) -> Duration {
+        self.comes();
+        Duration::ZERO
+    }
+
+    fn update(&self, update: &Update) {
+        // The steps behind the last extent.
+        if matches!(update.stage, Stage::Wal | Stage::Committing | Stage::Syncing) {
+            self.comes();
+        }
+    }
+}
+
+/// A store in which the process dies before or after a write.
+#[derive(Debug)]
+struct Mortal<S> {
+    inner: S,
+    death: Death,
+}
+
+impl<S: Store> Store for Mortal<S> {
+    fn put_if_absent(&self, name: &ObjectName, bytes: &[u8]) -> Result<Put, StoreError> {
+        self.death.comes();
+        let put = self.inner.put_if_absent(name, bytes);
+        self.death.comes();
+        put
+    }
+
+    fn get(&self, name: &ObjectName) -> Result<Vec<u8>, StoreError> {
+        self.inner.get(name)
+    }
+
+    fn get_range(&self, name: &ObjectName, offset: u64, len: usize) -> Result<Vec<u8>, StoreError> {
+        self.inner.get_range(name, offset, len)
+    }
+
+    fn size(&self, name: &ObjectName) -> Result<Option<u64>, StoreError> {
+        self.inner.size(name)
+    }
+
+    fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.inner.delete(name)
+    }
+
+    fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectName, u64)) -> Result<(), StoreError> {
+        self.inner.list(prefix, each)
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+}
+
+/// Not a test: what the children run.
+#[test]
+#[ignore = "run by the other tests of this file"]
+fn child() -> Done {
+    let Ok(task) = std::env::var(TASK) else { return Ok(()) };
+    let words: Vec<&str> = task.split('\n').collect();
+    let store = |path: &str| LocalStore::open(Path::new(path)).unwrap();
+    match words[..] {
+        ["create", url, path, "write", at] => {
+            let repository = open(Arc::new(Mortal { inner: store(path), death: Death::new(at.parse()?) }));
+            backup::create(&drafting(url), &repository, &Notes::default())?;
+        }
+        ["create", url, path, "extent", at] => {
+            backup::create(&drafting(url), &open(Arc::new(store(path))), &Death::new(at.parse()?))?;
+        }
+        ["restore", id, target, path, at] => {
+            let options = RestoreOptions::new(id.parse::<BackupId>()?, target);
+            backup::restore(&options, &open(Arc::new(store(path))), &Death::new(at.parse()?))?;
+        }
+        _ => panic!("what is {task:?}?"),
+    }
+    Ok(())
+}
+
+fn drafting(url: &str) -> CreateOptions {
+    CreateOptions { draft_every: Duration::from_millis(20), ..CreateOptions::new(url, "main") }
+}
+
+/// Runs a child; true when it was killed, false when it came to its end.
+fn dies(task: &[&str]) -> bool {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "child", "--ignored", "--nocapture"]).env(TASK, task.join("\n"));
+    let output = command.output().unwrap();
+    let killed = output.status.signal() == Some(9);
+    let said = || format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(killed || output.status.success(), "{task:?}: {}", said());
+    killed
+}
+
+/// A backup that dies at `points(n)` for each n, until it lives through.
+fn killed_backups(major: u32, how: &str, points: impl Iterator<Item = u32>) -> Done {
+    let Some(installation) = installation(major) else { return Ok(()) };
+    let source = cluster(&installation).setting("autovacuum", "off").start()?;
+    let sql = Sql::connect(&source.url("postgres"));
+    sql.run("CREATE TABLE thing AS SELECT g AS id, md5(g::text) AS text FROM generate_series(1, 60000) g; CHECKPOINT");
+    let expected = contents(&source.url("postgres"));
+    let repo = Repo::new();
+    let path = repo.path().display().to_string();
+    let url = source.url("postgres");
+    let mut deaths = 0;
+    for at in points {
+        let before = repo.reopen().backups().len();
+        if !dies(&["create", &url, &path, how, &at.to_string()]) {
+            break;
+        }
+        deaths += 1;
+        let repository = repo.reopen();
+        // The last write may be the commit itself.
+        assert!(repository.backups().len() <= before + 1, "at {at}");
+        assert_eq!(
+            sql.one(
+                "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'oxpecker backup' AND state = 'active'"
+            ),
+            "0"
+        );
+    }
+    assert!(deaths > 3, "only {deaths} runs were killed");
+    let created = create(&source, &repo);
+    let place = place();
+    let target = place.path().join("data");
+    restore(&created, &repo, &target);
+    verify(&target, major);
+    let server = start(&installation, &target);
+    assert_eq!(contents(&server.url("postgres")), expected);
+    // What the killed ones left goes.
+    repo.repository.collect()?;
+    let target = place.path().join("again");
+    restore(&created, &repo, &target);
+    Ok(())
+}
+
+#[test]
+fn a_backup_killed_at_a_write_is_made_by_the_next_run() -> Done {
+    killed_backups(17, "write", [1, 2, 3, 4, 7, 10, 15, 20].into_iter())
+}
+
+#[test]
+fn slow_a_backup_killed_at_any_write_is_made_by_the_next_run() -> Done {
+    killed_backups(16, "write", 1..)
+}
+
+#[test]
+fn slow_a_backup_killed_at_any_extent_is_made_by_the_next_run() -> Done {
+    killed_backups(14, "extent", (1..).step_by(40))
+}
+
+fn killed_restores(major: u32, points: impl Iterator<Item = u32>) -> Done {
+    let Some(installation) = installation(major) else { return Ok(()) };
+    let source = cluster(&installation).setting("autovacuum", "off").start()?;
+    Sql::connect(&source.url("postgres"))
+        .run("CREATE TABLE thing AS SELECT g AS id, md5(g::text) AS text FROM generate_series(1, 60000) g");
+    let expected = contents(&source.url("postgres"));
+    let repo = Repo::new();
+    let created = create(&source, &repo);
+    let place = place();
+    let target = place.path().join("data");
+    let (path, id, to) = (repo.path().display().to_string(), created.id.to_string(), target.display().to_string());
+    let mut deaths = 0;
+    for at in points {
+        if !dies(&["restore", &id, &to, &path, &at.to_string()]) {
+            break;
+        }
+        deaths += 1;
+        assert!(!target.join("global/pg_control").exists(), "at {at} a half restore could be started");
+    }
+    assert!(deaths > 3, "only {deaths} runs were killed");
+    if !target.join("global/pg_control").exists() {
+        restore(&created, &repo, &target);
+    }
+    verify(&target, major);
+    let server = start(&installation, &target);
+    assert_eq!(contents(&server.url("postgres")), expected);
+    Ok(())
+}
+
+#[test]
+fn a_restore_killed_midway_goes_on() -> Done {
+    killed_restores(18, [1, 5, 20, 100, 250].into_iter())
+}
+
+#[test]
+fn slow_a_restore_killed_anywhere_goes_on() -> Done {
+    killed_restores(13, (1..).step_by(50))
+}
+
+#[test]
+fn what_a_killed_backup_had_stored_is_not_stored_again() -> Done {
+    let Some(installation) = installation(16) else { return Ok(()) };
+    let source = cluster(&installation).setting("autovacuum", "off").start()?;
+    Sql::connect(&source.url("postgres"))
+        .run("CREATE TABLE thing AS SELECT g AS id, md5(g::text) AS text FROM generate_series(1, 100000) g");
+    let fresh = create(&source, &Repo::new());
+    let repo = Repo::new();
+    let mut options = drafting(&source.url("postgres"));
+    options.workers = std::num::NonZero::new(1);
+    // Dies after the last file, before the commit: everything is in a draft or nearly so.
+    let killed = dies(&["create", &source.url("postgres"), &repo.path().display().to_string(), "extent", "800"]);
+    assert!(killed);
+    let second = backup::create(&options, &repo.reopen(), &Notes::default())?;
+    let share = second.stored_bytes * 100 / fresh.stored_bytes;
+    assert!(share < 80, "{share} % were stored again");
+    Ok(())
+}
