@@ -111,6 +111,7 @@ fn options(args: DemoArgs) -> Result<DrillOptions, Failure> {
     options.load_share = f64::from(args.load) / 100.0;
     options.storm = Duration::from_secs(args.act.into());
     options.keep = args.keep;
+    options.rescue = !args.without_backup;
     options.report = report_dir.join(format!("incident-{}.md", Timestamp::now().strftime("%Y%m%dT%H%M%SZ")));
     if let Some(seed) = args.seed {
         options.seed = seed;
