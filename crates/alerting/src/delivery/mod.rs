@@ -10,7 +10,10 @@ mod worker;
 use std::path::PathBuf;
 
 use model::{Alert, AlertState, EventKind, Moment, Severity};
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinHandle,
+};
 
 pub use self::worker::WorkerCommand;
 use self::{storage::Storage, supervisor::Supervisor};
@@ -55,6 +58,7 @@ pub struct Started {
 #[derive(Debug)]
 pub struct Delivery {
     alerts: mpsc::Sender<Alert>,
+    problems: watch::Receiver<Vec<String>>,
     supervisor: JoinHandle<()>,
 }
 
@@ -73,9 +77,11 @@ impl Delivery {
         reconcile(&mut recovered);
         let (storage, write_failures) = Storage::start(options.outbox_dir, outbox);
         let (alerts, submitted) = mpsc::channel(SUBMITTED);
-        let supervisor = Supervisor::new(options.routes, options.worker, storage, outcome_sender, recovered.pending);
+        let (problem_sender, problems) = watch::channel(Vec::new());
+        let supervisor =
+            Supervisor::new(options.routes, options.worker, storage, outcome_sender, problem_sender, recovered.pending);
         let supervisor = tokio::spawn(supervisor.run(submitted, write_failures));
-        Started { delivery: Self { alerts, supervisor }, outcomes, open: recovered.open }
+        Started { delivery: Self { alerts, problems, supervisor }, outcomes, open: recovered.open }
     }
 
     /// Logs the alert and hands it to its routes. Never blocks, never fails: what can't be delivered is an outcome.
@@ -84,6 +90,11 @@ impl Delivery {
         if let Err(error) = self.alerts.try_send(alert) {
             tracing::error!("delivery: {error}: the alert above goes to the log only. Hint: restart the guard");
         }
+    }
+
+    /// Routes that can't reach anybody as they are, each in a sentence without secrets, as the worker found them at its start.
+    pub fn problems(&self) -> Vec<String> {
+        self.problems.borrow().clone()
     }
 
     /// Ends delivery: gives each alert that was not yet attempted one chance, within

@@ -6,7 +6,7 @@ use std::{
 };
 
 use model::{Alert, EventKind, Moment};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
 use super::{
     OUTBOX_ROUTE, first_id,
@@ -16,7 +16,7 @@ use super::{
 use crate::{
     clock, deliver,
     outbox::{MAX_PENDING, Pending, victim},
-    protocol::{PROTOCOL, ToGuard, ToWorker},
+    protocol::{PROTOCOL, RouteProblem, ToGuard, ToWorker},
     route::Route,
 };
 
@@ -41,6 +41,8 @@ pub(super) struct Supervisor {
     command: WorkerCommand,
     storage: Storage,
     outcomes: mpsc::Sender<(Moment, EventKind)>,
+    /// Routes that reach nobody as they are, each in a sentence.
+    problems: watch::Sender<Vec<String>>,
     pending: BTreeMap<u64, Pending>,
     next_id: u64,
     worker: Option<Worker>,
@@ -61,6 +63,7 @@ impl Supervisor {
         command: WorkerCommand,
         storage: Storage,
         outcomes: mpsc::Sender<(Moment, EventKind)>,
+        problems: watch::Sender<Vec<String>>,
         recovered: Vec<Pending>,
     ) -> Self {
         let (said, said_rx) = mpsc::channel(SAID);
@@ -71,6 +74,7 @@ impl Supervisor {
             command,
             storage,
             outcomes,
+            problems,
             pending: BTreeMap::new(),
             next_id,
             worker: None,
@@ -259,9 +263,11 @@ impl Supervisor {
                 if protocol != PROTOCOL {
                     tracing::warn!(protocol, "the delivery worker is of another version. Hint: restart the guard");
                 }
-                for problem in problems {
+                for problem in &problems {
                     tracing::error!(route = problem.route, "alerts do not reach this route: {}", problem.error);
                 }
+                let sentence = |p: RouteProblem| format!("alerts do not reach the route {}: {}", p.route, p.error);
+                self.problems.send_replace(problems.into_iter().map(sentence).collect());
             }
             Said::Message(ToGuard::Delivered { id, attempt }) => {
                 // What a worker before it already acknowledged is no longer there.

@@ -485,6 +485,10 @@ async fn without_root_certificates_plain_routes_work_and_tls_routes_say_why() {
             other => panic!("{other:?}"),
         }
     }
+    let problems = started.delivery.problems();
+    let is_told = |told: &String| told.contains("the route tls") && told.contains("ca-certificates");
+    assert!(problems.len() == 1 && problems.iter().all(is_told), "{problems:?}");
+    assert_no_secret(&problems.concat());
 }
 
 #[tokio::test]
