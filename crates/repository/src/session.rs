@@ -1,8 +1,8 @@
 //! Writing a backup: many threads, each with its own writer, one commit.
 //!
-//! Memory of a session, whatever the size of the backup: one pack for each writer, [`upload::UPLOADERS`] in work and
-//! [`upload::UPLOAD_QUEUE_MAX`] waiting, one for the manifest (each about [`crate::PACK_TARGET`]); the index of known frames (32 MiB at
-//! most); entries (24 MiB at most). With four writers that is about 180 MiB at the very most, and half of it in practice.
+//! Memory of a session, whatever the size of the backup: one pack for each writer, [`upload::UPLOADERS`] in work and as many kept for
+//! the next, one for the manifest (each about [`crate::PACK_TARGET`]); the index of known frames (32 MiB at most); entries (24 MiB at most).
+//! Measured with four writers: about 150 MiB.
 
 mod commit;
 mod entries;
@@ -305,7 +305,8 @@ impl Inner {
     }
 
     fn new_pack(&self) -> Result<PackBuilder, RepositoryError> {
-        Ok(PackBuilder::new(&self.repository.vault.keys.ring(), self.id, self.pack_target)?)
+        let buffer = self.uploader.buffer();
+        Ok(PackBuilder::new(&self.repository.vault.keys.ring(), self.id, self.pack_target, buffer)?)
     }
 
     /// Closes a pack of content: lists it, and hands it to the uploader.

@@ -18,7 +18,8 @@ pub(crate) struct PackBuilder {
     session: SessionId,
     table: PackTable,
     key: Aead,
-    /// Longer than what is written so far: the encoder writes into a slice of it.
+    /// Longer than what is written so far: the encoder writes into a slice of it. It grows with what it takes, within a capacity that
+    /// is reserved at once: memory that is not needed is never touched.
     buffer: Vec<u8>,
     len: usize,
     target: usize,
@@ -32,11 +33,19 @@ pub(crate) struct SealedPack {
 }
 
 impl PackBuilder {
-    /// An empty pack with a name of its own, under the newest key. `target` is at most [`PACK_TARGET`].
-    pub(crate) fn new(keys: &KeyRing, session: SessionId, target: usize) -> Result<Self, SealError> {
+    /// An empty pack with a name of its own, under the newest key. `target` is at most [`PACK_TARGET`]. `buffer` may be one that an
+    /// earlier pack was written from: its memory is used again, its content is not.
+    pub(crate) fn new(
+        keys: &KeyRing,
+        session: SessionId,
+        target: usize,
+        mut buffer: Vec<u8>,
+    ) -> Result<Self, SealError> {
         let (pack, epoch) = (PackId::random()?, keys.newest());
         let target = target.min(PACK_TARGET);
-        let mut buffer = vec![0; HEADER_LEN + target + encoded_max(FRAME_PLAIN_MAX) + TAG_LEN];
+        let capacity = HEADER_LEN + target + encoded_max(FRAME_PLAIN_MAX) + TAG_LEN;
+        buffer.reserve(capacity.saturating_sub(buffer.len()));
+        buffer.resize(buffer.len().max(HEADER_LEN), 0);
         buffer[..HEADER_LEN].copy_from_slice(&header(epoch, pack));
         Ok(Self {
             repository: keys.repository,
@@ -58,6 +67,10 @@ impl PackBuilder {
     pub(crate) fn append(&mut self, kind: Kind, identity: Identity, plain: &[u8], encoder: &mut Encoder) -> Locator {
         let ordinal = len_u32(self.table.frames.len());
         let start = self.len;
+        let room = start + encoded_max(plain.len()) + TAG_LEN;
+        if self.buffer.len() < room {
+            self.buffer.resize(room, 0);
+        }
         let encoded = encoder.encode(plain, &mut self.buffer[start..]);
         let text = &mut self.buffer[start..start + encoded];
         let bound = frame_aad(self.repository, self.table.pack, ordinal, kind);

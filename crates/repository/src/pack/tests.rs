@@ -14,7 +14,7 @@ fn keys() -> KeyRing {
 
 fn build(keys: &KeyRing, frames: &[&[u8]]) -> SealedPack {
     let mut encoder = Encoder::new(COMPRESSION_LEVEL).unwrap();
-    let mut builder = PackBuilder::new(keys, SessionId([3; 16]), PACK_TARGET).unwrap();
+    let mut builder = PackBuilder::new(keys, SessionId([3; 16]), PACK_TARGET, vec![7; 100]).unwrap();
     for plain in frames {
         builder.append(Kind::Data, Identity::of(&keys.identity(), plain), plain, &mut encoder);
     }
@@ -118,7 +118,7 @@ fn names_are_the_ids() {
 fn a_full_pack_stays_within_its_bounds() {
     let keys = keys();
     let mut encoder = Encoder::new(COMPRESSION_LEVEL).unwrap();
-    let mut builder = PackBuilder::new(&keys, SessionId([3; 16]), 4096).unwrap();
+    let mut builder = PackBuilder::new(&keys, SessionId([3; 16]), 4096, Vec::new()).unwrap();
     let noise: Vec<u8> = (0..40_000_u32).flat_map(|n| *blake3::hash(&n.to_le_bytes()).as_bytes()).collect();
     while !builder.is_full() {
         builder.append(Kind::Data, Identity([0; 32]), &noise[..1_000_000], &mut encoder);

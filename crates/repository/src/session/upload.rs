@@ -12,9 +12,11 @@ use crate::{error::RepositoryError, pack::SealedPack, store::StoreError, vault::
 
 /// Threads that write packs. Two keep a disk busy while one waits for its fsync.
 pub(super) const UPLOADERS: usize = 2;
-/// Packs that wait for a thread. With this many waiting, whoever closes a pack waits too: memory stays bounded however slow the
-/// store is.
-pub(super) const UPLOAD_QUEUE_MAX: usize = 1;
+/// Packs that wait for a thread: none. Whoever closes a pack waits until a thread takes it: memory stays bounded however slow the store is.
+pub(super) const UPLOAD_QUEUE_MAX: usize = 0;
+/// Buffers of stored packs that are kept for the next ones: asking the system for 16 MiB anew, and having it zero them, costs more than
+/// sealing them.
+const BUFFERS_KEPT_MAX: usize = UPLOADERS;
 
 /// Why a pack is not there.
 #[derive(Clone, Debug)]
@@ -48,6 +50,7 @@ struct Progress {
 struct Shared {
     progress: Mutex<Progress>,
     changed: Condvar,
+    buffers: Mutex<Vec<Vec<u8>>>,
 }
 
 impl Shared {
@@ -96,6 +99,11 @@ impl Uploader {
         let sender = self.sender.as_ref().expect("it is taken only when dropped");
         sender.send(pack).expect("the threads end only when the sender is dropped");
         Ok(())
+    }
+
+    /// Memory for a new pack: of a stored one, where there is one.
+    pub(super) fn buffer(&self) -> Vec<u8> {
+        self.shared.buffers.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
     }
 
     /// Fails if a pack could not be stored.
@@ -153,6 +161,11 @@ fn put(vault: &Vault, shared: &Shared, pack: SealedPack) {
         Ok(()) => {
             progress.stored_bytes += pack.bytes.len() as u64;
             progress.stored_packs += 1;
+            drop(progress);
+            let mut buffers = shared.buffers.lock().unwrap_or_else(PoisonError::into_inner);
+            if buffers.len() < BUFFERS_KEPT_MAX {
+                buffers.push(pack.bytes);
+            }
         }
         Err(error) => {
             let failure = match error {
