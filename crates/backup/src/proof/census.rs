@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use pg_format::Major;
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 
@@ -61,6 +62,11 @@ const SORTING: &str = "SELECT \
       WHERE collprovider = 'c' AND collname NOT IN ('C', 'POSIX', 'ucs_basic')), \
     (SELECT max(pg_catalog.pg_collation_actual_version(oid)) FROM pg_catalog.pg_collation WHERE collprovider = 'i' AND oid < 16384), \
     pg_catalog.version()";
+/// What the restored catalogues remember of the library that their indexes were made with: from 15 on by database, before that only by
+/// collation, as of initdb.
+const SORTING_OF_COLLATIONS: &str = "SELECT max(collversion) FILTER (WHERE collprovider = 'c'), \
+    max(collversion) FILTER (WHERE collprovider = 'i' AND oid < 16384) FROM pg_catalog.pg_collation";
+const SORTING_OF_DATABASES: &str = "SELECT max(datcollversion) FROM pg_catalog.pg_database WHERE datlocprovider = 'c'";
 const CLUSTER: &str =
     "SELECT (SELECT count(*) FROM pg_catalog.pg_roles), (SELECT count(*) FROM pg_catalog.pg_tablespace)";
 /// datconnlimit -2: a DROP DATABASE that was interrupted; such a one can't be opened.
@@ -103,6 +109,32 @@ pub async fn census(client: &Client) -> Result<Census, tokio_postgres::Error> {
         roles: count(counts.get(0)),
         tablespaces: count(counts.get(1)),
     })
+}
+
+/// How text was sorted when the cluster's catalogues were last told. For backups of which nothing else is known.
+///
+/// # Errors
+/// As the server says.
+pub(crate) async fn remembered_sorting(client: &Client, major: Major) -> Result<Sorting, tokio_postgres::Error> {
+    let row = client.query_one(SORTING_OF_COLLATIONS, &[]).await?;
+    let mut sorting = Sorting { libc: row.get(0), icu: row.get(1), machine: None };
+    if major >= Major::V15 {
+        let database: Option<String> = client.query_one(SORTING_OF_DATABASES, &[]).await?.get(0);
+        sorting.libc = database.or(sorting.libc);
+    }
+    Ok(sorting)
+}
+
+/// Lets every database be opened, those too that production keeps closed (`template0`), and names them. Only for a cluster that nobody keeps.
+///
+/// # Errors
+/// As the server says.
+pub(crate) async fn open_all(client: &Client) -> Result<Vec<String>, tokio_postgres::Error> {
+    client.execute("UPDATE pg_catalog.pg_database SET datallowconn = true WHERE NOT datallowconn", &[]).await?;
+    let rows = client
+        .query("SELECT datname::text FROM pg_catalog.pg_database WHERE datconnlimit <> -2 ORDER BY 1", &[])
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Counts what the database of this session has.

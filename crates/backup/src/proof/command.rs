@@ -60,7 +60,18 @@ pub(crate) fn run(command: &str, place: &Place, log: &Path, progress: &dyn Progr
     }
     let said = std::fs::read(log).unwrap_or_default();
     let tail = &said[said.len().saturating_sub(super::receipt::TEXT_MAX_BYTES)..];
-    Err(Halt::failed(format!("the restore command failed ({status}): {}", clip(String::from_utf8_lossy(tail).trim()))))
+    Err(judge(&status.to_string(), &String::from_utf8_lossy(tail)))
+}
+
+/// A full disk says nothing about the backup.
+fn judge(status: &str, said: &str) -> Halt {
+    let full = said.contains("No space left on device") || said.contains("Disk quota exceeded");
+    let reason = format!("the restore command failed ({status}): {}", clip(said.trim()));
+    if full {
+        Halt::not_proven(format!("{reason}; hint: name a larger scratch directory"))
+    } else {
+        Halt::failed(reason)
+    }
 }
 
 fn end_group(child: &mut Child) {
@@ -97,6 +108,7 @@ pub(crate) fn redact(command: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proof::receipt::Verdict;
 
     #[test]
     fn secrets_stay_out_of_receipts() {
@@ -110,6 +122,15 @@ mod tests {
         ] {
             assert_eq!(redact(command), expected);
         }
+    }
+
+    #[test]
+    fn a_full_disk_is_not_the_backups_fault() {
+        assert_eq!(
+            judge("exit status: 1", "cp: error writing 'x': No space left on device\n").verdict,
+            Verdict::NotProven
+        );
+        assert_eq!(judge("exit status: 1", "ERROR: [041]: checksum mismatch").verdict, Verdict::Failed);
     }
 
     #[test]

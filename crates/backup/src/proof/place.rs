@@ -29,6 +29,8 @@ const SOCKET_PATH_MAX: usize = 107;
 const SOCKET_NAME: &str = "run/.s.PGSQL.5432.lock";
 /// How long processes in a directory get to go once they were killed.
 const KILL_PATIENCE: Duration = Duration::from_secs(10);
+/// How long a control group may stay busy.
+const CGROUP_PATIENCE: Duration = Duration::from_secs(5);
 /// How many records a clean-up looks at in one go: a bound, more than a few are never there.
 const RECORDS_MAX: usize = 1000;
 
@@ -249,11 +251,22 @@ fn clear(record: &Record) -> bool {
     kill_below(&record.dir);
     remove_shared_memory(&record.dir.join("data"));
     if let Some(cgroup) = &record.cgroup {
-        let _ = fs::remove_dir(cgroup);
+        remove_cgroup(cgroup);
     }
     // Does not follow links: what tablespace links lead to stays as it is.
     let _ = fs::remove_dir_all(&record.dir);
     !record.dir.exists()
+}
+
+/// Removes a control group. It is busy for a moment after its last process ended.
+pub(crate) fn remove_cgroup(dir: &Path) {
+    let deadline = Instant::now() + CGROUP_PATIENCE;
+    while let Err(error) = fs::remove_dir(dir) {
+        if error.kind() == std::io::ErrorKind::NotFound || Instant::now() >= deadline {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
 }
 
 /// Kills every process whose current directory is below `dir` (a server's is its data directory), ours excepted, and waits for it.
@@ -290,7 +303,7 @@ fn pids_below(dir: &Path) -> Vec<i32> {
 
 /// Removes the System V segment by which PostgreSQL guards a data directory (postmaster.pid, line 7), where the server could not do so
 /// itself. All else is memory of its processes, or a file in its directory (`dynamic_shared_memory_type = mmap`).
-fn remove_shared_memory(data: &Path) {
+pub(crate) fn remove_shared_memory(data: &Path) {
     let Ok(text) = fs::read_to_string(data.join("postmaster.pid")) else { return };
     let Some(id) = text.lines().nth(6).and_then(|line| line.split_whitespace().nth(1)) else { return };
     let Ok(key) = text.lines().nth(6).and_then(|line| line.split_whitespace().next()).unwrap_or("").parse::<i64>()

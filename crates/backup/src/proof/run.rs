@@ -338,9 +338,14 @@ impl Proof<'_> {
             if server.runs() { Ok(()) } else { Err(Halt::failed("the server ended while the queries ran")) }
         })?;
         self.stage(Stage::Structure, |proof| {
-            let sorting = compare::sorts_differently(proof.recorded.sorting.as_ref(), &here.sorting);
-            let names: Vec<String> =
-                here.databases.iter().filter(|(_, database)| database.counted).map(|(name, _)| name.clone()).collect();
+            let remembered = runtime.block_on(census::remembered_sorting(&client, major));
+            let remembered = remembered.map_err(|error| session::judge(&error, "the catalogues can't be read"))?;
+            let sorting = compare::sorts_differently(&remembered, &here.sorting).or_else(|| {
+                let recorded = proof.recorded.sorting.as_ref();
+                recorded.and_then(|recorded| compare::sorts_differently(recorded, &here.sorting))
+            });
+            let names = runtime.block_on(census::open_all(&client));
+            let names = names.map_err(|error| session::judge(&error, "the databases can't be listed"))?;
             let found = runtime.block_on(structure::check(&door, &names, sorting.as_deref(), &cancelled))?;
             proof.receipt.checks.extend([found.databases, found.tables, found.indexes]);
             Ok(())

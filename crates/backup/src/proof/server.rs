@@ -15,7 +15,7 @@ use super::{
         keeper::{Job, Keeper, Site},
         memory::MemoryGroup,
     },
-    place::{Place, kill_below},
+    place::{Place, kill_below, remove_shared_memory},
     programs::Programs,
     receipt::clip,
 };
@@ -37,6 +37,8 @@ pub(crate) struct Server {
     log: PathBuf,
     /// Why its memory is not bounded although that was asked for.
     pub(crate) memory_gap: Option<String>,
+    /// Its successor may run in the same directory: dropping it must not kill that.
+    ended: bool,
 }
 
 /// What a server is started from.
@@ -76,7 +78,7 @@ impl Launch<'_> {
         let (data, log) = (self.place.data(), self.place.log());
         let log_start = fs::metadata(&log).map_or(0, |metadata| metadata.len());
         let (keeper, child, memory_gap) = self.spawn(self.job(&[], Stdio::null())?)?;
-        let mut server = Server { child, _keeper: keeper, data, log, memory_gap };
+        let mut server = Server { child, _keeper: keeper, data, log, memory_gap, ended: false };
         let deadline = Instant::now() + self.patience;
         loop {
             if is_ready(&server.data) {
@@ -145,10 +147,16 @@ impl Server {
 
     /// Ends it at once: nobody will want a checkpoint.
     pub(crate) fn kill(&mut self) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
         // With process namespaces all others end with the first; without, they notice, or are killed below.
         let _ = self.child.kill();
         let _ = self.child.wait();
         kill_below(&self.data);
+        // What a killed server leaves would pass for the next one's.
+        remove_shared_memory(&self.data);
+        let _ = fs::remove_file(self.data.join("postmaster.pid"));
     }
 }
 

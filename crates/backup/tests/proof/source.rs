@@ -58,16 +58,31 @@ impl Source {
     }
 
     pub fn client(&self, database: &str) -> Client {
-        let url = self.cluster.url(database);
+        self.client_of(&self.cluster, database)
+    }
+
+    pub fn client_of(&self, cluster: &ScratchCluster, database: &str) -> Client {
+        self.connect(&cluster.url(database))
+    }
+
+    pub fn client_as(&self, user: &str, database: &str) -> Client {
+        self.connect(&self.cluster.url(database).replace("user=postgres", &format!("user={user}")))
+    }
+
+    fn connect(&self, url: &str) -> Client {
         self.runtime.block_on(async {
-            let (client, connection) = tokio_postgres::connect(&url, NoTls).await.unwrap();
+            let (client, connection) = tokio_postgres::connect(url, NoTls).await.unwrap();
             tokio::spawn(connection);
             client
         })
     }
 
+    pub fn try_sql(&self, client: &Client, sql: &str) -> Result<(), tokio_postgres::Error> {
+        self.runtime.block_on(client.batch_execute(sql))
+    }
+
     pub fn sql(&self, client: &Client, sql: &str) {
-        self.runtime.block_on(client.batch_execute(sql)).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
+        self.try_sql(client, sql).unwrap_or_else(|error| panic!("{sql}: {error:?}"));
     }
 
     pub fn execute(&self, sql: &str) {
@@ -90,14 +105,18 @@ impl Source {
 
     /// A base backup with its WAL; `during` happens while it is made, so that its WAL is in the backup.
     pub fn back_up(&self, during: impl FnOnce(&Self)) -> PathBuf {
+        self.back_up_by(&self.client("postgres"), during)
+    }
+
+    /// As [`Source::back_up`], by a session that is there.
+    pub fn back_up_by(&self, client: &Client, during: impl FnOnce(&Self)) -> PathBuf {
         let backup = self.room.path().join("backup");
-        let client = self.client("postgres");
         let (start, stop) = if self.major() >= 15 {
             ("pg_backup_start('test', true)", "pg_backup_stop(false)")
         } else {
             ("pg_start_backup('test', true, false)", "pg_stop_backup(false, false)")
         };
-        self.sql(&client, &format!("SELECT {start}"));
+        self.sql(client, &format!("SELECT {start}"));
         let copied = Command::new("cp").arg("-a").arg(self.cluster.data_dir()).arg(&backup).output().unwrap();
         // What the server removes meanwhile is none of a backup's.
         assert!(backup.join("PG_VERSION").exists(), "{copied:?}");
@@ -108,7 +127,10 @@ impl Source {
         if !map.is_empty() {
             fs::write(backup.join("tablespace_map"), map).unwrap();
         }
-        self.sql(&client, "SELECT pg_switch_wal()");
+        self.sql(client, "SELECT pg_switch_wal()");
+        for name in ["backup_label", "tablespace_map"] {
+            let _ = self.cluster.give(&backup.join(name));
+        }
         let wal = backup.join("pg_wal");
         fs::remove_dir_all(&wal).unwrap();
         let copied =
@@ -120,6 +142,12 @@ impl Source {
         backup
     }
 
+    /// Writes a file of a backup, for the servers' user.
+    pub fn write(&self, path: &Path, text: &str) {
+        fs::write(path, text).unwrap();
+        self.cluster.give(path).unwrap();
+    }
+
     /// What a proof of this server's backups needs.
     pub fn options(&self) -> ProveOptions {
         let mut options = ProveOptions::new(self.room.path().join("scratch"), self.room.path().join("registry"));
@@ -129,8 +157,12 @@ impl Source {
 
     /// Proves a copy of a backup.
     pub fn prove(&self, backup: &Path, options: &ProveOptions) -> Receipt {
-        let command = format!("cp -a {} {{pgdata}}", backup.display());
-        let receipt = prove_command(options, &command, &Silent).unwrap();
+        self.prove_with(&format!("cp -a {} {{pgdata}}", backup.display()), options)
+    }
+
+    /// Proves what a restore command brings.
+    pub fn prove_with(&self, command: &str, options: &ProveOptions) -> Receipt {
+        let receipt = prove_command(options, command, &Silent).unwrap();
         // Whatever came of it, nothing is left.
         assert_eq!(fs::read_dir(&options.scratch).unwrap().count(), 0, "{receipt:#?}");
         assert_eq!(fs::read_dir(&options.registry).unwrap().count(), 0);

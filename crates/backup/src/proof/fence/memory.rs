@@ -8,6 +8,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use crate::proof::place::remove_cgroup;
+
 /// A control group for one server.
 #[derive(Debug)]
 pub(crate) struct MemoryGroup {
@@ -54,8 +56,7 @@ impl MemoryGroup {
 
 impl Drop for MemoryGroup {
     fn drop(&mut self) {
-        // Busy for a moment after the last process ended; what stays is removed with the scratch directory.
-        let _ = fs::remove_dir(&self.dir);
+        remove_cgroup(&self.dir);
     }
 }
 
