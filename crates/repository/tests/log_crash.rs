@@ -1,5 +1,7 @@
 //! One writer, one fault at every operation of the store in turn, and the work begun again: it always ends the same.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "test helpers, which clippy does not take for tests")]
+
 #[path = "log_model/seal.rs"]
 mod seal;
 
@@ -15,9 +17,10 @@ use jiff::Timestamp;
 use repository::{
     BackupId, PackId, RepositoryId, SessionId,
     log::{
-        Clock, Commitment, Expired, Footprint, FreshPack, Log, LogError, Opening, Purpose, Refusal, TipMemory,
-        record_name,
+        Body, Clock, Commit, Commitment, Digest, Expired, FORMAT, Footprint, FreshPack, Log, LogError, Nonce, Numbers,
+        Opening, Purpose, Record, Refusal, TipMemory, record_name,
     },
+    seal::RecordSeal as _,
     store::{Fault, FaultyStore, MemoryStore, ObjectName, Store, StoreErrorKind},
 };
 use serde_json::{Value, json};
@@ -225,7 +228,7 @@ fn a_rollback_is_an_alarm() {
     log.commit(&commitment(1, true, &[], &[1])).unwrap();
     Log::open(Arc::clone(&store), Arc::new(OpenSeal), at(100), memory()).unwrap();
     let open = |objects: MemoryStore| Log::open(Arc::new(objects), Arc::new(OpenSeal), at(100), memory());
-    open(inner.clone()).unwrap();
+    open(inner).unwrap();
 
     let rolled_back = MemoryStore::new();
     early.iter().for_each(|(name, bytes)| rolled_back.tamper(name, bytes));
@@ -264,6 +267,61 @@ fn a_log_that_was_meddled_with_is_refused() {
     }
     let error = meddled(&|copy| copy.delete(&record_name(0)).unwrap());
     assert!(matches!(error, Err(LogError::NoRepository { .. })));
+}
+
+/// A faulty or hostile writer with the key appends what no judge would allow: every reader refuses it.
+#[test]
+fn a_record_that_could_lose_data_is_refused_by_every_reader() {
+    let inner = MemoryStore::new();
+    let store: Arc<dyn Store> = Arc::new(inner.clone());
+    work(&store).unwrap();
+    let mut log = open(&store).unwrap();
+    let state = log.refresh().unwrap();
+    let (n, prev) = (state.next(), state.digest());
+    let live: Numbers = state.packs().keys().copied().collect();
+    let commit = |session: u8, known: &[u32]| {
+        Body::Commit(Commit {
+            session: SessionId([session; 16]),
+            backup: BackupId([77; 16]),
+            complete: true,
+            manifest: Value::Null,
+            known: known.iter().copied().collect(),
+            fresh: Vec::new(),
+            info: Value::Null,
+        })
+    };
+    let bodies = [
+        Body::Condemn { packs: live.clone() },
+        Body::Delete { packs: live.clone() },
+        Body::Deleted { packs: live },
+        Body::Condemn { packs: Numbers::default() },
+        Body::Condemn { packs: [4_000_000_000].into_iter().collect() },
+        Body::Create { repository: RepositoryId([7; 16]), info: Value::Null },
+        Body::Close { session: SessionId([1; 16]), reason: "again".to_owned() },
+        // The session has ended; there never was one; pack 0 is deleted.
+        commit(2, &[1]),
+        commit(66, &[1]),
+        commit(8, &[0]),
+        Body::Expire { backups: vec![Expired { backup: BackupId([1; 16]), reason: "twice".to_owned() }] },
+        Body::Prove { backup: BackupId([102; 16]), passed: true, receipt: Value::Null },
+    ];
+    for body in bodies {
+        let copy = MemoryStore::new();
+        inner.snapshot().iter().for_each(|(name, bytes)| copy.tamper(name, bytes));
+        let mut reader = Log::open(Arc::new(copy.clone()), Arc::new(OpenSeal), at(100), None).unwrap();
+        let (nonce, time) = (Nonce::from_bytes([1; 16]), Timestamp::from_second(100).unwrap());
+        let record = Record { format: FORMAT, n, prev, nonce, time, body };
+        copy.tamper(&record_name(n), &OpenSeal.seal_record(n, &record.encode().unwrap()).unwrap());
+        let before = reader.state().clone();
+        let error = reader.refresh().unwrap_err();
+        assert!(matches!(error, LogError::Contradiction { n: found, .. } if found == n), "{record:?}: {error}");
+        assert_eq!(*reader.state(), before);
+        assert!(matches!(reader.close(SessionId([1; 16]), "x"), Err(LogError::Contradiction { .. })));
+        let mut unchained = record;
+        unchained.prev = Digest::NONE;
+        copy.tamper(&record_name(n), &OpenSeal.seal_record(n, &unchained.encode().unwrap()).unwrap());
+        assert!(matches!(reader.refresh(), Err(LogError::Chain { n: found }) if found == n));
+    }
 }
 
 #[test]

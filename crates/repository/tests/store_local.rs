@@ -1,5 +1,7 @@
 //! The local store on real file systems: killed writers, many writers, a full one, a read-only one, one without rights.
 
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "test helpers, which clippy does not take for tests")]
+
 use std::{
     collections::BTreeMap,
     fs,

@@ -54,10 +54,10 @@ pub(super) fn load(store: &dyn Store, seal: &dyn RecordSeal, newest: u64) -> Res
 fn open(seal: &dyn RecordSeal, after: u64, sealed: &[u8]) -> Result<State, LogError> {
     let plain =
         seal.open_record(CHECKPOINT_BIT | after, sealed).map_err(|source| LogError::Seal { n: after, source })?;
-    let found: Checkpoint = serde_json::from_slice(&plain).map_err(|error| LogError::garbled(after, error))?;
+    let found: Checkpoint = serde_json::from_slice(&plain).map_err(|error| LogError::garbled(after, &error))?;
     let mut state = found.state;
     if found.format != FORMAT || found.after != after || state.next() != after + 1 {
-        return Err(LogError::garbled(after, "this checkpoint is of another record or format"));
+        return Err(LogError::garbled(after, &"this checkpoint is of another record or format"));
     }
     state.reindex();
     Ok(state)
@@ -69,7 +69,7 @@ pub(super) fn save_if_due(store: &dyn Store, seal: &dyn RecordSeal, state: &Stat
     let Some(after) = state.next().checked_sub(1).filter(|after| *after > 0 && after % EVERY == 0) else { return };
     let save = || -> Result<(), LogError> {
         let plain = serde_json::to_vec(&CheckpointOf { format: FORMAT, after, state })
-            .map_err(|error| LogError::garbled(after, error))?;
+            .map_err(|error| LogError::garbled(after, &error))?;
         let sealed =
             seal.seal_record(CHECKPOINT_BIT | after, &plain).map_err(|source| LogError::Seal { n: after, source })?;
         store.put_if_absent(&checkpoint_name(after), &sealed)?;

@@ -129,7 +129,7 @@ pub enum LogError {
 }
 
 impl LogError {
-    pub(super) fn garbled(n: u64, why: impl ToString) -> Self {
+    pub(super) fn garbled(n: u64, why: &impl ToString) -> Self {
         Self::Garbled { n, why: why.to_string() }
     }
 

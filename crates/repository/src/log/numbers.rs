@@ -79,7 +79,7 @@ mod tests {
         #[test]
         fn a_set_comes_back(all in proptest::collection::btree_set(0_u32..200, 0..100)) {
             let numbers: Numbers = all.iter().rev().copied().collect();
-            prop_assert_eq!(numbers.iter().collect::<BTreeSet<_>>(), all.clone());
+            prop_assert_eq!(&numbers.iter().collect::<BTreeSet<_>>(), &all);
             prop_assert_eq!(numbers.len(), all.len() as u64);
             for n in 0..200 {
                 prop_assert_eq!(numbers.contains(n), all.contains(&n));

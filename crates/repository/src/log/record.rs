@@ -232,7 +232,7 @@ impl Record {
     /// # Errors
     /// Where it is larger than a record may be.
     pub fn encode(&self) -> Result<Vec<u8>, LogError> {
-        let plain = serde_json::to_vec(self).map_err(|error| LogError::garbled(self.n, error))?;
+        let plain = serde_json::to_vec(self).map_err(|error| LogError::garbled(self.n, &error))?;
         if plain.len() > RECORD_BYTES_MAX {
             return Err(LogError::TooLarge { n: self.n, bytes: plain.len() });
         }
@@ -249,15 +249,15 @@ impl Record {
             format: u32,
         }
         // The version first: what a newer one looks like is not for us to say.
-        let version: Version = serde_json::from_slice(plain).map_err(|error| LogError::garbled(n, error))?;
+        let version: Version = serde_json::from_slice(plain).map_err(|error| LogError::garbled(n, &error))?;
         if version.format > FORMAT {
             return Err(LogError::Newer { n, format: version.format });
         }
-        let record: Self = serde_json::from_slice(plain).map_err(|error| LogError::garbled(n, error))?;
+        let record: Self = serde_json::from_slice(plain).map_err(|error| LogError::garbled(n, &error))?;
         if record.format != FORMAT || record.n != n {
             return Err(LogError::garbled(
                 n,
-                format!("it says that it is record {} of format {}", record.n, record.format),
+                &format!("it says that it is record {} of format {}", record.n, record.format),
             ));
         }
         Ok(record)
