@@ -51,6 +51,45 @@ fn a_small_drill_measures_what_it_says() {
     assert!(result.verdict.lines.iter().any(|line| line.claim.contains("left running") && line.passed), "{result:#?}");
 }
 
+/// The oxpecker of this build: cargo puts it beside our own tests' folder, unless only this crate is built.
+fn oxpecker() -> Option<PathBuf> {
+    let test = std::env::current_exe().unwrap();
+    let program = test.parent()?.parent()?.join("oxpecker");
+    if !program.is_file() {
+        println!("skipped: {} is not built; `cargo build -p oxpecker` builds it", program.display());
+        return None;
+    }
+    Some(program)
+}
+
+/// The act with the guard, for real and small: too small for a verdict on speed, large enough for all that is not speed.
+#[test]
+fn a_guarded_act_has_a_guard_that_leaves_nothing_behind() {
+    let Some(oxpecker) = oxpecker() else { return };
+    let oxpecker = oxpecker.to_str().unwrap().to_owned();
+    let arguments = ["--acts", "guarded", "--storm", "5", "--json", "--oxpecker", &oxpecker];
+    let Some(mut command) = command(&arguments) else { return };
+    // The incident's report is written to where it is started.
+    let dir = tempfile::tempdir().unwrap();
+    let output = command.current_dir(dir.path()).output().unwrap();
+    let log = String::from_utf8_lossy(&output.stderr).into_owned();
+    let result: DrillResult = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {log}"));
+    assert_eq!(output.status.success(), result.verdict.passed, "{log}");
+    let act = result.act(ActKind::Guarded).unwrap();
+    let guard = act.guard.as_ref().unwrap();
+    assert!(guard.stopped_cleanly && guard.ready_after_s > 0.0 && guard.resident_max_bytes > 1_000_000, "{guard:?}");
+    assert_eq!(guard.settings_before, guard.settings_after);
+    assert_eq!(guard.remains.settings_reloaded, guard.settings_before);
+    assert!(act.cpu.guard > 0.0 && act.all.requests > 0, "{:?}", act.cpu);
+    assert!(guard.alerts.iter().all(|alert| !alert.key.is_empty() && alert.arrived_s >= alert.decided_s), "{guard:?}");
+    assert!(act.vacuum.as_ref().unwrap().first_seen_s.is_some(), "{:?}", act.vacuum);
+    for claim in ["the storm came", "put vacuum's settings back", "left no throttle behind", "nothing was left running"]
+    {
+        let line = result.verdict.lines.iter().find(|line| line.claim.contains(claim));
+        assert!(line.is_some_and(|line| line.passed), "{claim}: {line:?}\n{log}");
+    }
+}
+
 /// A drill that has reached the load of its storm, and all that it has started.
 struct InTheStorm {
     child: Child,
