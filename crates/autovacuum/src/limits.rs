@@ -109,3 +109,55 @@ impl Default for Limits {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, clippy::float_cmp)]
+    fn the_manual_has_the_same_figures() {
+        let manual = include_str!("../../../docs/src/concepts/governor.md").replace('\n', " ");
+        let limits = Limits::default();
+        let percent = |share: f64| format!("{:.0} %", share * 100.0);
+        let seconds = |time: Duration| format!("{} s", time.as_secs_f64());
+        let minutes = |time: Duration| format!("{} minutes", time.as_secs() / 60);
+        let thousands = |n: u64| if n < 1_000 { n.to_string() } else { format!("{},{:03}", n / 1_000, n % 1_000) };
+        assert_eq!((limits.cooldown, limits.verify_after), (Duration::from_secs(2), Duration::from_secs(3)));
+        assert_eq!((limits.adjust_every, limits.canary_factor), (Duration::from_secs(1), 5.0));
+        assert_eq!(
+            (limits.cooldown_unhelped, limits.cooldown_max),
+            (Duration::from_secs(60), Duration::from_secs(600))
+        );
+        assert_eq!((limits.hot_dead_share, limits.wraparound_age), (0.5, 1_000_000_000));
+        assert_eq!((limits.first_pace, limits.floor_pace), (2_000.0, 500.0));
+        for said in [
+            format!("are saturated ({})", percent(limits.saturated)),
+            format!("({} of those CPUs)", percent(limits.substantial)),
+            format!("CPU pressure of {}", percent(limits.pressure)),
+            format!("at least {} ms", limits.canary_floor.as_millis()),
+            format!("last for {} of readings", seconds(limits.confirm_weak)),
+            format!(
+                "or for {} where the pressure is strong ({}",
+                seconds(limits.confirm_strong),
+                percent(limits.pressure_strong)
+            ),
+            format!("uses {} of them or more joins", percent(limits.joining)),
+            "2,000 cost units a second for each worker".to_owned(),
+            format!("(below {} busy)", percent(limits.room)),
+            format!("({} is aimed at)", percent(limits.target)),
+            format!("not go below 500 unless the CPUs stay saturated for {} without", seconds(limits.floor_patience)),
+            format!("after {} without any relief", seconds(limits.unhelped_for)),
+            format!("{} dead tuples or more, and one for every two live ones", thousands(limits.hot_dead_floor)),
+            "age of 1,000 million transactions or multixacts".to_owned(),
+            format!("(host {}, sessions {})", seconds(limits.host_lost), seconds(limits.activity_lost)),
+            format!("older than {}", minutes(limits.ages_lost)),
+            format!("held for {}", minutes(limits.max_hold)),
+            format!("below {} blocks", thousands(limits.small_table_blocks)),
+            format!("watched wide open for {}", seconds(limits.calm_for)),
+            format!("not go below {} cost units a second while an ANALYZE runs", thousands(limits.analyze_pace as u64)),
+        ] {
+            assert!(manual.contains(&said), "the manual does not say: {said}");
+        }
+    }
+}
