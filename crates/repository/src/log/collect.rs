@@ -10,7 +10,7 @@ pub struct Collected {
     pub condemned: u64,
     /// Packs that it removed.
     pub removed: u64,
-    /// Their bytes.
+    /// Their bytes, with those of objects that writers which died left half written.
     pub bytes: u64,
 }
 
@@ -41,6 +41,11 @@ impl Log {
             Ok((!packs.is_empty()).then_some(Body::Delete { packs }))
         })?;
         self.remove_deleting(object, &mut collected)?;
+        // Not of the log, but of the same kind: what nobody will ever refer to.
+        match self.store().clean_leftovers() {
+            Ok(leftovers) => collected.bytes += leftovers.bytes,
+            Err(error) => tracing::warn!(%error, "what dead writers left half written stays"),
+        }
         Ok(collected)
     }
 

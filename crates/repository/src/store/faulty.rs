@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{ObjectName, Operation, Put, Store, StoreError, StoreErrorKind};
+use super::{Leftovers, ObjectName, Operation, Put, Store, StoreError, StoreErrorKind};
 
 /// What goes wrong at an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -171,5 +171,9 @@ impl<S: Store> Store for FaultyStore<S> {
 
     fn free_bytes(&self) -> Option<u64> {
         self.inner.free_bytes()
+    }
+
+    fn clean_leftovers(&self) -> Result<Leftovers, StoreError> {
+        self.inner.clean_leftovers()
     }
 }

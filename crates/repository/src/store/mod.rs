@@ -14,7 +14,7 @@ mod retrying;
 
 pub use error::{Operation, StoreError, StoreErrorKind};
 pub use faulty::{Fault, FaultyStore};
-pub use local::{Leftovers, LocalStore};
+pub use local::LocalStore;
 pub use memory::MemoryStore;
 pub use name::{BadName, ObjectName};
 pub use probe::probe;
@@ -33,6 +33,17 @@ pub enum Put {
     Created,
     /// There was an object of this name. Nothing was changed. After an unclear reply it may be our own: compare the bytes.
     Exists,
+}
+
+/// What [`Store::clean_leftovers`] found.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Leftovers {
+    /// Unfinished objects that it removed.
+    pub removed: u64,
+    /// Their bytes, as far as they took room of their own.
+    pub bytes: u64,
+    /// Unfinished objects that it left: somebody writes them, or nobody can tell.
+    pub kept: u64,
 }
 
 /// A place for objects. Every method may be called from many threads at once.
@@ -87,6 +98,15 @@ pub trait Store: Send + Sync + Debug {
     fn free_bytes(&self) -> Option<u64> {
         None
     }
+
+    /// Removes what writers that died have left half written, where the store shows such a thing at all. Safe at any time, beside any
+    /// number of writers.
+    ///
+    /// # Errors
+    /// Where something can't be read or not be removed.
+    fn clean_leftovers(&self) -> Result<Leftovers, StoreError> {
+        Ok(Leftovers::default())
+    }
 }
 
 impl<S: Store + ?Sized> Store for Arc<S> {
@@ -120,5 +140,9 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn free_bytes(&self) -> Option<u64> {
         (**self).free_bytes()
+    }
+
+    fn clean_leftovers(&self) -> Result<Leftovers, StoreError> {
+        (**self).clean_leftovers()
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{fmt, time::Duration};
 
-use super::{ObjectName, Put, Store, StoreError};
+use super::{Leftovers, ObjectName, Put, Store, StoreError};
 
 /// How often and how long: every operation is tried at most `attempts` times, with pauses that double from `first` to at most
 /// `longest`, each shortened by chance to between a half and the whole, so that many writers do not come back in step.
@@ -118,6 +118,10 @@ impl<S: Store> Store for Retrying<S> {
 
     fn free_bytes(&self) -> Option<u64> {
         self.inner.free_bytes()
+    }
+
+    fn clean_leftovers(&self) -> Result<Leftovers, StoreError> {
+        self.run(|_| self.inner.clean_leftovers())
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! An object is written under a temporary name in its own directory, synced, and then *linked* to its name: link(2) is the file
 //! system's create-if-absent, and unlike rename(2) it never replaces. Then the directory is synced. Crash windows:
-//! - before the link: a temporary file is left, which no reader takes for an object and [`LocalStore::clean_leftovers`] removes;
+//! - before the link: a temporary file is left, which no reader takes for an object and [`Store::clean_leftovers`] removes;
 //! - between link and sync of the directory: the object is there, and may be gone after a loss of power. Nobody was told that it is
 //!   there: also `Exists` is only said after a sync of the directory;
 //! - between link and removal of the temporary name: as the first.
@@ -12,8 +12,6 @@
 
 mod temp;
 mod walk;
-
-pub use walk::Leftovers;
 
 use std::{
     collections::HashSet,
@@ -29,7 +27,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::{MAX_OBJECT_BYTES, ObjectName, Operation, Put, Store, StoreError, StoreErrorKind};
+use super::{Leftovers, MAX_OBJECT_BYTES, ObjectName, Operation, Put, Store, StoreError, StoreErrorKind};
 use temp::Temp;
 
 /// Mode of new directories, before the umask.
@@ -104,6 +102,14 @@ impl LocalStore {
     /// The opened root, for whoever asks which file system it lies on.
     pub fn root(&self) -> &OwnedFd {
         &self.root
+    }
+
+    /// Removes the temporary files of writers that died: see [`Store::clean_leftovers`].
+    ///
+    /// # Errors
+    /// Where a directory can't be read or a file not be removed.
+    pub fn clean_leftovers(&self) -> Result<Leftovers, StoreError> {
+        walk::leftovers(&self.root).map_err(|error| self.failed(Operation::Delete, "leftovers", &error))
     }
 
     fn failed(&self, operation: Operation, name: &str, error: &io::Error) -> StoreError {
@@ -287,5 +293,9 @@ impl Store for LocalStore {
     fn free_bytes(&self) -> Option<u64> {
         let stat = rustix::fs::fstatvfs(&self.root).ok()?;
         stat.f_bavail.checked_mul(stat.f_frsize)
+    }
+
+    fn clean_leftovers(&self) -> Result<Leftovers, StoreError> {
+        LocalStore::clean_leftovers(self)
     }
 }

@@ -7,48 +7,26 @@ use rustix::{
     io::Errno,
 };
 
-use super::{
-    LocalStore, Operation, StoreError,
-    temp::{Cleaned, TEMP_PREFIX, clean},
-};
-use crate::store::{ObjectName, name::MAX_PARTS};
+use super::temp::{Cleaned, TEMP_PREFIX, clean};
+use crate::store::{Leftovers, ObjectName, name::MAX_PARTS};
 
-/// What [`LocalStore::clean_leftovers`] found.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Leftovers {
-    /// Temporary files that it removed.
-    pub removed: u64,
-    /// Their bytes. Those of a file that is also linked to an object stay with the object.
-    pub bytes: u64,
-    /// Temporary files that it left: somebody writes them, or the file system has no locks.
-    pub kept: u64,
-}
-
-impl LocalStore {
-    /// Removes the temporary files of writers that died. Safe at any time, beside any number of writers.
-    ///
-    /// # Errors
-    /// Where a directory can't be read or a file not removed.
-    pub fn clean_leftovers(&self) -> Result<Leftovers, StoreError> {
-        let mut found = Leftovers::default();
-        let result = walk(self.root(), "", &mut |dir, path, name, kind, _| {
-            if kind == FileType::RegularFile && name.starts_with(TEMP_PREFIX) {
-                match clean(dir, name)? {
-                    Cleaned::Removed(bytes) => {
-                        tracing::debug!(path, name, bytes, "removed the temporary file of a dead writer");
-                        found.removed += 1;
-                        found.bytes += bytes;
-                    }
-                    Cleaned::Kept => found.kept += 1,
+/// Removes the temporary files of writers that died.
+pub(super) fn leftovers(root: &OwnedFd) -> io::Result<Leftovers> {
+    let mut found = Leftovers::default();
+    walk(root, "", &mut |dir, path, name, kind, _| {
+        if kind == FileType::RegularFile && name.starts_with(TEMP_PREFIX) {
+            match clean(dir, name)? {
+                Cleaned::Removed(bytes) => {
+                    tracing::debug!(path, name, bytes, "removed the temporary file of a dead writer");
+                    found.removed += 1;
+                    found.bytes += bytes;
                 }
+                Cleaned::Kept => found.kept += 1,
             }
-            Ok(())
-        });
-        match result {
-            Ok(()) => Ok(found),
-            Err(error) => Err(self.failed(Operation::Delete, "leftovers", &error)),
         }
-    }
+        Ok(())
+    })?;
+    Ok(found)
 }
 
 /// Calls `each` with all objects whose names begin with `prefix`.
