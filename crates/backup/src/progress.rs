@@ -91,6 +91,11 @@ pub trait Progress: Sync {
         let _ = update;
     }
 
+    /// Called when a stage of a proof begins.
+    fn proving(&self, stage: crate::proof::Stage) {
+        let _ = stage;
+    }
+
     /// Called for what is worth a line.
     fn note(&self, note: &Note) {
         let _ = note;

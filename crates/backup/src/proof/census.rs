@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use pg_format::Major;
 use serde::{Deserialize, Serialize};
-use tokio_postgres::Client;
+use tokio_postgres::{Client, Config, NoTls};
 
 /// How many databases are counted; more are named, with nothing counted in them.
 pub const DATABASES_MAX: usize = 1000;
@@ -57,6 +57,13 @@ pub struct Sorting {
     pub machine: Option<String>,
 }
 
+impl Sorting {
+    /// The machine, of what `version()` says.
+    pub(crate) fn machine_of(version: &str) -> Option<String> {
+        version.split_once(" on ").and_then(|(_, rest)| rest.split(',').next()).map(str::to_owned)
+    }
+}
+
 const SORTING: &str = "SELECT \
     (SELECT max(pg_catalog.pg_collation_actual_version(oid)) FROM pg_catalog.pg_collation \
       WHERE collprovider = 'c' AND collname NOT IN ('C', 'POSIX', 'ucs_basic')), \
@@ -95,8 +102,6 @@ const BYTES: &str =
 /// As the server says.
 pub async fn census(client: &Client) -> Result<Census, tokio_postgres::Error> {
     let sorting = client.query_one(SORTING, &[]).await?;
-    let version: String = sorting.get(2);
-    let machine = version.split_once(" on ").and_then(|(_, rest)| rest.split(',').next()).map(str::to_owned);
     let counts = client.query_one(CLUSTER, &[]).await?;
     let rows = client.query(DATABASES, &[]).await?;
     let databases = rows.iter().map(|row| {
@@ -104,7 +109,7 @@ pub async fn census(client: &Client) -> Result<Census, tokio_postgres::Error> {
         (row.get::<_, String>(0), database)
     });
     Ok(Census {
-        sorting: Sorting { libc: sorting.get(0), icu: sorting.get(1), machine },
+        sorting: Sorting { libc: sorting.get(0), icu: sorting.get(1), machine: Sorting::machine_of(sorting.get(2)) },
         databases: databases.collect(),
         roles: count(counts.get(0)),
         tablespaces: count(counts.get(1)),
@@ -178,6 +183,29 @@ where
         }
     }
     Ok(all)
+}
+
+/// [`full_census`] of the cluster that `config` leads to, in its other databases by the same user.
+///
+/// # Errors
+/// As the server says.
+pub async fn take_census(config: &Config) -> Result<Census, tokio_postgres::Error> {
+    async fn open(config: Config) -> Result<Client, tokio_postgres::Error> {
+        let (client, connection) = config.connect(NoTls).await?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a session of the census ended");
+            }
+        });
+        Ok(client)
+    }
+    let client = open(config.clone()).await?;
+    full_census(&client, |name| {
+        let mut config = config.clone();
+        config.dbname(name);
+        open(config)
+    })
+    .await
 }
 
 fn count(number: i64) -> u64 {

@@ -39,6 +39,23 @@ pub enum ProveError {
         /// What is wrong with it.
         why: &'static str,
     },
+    /// The repository could not be read.
+    #[error(transparent)]
+    Repository(#[from] repository::RepositoryError),
+    /// What the backup says of itself can't be used.
+    #[error(transparent)]
+    Info(#[from] crate::info::InfoError),
+    /// The proof was made, and its receipt is not in the repository.
+    #[error(
+        "the proof ended ({:?}), but its receipt could not be recorded: {source}; hint: once the repository can be written to, prove again",
+        receipt.verdict
+    )]
+    Unrecorded {
+        /// What was found out.
+        receipt: Box<super::Receipt>,
+        /// Why it is not recorded.
+        source: repository::RepositoryError,
+    },
     /// The runtime for the SQL connections did not start.
     #[error(
         "can't start the runtime for SQL connections: {source}; hint: is the host out of file descriptors or memory?"

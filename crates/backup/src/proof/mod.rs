@@ -11,6 +11,7 @@
 //! fence/     namespaces, Landlock, memory
 //! settings   the scratch server's configuration
 //! server     started, watched, killed
+//! run        all of it in order; stored: of a backup in a repository of ours
 //! checks/    pages, structure, queries; census and compare: objects
 //! decide     the verdict
 //! ```
@@ -32,11 +33,12 @@ mod server;
 mod session;
 mod settings;
 mod space;
+mod stored;
 mod wal;
 
 use std::{path::PathBuf, time::Duration};
 
-pub use census::{Census, DatabaseCensus, Sorting, census, database_census, full_census};
+pub use census::{Census, DatabaseCensus, Sorting, census, database_census, full_census, take_census};
 pub use error::ProveError;
 pub use fence::{FenceLimits, FenceRecord};
 pub use place::{Swept, clean_up};
@@ -46,6 +48,7 @@ pub use receipt::{
 };
 pub use run::prove_command;
 use serde::{Deserialize, Serialize};
+pub use stored::prove_backup;
 
 /// How long recovery may take unless [`ProveOptions::recovery_patience`] says otherwise.
 const RECOVERY_PATIENCE: Duration = Duration::from_secs(6 * 3600);

@@ -11,9 +11,9 @@ use super::fence::FenceRecord;
 /// The version of the receipt's JSON. Fields are only added within one.
 pub const RECEIPT_FORMAT: u32 = 1;
 /// How many findings of one check a receipt names; all are counted.
-pub const FINDINGS_MAX: usize = 50;
+pub const FINDINGS_MAX: usize = 20;
 /// How much of one finding, query result or message a receipt keeps, in bytes.
-pub const TEXT_MAX_BYTES: usize = 2048;
+pub const TEXT_MAX_BYTES: usize = 1024;
 
 /// What was found out about a backup, when, how, and what was not looked at.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! One proof from beginning to end.
 
-use std::{fs, time::Instant};
+use std::{fs, path::PathBuf, time::Instant};
 
 use jiff::Timestamp;
 use model::Lsn;
@@ -42,10 +42,12 @@ pub(super) struct Recorded {
     pub(super) censuses: Vec<census::Census>,
     /// How text is sorted on the original's host.
     pub(super) sorting: Option<census::Sorting>,
+    /// The restore brings all WAL that is needed: what lacks is not to be fetched from elsewhere.
+    pub(super) brings_its_wal: bool,
 }
 
 /// How the files come to the scratch directory.
-pub(super) type RestoreStep<'a> = &'a mut dyn FnMut(&Place) -> Result<(), Halt>;
+pub(super) type RestoreStep<'a> = &'a mut dyn FnMut(&Place, &Identity) -> Result<(), Halt>;
 
 /// Proves another tool's backup: runs the user's restore command, in which `{pgdata}` stands for an empty scratch directory and `{scratch}` for
 /// one beside it (for tablespaces, say), then recovers and checks what it brought. The command runs as ourselves, outside of the fence.
@@ -59,7 +61,8 @@ pub fn prove_command(
 ) -> Result<Receipt, ProveError> {
     command::check(restore_command)?;
     let subject = SubjectRecord::Command { command: command::redact(restore_command) };
-    let mut restore = |place: &Place| command::run(restore_command, place, &place.dir().join("restore.log"), progress);
+    let mut restore =
+        |place: &Place, _: &Identity| command::run(restore_command, place, &place.dir().join("restore.log"), progress);
     let needed = options.expected_bytes.unwrap_or(space::UNKNOWN_BYTES);
     run(options, subject, &Recorded::default(), needed, &mut restore, progress)
 }
@@ -124,7 +127,7 @@ impl Proof<'_> {
     fn go(&mut self, place: &mut Place, restore_bytes: u64, restore: RestoreStep<'_>) -> Result<(), Halt> {
         space::demand(place.dir(), restore_bytes + space::BESIDES_BYTES, "the restore with its recovery")?;
         let began = Instant::now();
-        self.stage(Stage::Restore, |_| restore(place))?;
+        self.stage(Stage::Restore, |proof| restore(place, &proof.identity))?;
 
         let restored = restored::read(&place.data())?;
         self.receipt.cluster = Some(ClusterRecord {
@@ -175,21 +178,28 @@ impl Proof<'_> {
             cluster.server = Some(programs.version.clone());
             cluster.stop_lsn = cluster.stop_lsn.or(survey.stop);
         }
-        let abilities = abilities::find(&self.identity);
+        let mut root = Root {
+            at: place.root(),
+            visible: programs.prefix().into_iter().collect(),
+            writable: place.dir().to_owned(),
+            program: programs.postgres(),
+            rebound: Vec::new(),
+        };
+        let abilities = abilities::find(&self.identity, &root);
         let plan = plan::decide(&abilities, self.options.fence, &survey.outlook).map_err(Halt::not_proven)?;
         let mut record = plan.record();
         let memory = self.bound_memory(place, &mut record)?;
         self.receipt.fence = Some(record);
-        let site = self.site(place, plan, programs)?;
+        root.rebound = self.rebind(place, &plan)?;
         self.configure(place, restored)?;
-        Ok((site, memory))
+        Ok((Site { plan, identity: self.identity.clone(), root }, memory))
     }
 
     fn survey(&mut self, place: &Place, restored: &Restored) -> Result<Survey, Halt> {
         let progress = self.progress;
         let cancelled = || progress.cancelled();
         let data = place.data();
-        let command = restored.restore_command.as_deref();
+        let command = restored.restore_command.as_deref().filter(|_| !self.recorded.brings_its_wal);
         let fetch = command.map(|command| Fetch { command, data: &data });
         let began = Instant::now();
         let survey = wal::survey(restored, fetch.as_ref(), &cancelled)?;
@@ -248,7 +258,8 @@ impl Proof<'_> {
         }
     }
 
-    fn site(&self, place: &Place, plan: Plan, programs: &Programs) -> Result<Site, Halt> {
+    /// Makes the directories that the server finds in the place of the tablespaces that WAL creates.
+    fn rebind(&self, place: &Place, plan: &Plan) -> Result<Vec<(PathBuf, PathBuf)>, Halt> {
         let mut rebound = Vec::new();
         for (path, oid) in &plan.rebound {
             let ours = place.tablespaces().join(format!("created-{oid}"));
@@ -256,14 +267,7 @@ impl Proof<'_> {
             self.identity.own(&ours).map_err(Halt::file("change the owner of", &ours))?;
             rebound.push((path.clone(), ours));
         }
-        let root = Root {
-            at: place.root(),
-            visible: programs.prefix().into_iter().collect(),
-            writable: place.dir().to_owned(),
-            program: programs.postgres(),
-            rebound,
-        };
-        Ok(Site { plan, identity: self.identity.clone(), root })
+        Ok(rebound)
     }
 
     fn configure(&self, place: &Place, restored: &Restored) -> Result<(), Halt> {
@@ -373,7 +377,7 @@ impl Proof<'_> {
         if self.progress.cancelled() {
             return Err(Halt::not_proven("the proof was cancelled"));
         }
-        tracing::debug!(?stage, "a stage of the proof begins");
+        self.progress.proving(stage);
         let began = Instant::now();
         let result = work(self);
         self.receipt.stages.push(StageRecord { stage, ms: millis(began.elapsed()) });

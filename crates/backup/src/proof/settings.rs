@@ -102,6 +102,8 @@ pub(crate) fn postgresql_conf(control: &ControlFile, conf_dir: &Path, run_dir: &
     set("max_logical_replication_workers", "0");
     if major >= Major::V15 {
         set("archive_library", "");
+        // A tablespace that is a directory of the data directory stops recovery otherwise.
+        set("allow_in_place_tablespaces", "on");
     }
     if major <= Major::V15 {
         set("promote_trigger_file", "");

@@ -7,8 +7,11 @@
     reason = "all of it is tests, also outside of functions marked so"
 )]
 
+#[macro_use]
+mod source;
+
 mod damage;
 mod fence;
 mod kill;
-mod source;
+mod stored;
 mod whole;

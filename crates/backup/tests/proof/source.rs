@@ -15,18 +15,29 @@ use tempfile::TempDir;
 use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::{Client, NoTls};
 
-/// The versions that every run proves; the others are in the slow tests.
-pub const USUAL: [u32; 3] = [13, 15, 18];
-pub const OTHERS: [u32; 3] = [14, 16, 17];
-
-/// Runs a test on each version that is installed; says which are skipped.
-pub fn on(majors: &[u32], mut test: impl FnMut(&Installation)) {
-    for major in majors {
-        match scratch::installation(*major) {
-            Ok(installation) => test(&installation),
-            Err(error) => println!("skipped: {error}"),
-        }
+/// Runs a test with a version; says why where it is not installed.
+pub fn on(major: u32, test: impl FnOnce(&Installation)) {
+    match scratch::installation(major) {
+        Ok(installation) => test(&installation),
+        Err(error) => println!("skipped: {error}"),
     }
+}
+
+/// One test for each version, so that they share the cores and none takes long: the usual ones in every run, the others in the slow tier.
+macro_rules! on_each {
+    ($name:ident) => {
+        mod $name {
+            on_each!(@ $name: v13 13, v15 15, v18 18, slow_v14 14, slow_v16 16, slow_v17 17);
+        }
+    };
+    (@ $name:ident: $($test:ident $major:literal),+) => {
+        $(
+            #[test]
+            fn $test() {
+                crate::source::on($major, super::$name);
+            }
+        )+
+    };
 }
 
 /// A production server, and room for backups and proofs.

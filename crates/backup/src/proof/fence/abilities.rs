@@ -2,9 +2,12 @@
 
 use std::process::{Command, Stdio};
 
-use nix::sched::{CloneFlags, unshare};
+use nix::sched::CloneFlags;
 
-use super::plan::Abilities;
+use super::{
+    enter::{self, Root},
+    plan::Abilities,
+};
 use crate::proof::identity::{Identity, find_on_path};
 
 /// The namespaces of [`enter`](super::enter).
@@ -19,11 +22,10 @@ pub(super) const UNSHARE_USER: &[&str] =
     &["--user", "--map-current-user", "--net", "--ipc", "--pid", "--fork", "--kill-child=KILL", "--"];
 
 /// Tries it all. Nothing of it lasts.
-pub(crate) fn find(identity: &Identity) -> Abilities {
-    // Namespaces belong to a thread: those of this one end with it.
-    let namespaces = std::thread::scope(|scope| scope.spawn(|| unshare(OWN)).join())
-        .unwrap_or(Err(nix::errno::Errno::EAGAIN))
-        .map_err(|error| format!("this user may not make namespaces ({error})"));
+pub(crate) fn find(identity: &Identity, root: &Root) -> Abilities {
+    // Namespaces belong to a thread: those of this one end with it, and its mounts with them.
+    let namespaces = std::thread::scope(|scope| scope.spawn(|| enter::enter(root)).join())
+        .unwrap_or_else(|_| Err("the thread that tried it ended".to_owned()));
     let landlock = super::landlock::is_available();
     let user_namespaces = if namespaces.is_ok() { Ok(()) } else { try_user_namespaces(identity) };
     Abilities { namespaces, user_namespaces, landlock }

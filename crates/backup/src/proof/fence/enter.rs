@@ -111,19 +111,34 @@ fn inside(at: &Path, path: &Path) -> Result<PathBuf, String> {
 fn make_read_only(at: &Path) -> Result<(), String> {
     // Not /proc/self: that is the process's first thread, which is in another namespace.
     let table = fs::read("/proc/thread-self/mountinfo").map_err(failed("read", "/proc/thread-self/mountinfo"))?;
-    let mut below = mount_points(&table);
-    below.retain(|point| point.starts_with(at) && point != at);
-    for point in below {
-        let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV;
+    let mut below = mounts(&table);
+    below.retain(|(point, _)| point.starts_with(at) && point != at);
+    for (point, kept) in below {
+        let flags = MountFlags::BIND | MountFlags::RDONLY | MountFlags::NOSUID | MountFlags::NODEV | kept;
         mount_remount(&point, flags, c"").map_err(failed("make read-only", &point))?;
     }
     Ok(())
 }
 
-/// The mount points of a `mountinfo` (proc(5)): the fifth field, spaces and such as octal numbers.
-fn mount_points(table: &[u8]) -> Vec<PathBuf> {
+/// Options of a mount that a remount must repeat: in a container they may not be taken away (mount_namespaces(7)).
+const KEPT: &[(&[u8], MountFlags)] = &[
+    (b"noexec", MountFlags::NOEXEC),
+    (b"noatime", MountFlags::NOATIME),
+    (b"nodiratime", MountFlags::NODIRATIME),
+    (b"relatime", MountFlags::RELATIME),
+];
+
+/// The mount points of a `mountinfo` (proc(5)): the fifth field, spaces and such as octal numbers; and of the sixth what is kept.
+fn mounts(table: &[u8]) -> Vec<(PathBuf, MountFlags)> {
     let lines = table.split(|byte| *byte == b'\n');
-    lines.filter_map(|line| line.split(|byte| *byte == b' ').nth(4)).map(unescape).collect()
+    let parse = |line: &[u8]| {
+        let mut fields = line.split(|byte| *byte == b' ').skip(4);
+        let (point, options) = (fields.next()?, fields.next()?);
+        let kept =
+            options.split(|byte| *byte == b',').filter_map(|option| KEPT.iter().find(|(name, _)| *name == option));
+        Some((unescape(point), kept.fold(MountFlags::empty(), |all, (_, flag)| all | *flag)))
+    };
+    lines.filter_map(parse).collect()
 }
 
 fn unescape(field: &[u8]) -> PathBuf {
