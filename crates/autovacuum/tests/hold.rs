@@ -75,10 +75,14 @@ async fn holds_and_opens(major: u32, lever: Lever) {
         _ => unreachable!(),
     };
     assert!(matches!(reason, ReleaseReason::PressureOver | ReleaseReason::WorkersGone), "{reason:?}");
+    // At its owner's pace again, or done: how long the rest takes at that pace is the machine's business.
     let deadline = Instant::now() + PATIENCE;
     while !rig.was_vacuumed("big").await {
+        if cpu_over(worker, Duration::from_secs(1)).await.is_some_and(|cpu| cpu > (held * 3.0).max(0.05)) {
+            break;
+        }
         rig.step().await;
-        assert!(Instant::now() < deadline, "the large table's vacuum did not end after its release");
+        assert!(Instant::now() < deadline, "the large table's vacuum stays slow after its release");
     }
     rig.governor.release(rig::now(), ReleaseReason::GuardStopping).await;
     assert_nothing_left(&rig, &PACE.to_string(), "2ms").await;
