@@ -104,26 +104,22 @@ impl Decoder {
         zstd::bulk::Decompressor::new().map(Self)
     }
 
-    /// Appends the plain bytes of an encoded frame to `out`. `None` when it is not an encoding of exactly `plain_len` bytes.
-    pub(crate) fn decode(&mut self, encoded: &[u8], plain_len: usize, out: &mut Vec<u8>) -> Option<()> {
+    /// The plain bytes of an encoded frame. `None` when it is not an encoding of exactly `plain_len` bytes.
+    pub(crate) fn decode(&mut self, encoded: &[u8], plain_len: usize) -> Option<Vec<u8>> {
         let (&encoding, bytes) = encoded.split_first()?;
         if plain_len > FRAME_PLAIN_MAX {
             return None;
         }
-        match encoding {
-            ENCODING_PLAIN if bytes.len() == plain_len => out.extend_from_slice(bytes),
+        let plain = match encoding {
+            ENCODING_PLAIN => bytes.to_vec(),
             ENCODING_ZSTD => {
-                let start = out.len();
-                out.resize(start + plain_len, 0);
-                let len = self.0.decompress_to_buffer(bytes, &mut out[start..]).ok();
-                if len != Some(plain_len) {
-                    out.truncate(start);
-                    return None;
-                }
+                let mut plain = Vec::with_capacity(plain_len);
+                self.0.decompress_to_buffer(bytes, &mut plain).ok()?;
+                plain
             }
             _ => return None,
-        }
-        Some(())
+        };
+        (plain.len() == plain_len).then_some(plain)
     }
 }
 
@@ -136,9 +132,7 @@ mod tests {
     fn round_trip(plain: &[u8]) -> usize {
         let mut out = vec![0; encoded_max(plain.len())];
         let len = Encoder::new(COMPRESSION_LEVEL).unwrap().encode(plain, &mut out);
-        let mut back = b"before".to_vec();
-        Decoder::new().unwrap().decode(&out[..len], plain.len(), &mut back).unwrap();
-        assert_eq!(back[6..], *plain);
+        assert_eq!(Decoder::new().unwrap().decode(&out[..len], plain.len()).unwrap(), plain);
         len
     }
 
@@ -169,9 +163,8 @@ mod tests {
 
         #[test]
         fn no_bytes_make_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200), len in 0..5_000_000_usize) {
-            let mut out = Vec::new();
-            if Decoder::new().unwrap().decode(&bytes, len, &mut out).is_none() {
-                prop_assert!(out.is_empty());
+            if let Some(plain) = Decoder::new().unwrap().decode(&bytes, len) {
+                prop_assert_eq!(plain.len(), len);
             }
         }
     }

@@ -313,7 +313,7 @@ impl Inner {
     fn seal_pack(&self, number: u32, builder: PackBuilder) -> Result<(), RepositoryError> {
         let pack = builder.finish();
         let mut state = self.lock();
-        let fresh = FreshPack { id: pack.table.pack, bytes: pack.bytes.len() as u64 };
+        let fresh = FreshPack { id: pack.table.pack, bytes: pack.bytes().len() as u64 };
         state.written.push(Written { fresh, number: Some(number) });
         let (table, full, index) = state.list(&pack.table);
         state.packs[number as usize] = PackPlace { table, index };
@@ -352,7 +352,7 @@ impl Inner {
     fn flush_meta(&self, state: &mut State) -> Result<(), RepositoryError> {
         let Some(builder) = state.meta.take() else { return Ok(()) };
         let pack = builder.finish();
-        let fresh = FreshPack { id: pack.table.pack, bytes: pack.bytes.len() as u64 };
+        let fresh = FreshPack { id: pack.table.pack, bytes: pack.bytes().len() as u64 };
         state.written.push(Written { fresh, number: None });
         self.uploader.submit(pack)
     }

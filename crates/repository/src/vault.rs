@@ -90,10 +90,8 @@ impl Vault {
         for (at, place) in places.iter().enumerate() {
             let start = (place.offset - first.offset) as usize;
             let bytes = &mut sealed[start..start + place.sealed_len as usize];
-            let mut plain = Vec::with_capacity(place.plain_len as usize);
-            let opened = self.decoders.with(|decoder| opener.frame(place, kind, bytes, decoder, &mut plain))?;
-            opened.map_err(|error| RepositoryError::sealed(place, error))?;
-            each(at, plain)?;
+            let opened = self.decoders.with(|decoder| opener.frame(place, kind, bytes, decoder))?;
+            each(at, opened.map_err(|error| RepositoryError::sealed(place, error))?)?;
         }
         Ok(())
     }
@@ -118,10 +116,10 @@ impl Vault {
     /// Writes a pack. Called again with the same pack after an error, it goes on from whatever is there.
     pub(crate) fn put(&self, pack: &SealedPack) -> Result<(), RepositoryError> {
         let name = pack_object(pack.table.pack);
-        match self.store.put_if_absent(&name, &pack.bytes)? {
+        match self.store.put_if_absent(&name, pack.bytes())? {
             Put::Created => Ok(()),
             // After an unclear reply our own write looks like somebody else's.
-            Put::Exists if self.store.get(&name)? == pack.bytes => Ok(()),
+            Put::Exists if self.store.get(&name)? == pack.bytes() => Ok(()),
             Put::Exists => Err(RepositoryError::Taken { object: name.to_string() }),
         }
     }

@@ -1,5 +1,12 @@
 //! Backups through the facade: what goes in comes back, and what is there is not stored again.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "test helpers, which clippy does not take for tests"
+)]
+
 mod support;
 
 use std::sync::Arc;

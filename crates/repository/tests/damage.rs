@@ -1,5 +1,12 @@
 //! Whatever is done to the objects, the check finds it and says rightly what is still restorable.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "test helpers, which clippy does not take for tests"
+)]
+
 mod support;
 
 use std::collections::BTreeMap;
@@ -82,7 +89,7 @@ fn a_missing_last_record_is_found_by_who_remembers() {
     let directory = tempfile::tempdir().unwrap();
     let options = || repository::Options { remembered: Some(directory.path().join("tip")), ..options() };
     drop(Repository::open(store_of(&two.objects), &options(), &secret()).unwrap());
-    let mut objects = two.objects.clone();
+    let mut objects = two.objects;
     let last = objects.keys().rev().find(|name| name.starts_with("log/")).unwrap().clone();
     objects.remove(&last);
     let error = Repository::open(store_of(&objects), &options(), &secret()).unwrap_err().to_string();

@@ -1,6 +1,13 @@
 //! The golden repository: what version 1 of the format wrote is read by every later version. `tests/independent_reader` reads the same
 //! without a line of this crate.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "test helpers, which clippy does not take for tests"
+)]
+
 mod support;
 
 use std::{path::Path, sync::Arc};

@@ -1,5 +1,12 @@
 //! Key slots: who opens what, before and after changes, and what damage does.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "test helpers, which clippy does not take for tests"
+)]
+
 mod support;
 
 use repository::{RecoveryKey, Repository, RepositoryError, Secret, SlotKind, key::KeyError};
@@ -16,7 +23,7 @@ fn open_with(
     Repository::open(store.clone(), &options(), secret)
 }
 
-fn is_wrong_secret(result: Result<Repository, RepositoryError>) -> bool {
+fn is_wrong_secret(result: &Result<Repository, RepositoryError>) -> bool {
     matches!(result, Err(RepositoryError::Key(KeyError::WrongSecret { .. })))
 }
 
@@ -25,7 +32,7 @@ fn a_wrong_secret_opens_nothing() {
     let store = memory();
     assert!(matches!(open_with(&store, &secret()), Err(RepositoryError::Key(KeyError::NoRepository { .. }))));
     let repository = create(&store);
-    assert!(is_wrong_secret(open_with(&store, &other())));
+    assert!(is_wrong_secret(&open_with(&store, &other())));
     let paper = repository.keys().export_recovery_key("safe").unwrap();
     let typed = Secret::recovery_key(&paper.to_lowercase()).unwrap();
     assert!(open_with(&store, &typed).is_ok());
@@ -56,7 +63,7 @@ fn slots_come_and_go() {
     let labels: Vec<_> = repository.keys().list().into_iter().map(|slot| slot.label).collect();
     assert_eq!(labels, ["test", "second person"]);
     repository.keys().remove(added).unwrap();
-    assert!(is_wrong_secret(open_with(&store, &other())));
+    assert!(is_wrong_secret(&open_with(&store, &other())));
     assert!(matches!(repository.keys().remove(added), Err(RepositoryError::Key(KeyError::NoSlot { .. }))));
     let last = repository.keys().list()[0].id;
     assert!(matches!(repository.keys().remove(last), Err(RepositoryError::Key(KeyError::LastSlot))));
@@ -107,7 +114,7 @@ fn a_rotation_rewrites_no_pack_and_shuts_out_old_keys() {
 
     repository.keys().rotate(&[secret()]).unwrap();
     assert_eq!(packs(&store), old_packs);
-    assert!(is_wrong_secret(open_with(&store, &other())));
+    assert!(is_wrong_secret(&open_with(&store, &other())));
     assert!(session.commit(&serde_json::Value::Null).is_err(), "who has only old keys appends nothing");
     assert!(left.refresh().is_err());
     drop(session);

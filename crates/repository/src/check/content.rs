@@ -121,15 +121,14 @@ fn read_all(vault: &Vault, pack: PackId, size: u64, need: &Needed) -> Result<Opt
         }
     };
     let mut decoder = Decoder::new().map_err(RepositoryError::Compression)?;
-    let (mut plain, mut bad) = (Vec::new(), HashSet::new());
+    let mut bad = HashSet::new();
     for ordinal in (0_u32..).take(table.frames.len()) {
         let Some(place) = table.locate(ordinal) else { continue };
         let kind = table.frames[ordinal as usize].kind;
-        plain.clear();
         let range = place.offset as usize..(place.offset + place.sealed_len) as usize;
         let opened = match bytes.get_mut(range) {
             Some(sealed) => {
-                opener.frame(&place, kind, sealed, &mut decoder, &mut plain).map_err(|e| first_line(&e.to_string()))
+                opener.frame(&place, kind, sealed, &mut decoder).map_err(|error| first_line(&error.to_string()))
             }
             None => Err("it is cut off before it".to_owned()),
         };

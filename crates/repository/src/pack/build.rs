@@ -18,8 +18,8 @@ pub(crate) struct PackBuilder {
     session: SessionId,
     table: PackTable,
     key: Aead,
-    /// Longer than what is written so far: the encoder writes into a slice of it. It grows with what it takes, within a capacity that
-    /// is reserved at once: memory that is not needed is never touched.
+    /// Longer than what is written so far: the encoder writes into a slice of it. It comes zeroed from the system, which gives memory
+    /// for what is touched only.
     buffer: Vec<u8>,
     len: usize,
     target: usize,
@@ -29,7 +29,20 @@ pub(crate) struct PackBuilder {
 #[derive(Debug)]
 pub(crate) struct SealedPack {
     pub(crate) table: PackTable,
-    pub(crate) bytes: Vec<u8>,
+    buffer: Vec<u8>,
+    len: usize,
+}
+
+impl SealedPack {
+    /// The object.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.buffer[..self.len]
+    }
+
+    /// Its memory, for the next pack.
+    pub(crate) fn into_buffer(self) -> Vec<u8> {
+        self.buffer
+    }
 }
 
 impl PackBuilder {
@@ -44,8 +57,9 @@ impl PackBuilder {
         let (pack, epoch) = (PackId::random()?, keys.newest());
         let target = target.min(PACK_TARGET);
         let capacity = HEADER_LEN + target + encoded_max(FRAME_PLAIN_MAX) + TAG_LEN;
-        buffer.reserve(capacity.saturating_sub(buffer.len()));
-        buffer.resize(buffer.len().max(HEADER_LEN), 0);
+        if buffer.len() < capacity {
+            buffer = vec![0; capacity];
+        }
         buffer[..HEADER_LEN].copy_from_slice(&header(epoch, pack));
         Ok(Self {
             repository: keys.repository,
@@ -67,10 +81,6 @@ impl PackBuilder {
     pub(crate) fn append(&mut self, kind: Kind, identity: Identity, plain: &[u8], encoder: &mut Encoder) -> Locator {
         let ordinal = len_u32(self.table.frames.len());
         let start = self.len;
-        let room = start + encoded_max(plain.len()) + TAG_LEN;
-        if self.buffer.len() < room {
-            self.buffer.resize(room, 0);
-        }
         let encoded = encoder.encode(plain, &mut self.buffer[start..]);
         let text = &mut self.buffer[start..start + encoded];
         let bound = frame_aad(self.repository, self.table.pack, ordinal, kind);
@@ -96,9 +106,12 @@ impl PackBuilder {
         table::put_footer(self.session, frames, &mut footer);
         let bound = footer_aad(self.repository, &header, &trailer, self.table.pack);
         self.key.seal_vec(counter_nonce(FOOTER_ORDINAL), &bound, &mut footer);
-        self.buffer.truncate(self.len);
-        self.buffer.extend_from_slice(&footer);
-        self.buffer.extend_from_slice(&trailer);
-        SealedPack { table: self.table, bytes: self.buffer }
+        footer.extend_from_slice(&trailer);
+        let end = self.len + footer.len();
+        if self.buffer.len() < end {
+            self.buffer.resize(end, 0);
+        }
+        self.buffer[self.len..end].copy_from_slice(&footer);
+        SealedPack { table: self.table, buffer: self.buffer, len: end }
     }
 }

@@ -62,27 +62,21 @@ impl PackOpener {
         Ok(Self { repository: keys.repository, pack, epoch, key, identity_key: keys.identity() })
     }
 
-    /// Opens the frame at `place` from its sealed bytes, which are used up, and appends the plain ones to `out`.
+    /// Opens the frame at `place` from its sealed bytes, which are used up.
     pub(crate) fn frame(
         &self,
         place: &Locator,
         kind: Kind,
         sealed: &mut [u8],
         decoder: &mut Decoder,
-        out: &mut Vec<u8>,
-    ) -> Result<(), FrameError> {
+    ) -> Result<Vec<u8>, FrameError> {
         let bound = frame_aad(self.repository, self.pack, place.ordinal, kind);
         let encoded = self.key.open(counter_nonce(place.ordinal), &bound, sealed)?;
-        let start = out.len();
-        decoder.decode(encoded, place.plain_len as usize, out).ok_or(FrameError::Content)?;
-        if Identity::of(&self.identity_key, &out[start..]) != place.identity {
-            out.truncate(start);
-            return Err(FrameError::Content);
-        }
-        Ok(())
+        let plain = decoder.decode(encoded, place.plain_len as usize).ok_or(FrameError::Content)?;
+        if Identity::of(&self.identity_key, &plain) == place.identity { Ok(plain) } else { Err(FrameError::Content) }
     }
 
-    /// Opens the footer; `sealed` is used up. `tail` is the trailer that stood behind it.
+    /// Opens the footer of `frames` frames; `sealed` is used up.
     pub(crate) fn footer(&self, sealed: &mut [u8], frames: usize) -> Result<(SessionId, Vec<FrameInfo>), SealError> {
         let header = header(self.epoch, self.pack);
         let len = u32::try_from(sealed.len()).map_err(|_| SealError::Malformed { what: "its footer is too long" })?;

@@ -159,12 +159,12 @@ fn put(vault: &Vault, shared: &Shared, pack: SealedPack) {
     let mut progress = shared.lock();
     match result {
         Ok(()) => {
-            progress.stored_bytes += pack.bytes.len() as u64;
+            progress.stored_bytes += pack.bytes().len() as u64;
             progress.stored_packs += 1;
             drop(progress);
             let mut buffers = shared.buffers.lock().unwrap_or_else(PoisonError::into_inner);
             if buffers.len() < BUFFERS_KEPT_MAX {
-                buffers.push(pack.bytes);
+                buffers.push(pack.into_buffer());
             }
         }
         Err(error) => {

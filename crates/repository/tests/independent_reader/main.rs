@@ -3,6 +3,13 @@
 //!
 //! Whoever changes the format changes this reader, the chapter, and adds a golden repository; never an old one.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "test helpers, which clippy does not take for tests"
+)]
+
 mod bytes;
 mod keys;
 mod packs;
