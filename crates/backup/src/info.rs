@@ -8,6 +8,8 @@ use jiff::Timestamp;
 use model::{Lsn, PgVersion};
 use serde::{Deserialize, Serialize};
 
+use crate::proof::Census;
+
 /// The format that this program writes, and the newest that it reads.
 pub const INFO_FORMAT: u32 = 1;
 /// How many corrupt pages are named in the info; beyond it they are counted.
@@ -59,6 +61,10 @@ pub struct BackupInfo {
     /// The tablespaces that lie outside of the data directory.
     #[serde(default)]
     pub tablespaces: Vec<Tablespace>,
+    /// Tablespaces that were made while the backup ran. Replay makes their links and directories where they were made, whatever a mapping
+    /// says and whatever lies there.
+    #[serde(default)]
+    pub tablespaces_in_wal: Vec<Tablespace>,
     /// Tablespaces that are directories in the data directory (`allow_in_place_tablespaces`, for developers): recovery wants that setting.
     #[serde(default)]
     pub in_place_tablespaces: Vec<u32>,
@@ -87,6 +93,10 @@ pub struct BackupInfo {
     /// The databases, and what was counted in them.
     #[serde(default)]
     pub databases: Vec<Database>,
+    /// What was in the cluster right before the files were read, and right after, for a proof to compare with; empty where it could not be
+    /// counted.
+    #[serde(default)]
+    pub censuses: Vec<Census>,
     /// What `postgresql.auto.conf` said before a temporary throttle of ours that may be in the copy: by name, `None` where it said nothing.
     /// A restore puts that back.
     #[serde(default)]
@@ -254,6 +264,7 @@ pub(crate) mod tests {
             backup_label: String::new(),
             tablespace_map: String::new(),
             tablespaces: vec![Tablespace { oid: 16_400, location: "/srv/space".to_owned() }],
+            tablespaces_in_wal: Vec::new(),
             in_place_tablespaces: Vec::new(),
             block_size: 8192,
             segment_blocks: 131_072,
@@ -266,6 +277,7 @@ pub(crate) mod tests {
             corrupt_pages_count: 0,
             corrupt_pages: Vec::new(),
             databases: Vec::new(),
+            censuses: Vec::new(),
             throttled: BTreeMap::new(),
             outside: BTreeMap::new(),
         }

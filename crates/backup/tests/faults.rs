@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use backup::create::Road;
 use backup::{CreateError, Note, Progress, RestoreError, RestoreOptions};
 use common::{
     Done, Notes, Repo, Sql, cluster, contents, create, installation, options, place, repository_options, restore,
@@ -85,22 +86,20 @@ fn corrupt_pages_are_named_and_not_fatal_unless_asked() -> Done {
     let file = OpenOptions::new().write(true).open(source.data_dir().join(&path))?;
     file.write_all_at(b"\xde\xad\xbe\xef", 3 * 8192 + 5000)?;
     source.start_again()?;
-    let (repo, notes) = (Repo::new(), Notes::default());
-    let created = backup::create(&options(&source), &repo.repository, &notes)?;
-    assert_eq!(created.info.corrupt_pages_count, 1);
-    let named = notes
-        .0
-        .lock()
-        .unwrap()
-        .iter()
-        .any(|note| matches!(note, Note::CorruptPage { path: found, block: 3, .. } if *found == path));
-    assert!(named, "{:?}", notes.0);
-    let strict = backup::CreateOptions { fail_on_corruption: true, ..options(&source) };
-    match backup::create(&strict, &repo.repository, &Notes::default()) {
-        Err(CreateError::CorruptPages { block: 3, .. }) => {}
-        other => panic!("{other:?}"),
+    for road in [Road::Direct, Road::BaseBackup] {
+        let (repo, notes) = (Repo::new(), Notes::default());
+        let given = backup::CreateOptions { road, ..options(&source) };
+        let created = backup::create(&given, &repo.repository, &notes)?;
+        assert_eq!(created.info.corrupt_pages_count, 1, "{road:?}");
+        let named = |note: &Note| matches!(note, Note::CorruptPage { path: found, block: 3, .. } if *found == path);
+        assert!(notes.0.lock().unwrap().iter().any(named), "{road:?} {:?}", notes.0);
+        let strict = backup::CreateOptions { fail_on_corruption: true, ..given };
+        match backup::create(&strict, &repo.repository, &Notes::default()) {
+            Err(CreateError::CorruptPage { block: 3, .. }) => {}
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(repo.reopen().backups().len(), 1);
     }
-    assert_eq!(repo.reopen().backups().len(), 1);
     Ok(())
 }
 
@@ -343,5 +342,73 @@ fn an_interrupted_restore_is_run_again() -> Done {
     }
     let server = start(&installation, &target);
     assert_eq!(contents(&server.url("postgres")), expected);
+    Ok(())
+}
+
+/// Replay makes a tablespace again where it was made, on the same host in its original's files: such a restore is refused.
+#[test]
+fn a_tablespace_made_meanwhile_is_not_replayed_into() -> Done {
+    let Some(installation) = installation(14) else { return Ok(()) };
+    let source = source(&installation);
+    let (place, repo) = (place(), Repo::new());
+    let space = place.path().join("space");
+    std::fs::create_dir(&space)?;
+    source.give(&space)?;
+    let make = At::new(20, |_: &AtomicBool| {
+        let sql = Sql::connect(&source.url("postgres"));
+        sql.run(&format!("CREATE TABLESPACE made LOCATION '{}'", space.display()));
+        sql.run("CREATE TABLE there TABLESPACE made AS SELECT 1 AS id");
+    });
+    let created = backup::create(&options(&source), &repo.repository, &make)?;
+    assert_eq!(created.info.tablespaces_in_wal.len(), 1);
+    assert_eq!(created.info.tablespaces, []);
+    let target = place.path().join("data");
+    match backup::restore(&RestoreOptions::new(created.id, &target), &repo.repository, &Notes::default()) {
+        Err(RestoreError::TablespaceInWal { path, .. }) => assert_eq!(path, space),
+        other => panic!("{other:?}"),
+    }
+    // Once its original is out of the way, it comes back.
+    let expected = contents(&source.url("postgres"));
+    std::fs::rename(&space, place.path().join("away"))?;
+    restore(&created, &repo, &target);
+    verify(&target, 14);
+    assert_eq!(contents(&start(&installation, &target).url("postgres")), expected);
+    Ok(())
+}
+
+#[test]
+fn a_full_disk_is_said_beforehand_and_survived() -> Done {
+    let Some(installation) = installation(15) else { return Ok(()) };
+    let place = place();
+    let small = place.path().join("small");
+    std::fs::create_dir(&small)?;
+    let mount = |args: &[&str]| {
+        std::process::Command::new(args[0]).args(&args[1..]).status().is_ok_and(|status| status.success())
+    };
+    let at = small.to_str().unwrap();
+    if !mount(&["mount", "-t", "tmpfs", "-o", "size=1200k", "tmpfs", at]) {
+        return Ok(());
+    }
+    let (source, repo) = (source(&installation), Repo::new());
+    let created = create(&source, &repo);
+    let wanted = RestoreOptions::new(created.id, small.join("data"));
+    let result = backup::restore(&wanted, &repo.repository, &Notes::default());
+    // A repository on a disk that is too small: said beforehand, and where that is waved aside, found.
+    let repository = LocalStore::create(&small.join("repo")).map_err(|error| error.to_string());
+    let refused = repository.map(|store| {
+        let info = serde_json::Value::Null;
+        let repository = Repository::create(Arc::new(store), &repository_options(), &secret(), "small", info).unwrap();
+        let mut given = backup::CreateOptions { cluster: "small".to_owned(), ..options(&source) };
+        let first = backup::create(&given, &repository, &Notes::default());
+        given.skip_space_check = true;
+        let second = backup::create(&given, &repository, &Notes::default());
+        (first, second, repository.backups().len())
+    });
+    assert!(mount(&["umount", "-l", at]));
+    assert!(matches!(result, Err(RestoreError::NoSpace { .. })), "{result:?}");
+    let (first, second, count) = refused?;
+    assert!(matches!(first, Err(CreateError::NoSpace { .. })), "{first:?}");
+    assert!(matches!(second, Err(CreateError::Repository(_))), "{second:?}");
+    assert_eq!(count, 0);
     Ok(())
 }

@@ -2,14 +2,14 @@
 
 mod common;
 
-use backup::{Note, RestoreOptions};
+use backup::{Note, RestoreOptions, create::Road, info::Source};
 use common::{
     Done, Load, Notes, Repo, Sql, check_load, cluster, contents, create, installation, options, place, restore, start,
     verify,
 };
 
 /// A cluster under load is backed up and restored; its state is one of those that it went through.
-fn under_load(major: u32) -> Done {
+fn under_load(major: u32, road: Road) -> Done {
     let Some(installation) = installation(major) else { return Ok(()) };
     let source = cluster(&installation).start()?;
     let sql = Sql::connect(&source.url("postgres"));
@@ -20,10 +20,14 @@ fn under_load(major: u32) -> Done {
     let mut options = options(&source);
     // Spread out a little, so that the load has its time.
     options.workers = std::num::NonZero::new(2);
+    options.road = road;
     let created = backup::create(&options, &repo.repository, &notes)?;
     assert!(load.stop() > 0);
     assert_eq!((created.info.corrupt_pages_count, created.info.pg_version.major()), (0, major));
     assert!(notes.0.lock().unwrap().iter().any(|note| matches!(note, Note::Plan { .. })));
+    let expected = if road == Road::BaseBackup { Source::BaseBackup } else { Source::Direct };
+    assert_eq!(created.info.source, expected);
+    assert!(created.info.databases.iter().any(|database| database.name == "postgres" && database.relation_files > 100));
     let expected: Vec<_> =
         contents(&source.url("postgres")).into_iter().filter(|line| line.starts_with("public.still")).collect();
     drop(source);
@@ -45,32 +49,62 @@ fn under_load(major: u32) -> Done {
 
 #[test]
 fn a_cluster_under_load_comes_back_15() -> Done {
-    under_load(15)
+    under_load(15, Road::Auto)
 }
 
 #[test]
 fn a_cluster_under_load_comes_back_18() -> Done {
-    under_load(18)
+    under_load(18, Road::Auto)
+}
+
+#[test]
+fn the_servers_stream_is_a_backup_too_16() -> Done {
+    under_load(16, Road::BaseBackup)
+}
+
+#[test]
+fn the_servers_stream_is_a_backup_too_18() -> Done {
+    under_load(18, Road::BaseBackup)
+}
+
+#[test]
+fn slow_the_servers_stream_is_a_backup_too_13() -> Done {
+    under_load(13, Road::BaseBackup)
+}
+
+#[test]
+fn slow_the_servers_stream_is_a_backup_too_14() -> Done {
+    under_load(14, Road::BaseBackup)
+}
+
+#[test]
+fn slow_the_servers_stream_is_a_backup_too_15() -> Done {
+    under_load(15, Road::BaseBackup)
+}
+
+#[test]
+fn slow_the_servers_stream_is_a_backup_too_17() -> Done {
+    under_load(17, Road::BaseBackup)
 }
 
 #[test]
 fn slow_a_cluster_under_load_comes_back_13() -> Done {
-    under_load(13)
+    under_load(13, Road::Auto)
 }
 
 #[test]
 fn slow_a_cluster_under_load_comes_back_14() -> Done {
-    under_load(14)
+    under_load(14, Road::Auto)
 }
 
 #[test]
 fn slow_a_cluster_under_load_comes_back_16() -> Done {
-    under_load(16)
+    under_load(16, Road::Auto)
 }
 
 #[test]
 fn slow_a_cluster_under_load_comes_back_17() -> Done {
-    under_load(17)
+    under_load(17, Road::Auto)
 }
 
 /// Nothing changes between two backups: the second one stores next to nothing.
@@ -95,6 +129,15 @@ fn a_second_backup_stores_little() -> Done {
 
 #[test]
 fn tablespaces_go_where_they_are_sent() -> Done {
+    tablespaces(Road::Direct)
+}
+
+#[test]
+fn tablespaces_of_a_stream_go_where_they_are_sent() -> Done {
+    tablespaces(Road::BaseBackup)
+}
+
+fn tablespaces(road: Road) -> Done {
     let Some(installation) = installation(16) else { return Ok(()) };
     let source = cluster(&installation).setting("allow_in_place_tablespaces", "on").start()?;
     let place = place();
@@ -107,7 +150,8 @@ fn tablespaces_go_where_they_are_sent() -> Done {
     sql.run("CREATE TABLESPACE inside LOCATION ''");
     sql.run("CREATE TABLE within TABLESPACE inside AS SELECT g AS id FROM generate_series(1, 500) g");
     let repo = Repo::new();
-    let created = create(&source, &repo);
+    let given = backup::CreateOptions { road, ..options(&source) };
+    let created = backup::create(&given, &repo.repository, &Notes::default())?;
     assert_eq!(created.info.tablespaces.len(), 1);
     let expected = contents(&source.url("postgres"));
     let target = place.path().join("data");

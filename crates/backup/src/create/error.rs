@@ -135,20 +135,27 @@ pub enum CreateError {
     /// What the server said at the end can't be used.
     #[error(transparent)]
     Label(#[from] pg_format::label::LabelError),
-    /// Pages are damaged and the caller did not want such a backup.
+    /// A page is damaged and the caller did not want such a backup.
     #[error(
-        "{count} pages of the source are damaged, the first is block {block} of {path}: {why}; hint: the backup was not kept because of --fail-on-corruption; restore the table from an older backup, or take the backup without that option"
+        "a page of the source is damaged, block {block} of {path}: {why}; hint: the backup was not kept because of --fail-on-corruption; restore the table from an older backup, or take the backup without that option to see all that is damaged"
     )]
-    CorruptPages {
-        /// How many.
-        count: u64,
-        /// The first one's file.
+    CorruptPage {
+        /// The file, relative to the data directory.
         path: String,
-        /// The first one's block.
+        /// The block, counted over all segment files of the fork.
         block: u32,
         /// What is wrong with it.
         why: String,
     },
+    /// The replication connection failed.
+    #[error(transparent)]
+    Replication(#[from] pg_replication::Error),
+    /// The connection string is none for replication.
+    #[error(transparent)]
+    Target(#[from] pg_replication::ParseTargetError),
+    /// The server sent something that no backup has.
+    #[error("the server's base backup: {0}; hint: take it again; if that does not help, copy the files directly")]
+    Stream(String),
     /// The caller stopped it.
     #[error("the backup was cancelled; hint: run it again, what was already stored is not stored twice")]
     Cancelled,
@@ -163,6 +170,18 @@ pub enum CreateError {
 }
 
 impl CreateError {
+    /// Whether it says that the files can't be read from here, and not that something is wrong with them.
+    pub(crate) fn is_out_of_reach(&self) -> bool {
+        match self {
+            Self::Io { source, .. } => {
+                matches!(source.kind(), io::ErrorKind::NotFound | io::ErrorKind::PermissionDenied)
+            }
+            // Connecting may need TLS, which only the replication client speaks here.
+            Self::NotItsDirectory { .. } | Self::NoDataDir | Self::Connect(_) => true,
+            _ => false,
+        }
+    }
+
     pub(crate) fn io(what: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Self {
         let path = path.into();
         move |source| Self::Io { what, path, source }

@@ -12,21 +12,30 @@
 //! that the repository knows of are not stored again.
 
 mod copy;
+mod direct;
 mod error;
 mod identity;
 mod pages;
-mod run;
+mod preflight;
+mod remote;
 mod scan;
 mod server;
 mod source;
+mod stream;
+mod tally;
 mod wal;
 
 use std::{collections::BTreeMap, fmt, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};
 
 pub use error::CreateError;
-pub use run::create;
+use repository::Repository;
+use server::Server;
+use source::DataDir;
 
-use crate::info::BackupInfo;
+use crate::{
+    info::BackupInfo,
+    progress::{Note, Progress},
+};
 
 /// The most threads that copy: the repository allows so many writers, and one is for the write-ahead log.
 pub const WORKERS_MAX: usize = repository::WRITERS_MAX - 1;
@@ -37,6 +46,18 @@ pub const DRAFT_EVERY: Duration = Duration::from_secs(120);
 /// What temporary settings of ours `postgresql.auto.conf` may hold while it is copied, and what it said before, by name.
 pub type HeldSettings = Arc<dyn Fn() -> BTreeMap<String, Option<String>> + Send + Sync>;
 
+/// How the files get here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Road {
+    /// Directly where the data directory is in reach, else from the server.
+    #[default]
+    Auto,
+    /// From the data directory.
+    Direct,
+    /// From the server, over the replication protocol (`BASE_BACKUP`): one stream, so slower, but from anywhere.
+    BaseBackup,
+}
+
 /// How a backup shall be made.
 #[derive(Clone)]
 pub struct CreateOptions {
@@ -44,6 +65,8 @@ pub struct CreateOptions {
     pub url: String,
     /// What the cluster is called in the repository.
     pub cluster: String,
+    /// How the files get here.
+    pub road: Road,
     /// The data directory as this process sees it; the server is asked where absent.
     pub data_dir: Option<PathBuf>,
     /// The backup's label, for people.
@@ -73,6 +96,7 @@ impl CreateOptions {
         Self {
             url: url.into(),
             cluster: cluster.into(),
+            road: Road::Auto,
             data_dir: None,
             label: "oxpecker".to_owned(),
             workers: None,
@@ -108,4 +132,41 @@ pub struct Created {
     pub stored_bytes: u64,
     /// How long it took.
     pub took: Duration,
+}
+
+/// Makes a backup. Returns when it is committed.
+///
+/// # Errors
+/// See [`CreateError`]. Whatever the error, the repository is valid and the server's backup mode has ended.
+pub fn create(
+    options: &CreateOptions,
+    repository: &Repository,
+    progress: &dyn Progress,
+) -> Result<Created, CreateError> {
+    if options.road == Road::BaseBackup {
+        return remote::remote(options, repository, progress);
+    }
+    let reached = Server::connect(&options.url).and_then(|server| {
+        let facts = server.facts()?;
+        if facts.wal_level == "minimal" {
+            return Err(CreateError::WalLevel);
+        }
+        let path = match (&options.data_dir, &facts.data_directory) {
+            (Some(path), _) => path.clone(),
+            (None, Some(path)) => PathBuf::from(path),
+            (None, None) => return Err(CreateError::NoDataDir),
+        };
+        let source = DataDir::open(&path, &facts)?;
+        Ok((server, facts, source))
+    });
+    match reached {
+        Ok((server, facts, (directory, control))) => {
+            direct::direct(options, repository, &server, &facts, (&directory, &control), progress)
+        }
+        Err(error) if options.road == Road::Auto && options.data_dir.is_none() && error.is_out_of_reach() => {
+            progress.note(&Note::Warning(format!("the data directory is not in reach, the server sends it: {error}")));
+            remote::remote(options, repository, progress)
+        }
+        Err(error) => Err(error),
+    }
 }

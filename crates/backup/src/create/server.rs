@@ -3,15 +3,20 @@
 //! What differs between major versions: `pg_start_backup(.., exclusive => false)` and `pg_stop_backup(false, ..)` became
 //! `pg_backup_start` and `pg_backup_stop` with 15.
 
+use std::time::Duration;
+
 use model::{Lsn, PgVersion};
 use pg_format::Major;
 use tokio::runtime::Runtime;
 use tokio_postgres::{Client, NoTls, Row};
 
 use super::CreateError;
+use crate::proof::{Census, take_census};
 
 /// How long a statement that should be quick may take. Start and stop have no limit: a checkpoint takes its time.
 const QUICK: &str = "60s";
+/// How long counting all objects of all databases may take.
+const CENSUS_PATIENCE: Duration = Duration::from_secs(120);
 
 /// A session, and the runtime that it lives on.
 pub(crate) struct Server {
@@ -133,6 +138,24 @@ impl Server {
             libc_collation: collation('c'),
             icu_collation: collation('i'),
         })
+    }
+
+    /// What is in the cluster; `None` where this role may not count it. A backup is made without as well.
+    pub(crate) fn census(&self, url: &str) -> Option<Census> {
+        let mut config: tokio_postgres::Config = url.parse().ok()?;
+        config.application_name("oxpecker backup").options(format!("-c statement_timeout={QUICK} -c lock_timeout={QUICK}"));
+        let counted = async { tokio::time::timeout(CENSUS_PATIENCE, take_census(&config)).await };
+        match self.runtime.block_on(counted) {
+            Ok(Ok(census)) => Some(census),
+            Ok(Err(error)) => {
+                tracing::warn!("the cluster's objects could not be counted: {}", explained(&error));
+                None
+            }
+            Err(_) => {
+                tracing::warn!("the cluster's objects were not counted within {} s", CENSUS_PATIENCE.as_secs());
+                None
+            }
+        }
     }
 
     pub(crate) fn databases(&self, version: PgVersion) -> Result<Vec<DatabaseRow>, CreateError> {

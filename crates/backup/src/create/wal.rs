@@ -13,14 +13,20 @@ use std::{
 };
 
 use model::Lsn;
-use pg_format::wal::{Decoder, Flow, SegmentName, SegmentSize, Stream, WalError, WalFile};
+use pg_format::{
+    Major,
+    wal::{self, Decoder, Flow, Record, SegmentName, SegmentSize, Stream, WalError, WalFile, rmgr},
+};
 use repository::{Entry, FrameWriter};
 
 use super::{
     CreateError,
     copy::{Content, EXTENT_BYTES, read_full},
 };
-use crate::entry::{Kind, Meta};
+use crate::{
+    entry::{Kind, Meta, shown},
+    info::Tablespace,
+};
 
 /// Timeline histories are small; a larger file is none.
 const HISTORY_BYTES_MAX: u64 = 1 << 20;
@@ -34,8 +40,26 @@ pub(crate) struct WalCopy {
     /// The number of the next segment.
     next: u64,
     buffer: Vec<u8>,
+    major: Major,
+    /// Tablespaces that were made meanwhile.
+    pub(crate) tablespaces: Vec<Tablespace>,
     /// Bytes so far.
     pub(crate) bytes: u64,
+}
+
+/// The tablespace that a record makes, with where it lies; `None` for every other record.
+pub(crate) fn made_tablespace(record: &Record<'_>, major: Major) -> Option<Tablespace> {
+    // Asked of every record: taking all of them apart would cost.
+    if record.header.rmgr != rmgr::TABLESPACE {
+        return None;
+    }
+    match wal::Kind::of(major, record, &record.parts(major)?) {
+        // One inside of the data directory leads nowhere.
+        wal::Kind::TablespaceCreate { oid, path } if !path.is_empty() => {
+            Some(Tablespace { oid, location: shown(path) })
+        }
+        _ => None,
+    }
 }
 
 impl WalCopy {
@@ -44,8 +68,18 @@ impl WalCopy {
         let next = size.number_of(start);
         let wal = |source| CreateError::Wal { start, source };
         let decoder = Decoder::new(stream, size.start_of(next), start).map_err(wal)?;
-        let buffer = vec![0; EXTENT_BYTES];
-        Ok(Self { directory: data_dir.join("pg_wal"), size, start, decoder, next, buffer, bytes: 0 })
+        let (buffer, major, tablespaces) = (vec![0; EXTENT_BYTES], stream.major, Vec::new());
+        Ok(Self {
+            directory: data_dir.join("pg_wal"),
+            size,
+            start,
+            decoder,
+            next,
+            buffer,
+            major,
+            tablespaces,
+            bytes: 0,
+        })
     }
 
     /// Copies the segments that lie wholly below `flushed`.
@@ -122,8 +156,11 @@ impl WalCopy {
             bytes[good..].fill(0);
             if good > 0 {
                 let stop = until.unwrap_or(Lsn(u64::MAX));
-                let flow =
-                    |record: &pg_format::wal::Record<'_>| if record.end >= stop { Flow::Stop } else { Flow::Continue };
+                let (major, made) = (self.major, &mut self.tablespaces);
+                let flow = |record: &Record<'_>| {
+                    made.extend(made_tablespace(record, major));
+                    if record.end >= stop { Flow::Stop } else { Flow::Continue }
+                };
                 self.decoder.feed(&bytes[..good], flow).map_err(|source| CreateError::Wal { start, source })?;
             }
             content.add(bytes, writer)?;

@@ -23,6 +23,17 @@ pub enum RestoreError {
         /// It is a tablespace's.
         tablespace: bool,
     },
+    /// WAL would write into a tablespace that is in use.
+    #[error(
+        "the tablespace {oid} was made at {} while the backup was taken: recovery would make it there again, no mapping helps, and something is there; hint: restore on another host, or restore a later backup",
+        path.display()
+    )]
+    TablespaceInWal {
+        /// Its oid.
+        oid: u32,
+        /// Where.
+        path: PathBuf,
+    },
     /// A half restore of something else is there.
     #[error("{} holds an interrupted restore of {what}; hint: go on with that one, or remove the directory", path.display())]
     OtherRestore {

@@ -37,6 +37,9 @@ pub struct RestoreOptions {
     pub owner: Option<String>,
     /// Keep the restored server from archiving WAL and from running subscriptions.
     pub fence: bool,
+    /// Whoever starts the server sees to it that replay reaches nothing outside, as a proof's fence does: a tablespace that WAL will make
+    /// at a place that is occupied stops nothing.
+    pub replay_is_fenced: bool,
     /// Threads that write; as many as there are cores where absent.
     pub workers: Option<NonZeroUsize>,
 }
@@ -45,7 +48,15 @@ impl RestoreOptions {
     /// Options for restoring `backup` to `target`, all else as is usual.
     #[must_use]
     pub fn new(backup: repository::BackupId, target: impl Into<PathBuf>) -> Self {
-        Self { backup, target: target.into(), tablespaces: Vec::new(), owner: None, fence: true, workers: None }
+        Self {
+            backup,
+            target: target.into(),
+            tablespaces: Vec::new(),
+            owner: None,
+            fence: true,
+            replay_is_fenced: false,
+            workers: None,
+        }
     }
 }
 

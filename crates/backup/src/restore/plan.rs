@@ -162,6 +162,10 @@ fn notes(info: &BackupInfo, options: &RestoreOptions, tablespaces: &[PlannedTabl
     notes.extend(kept.map(|tablespace| {
         format!("the tablespace {} is restored to where it lay, {}", tablespace.oid, tablespace.from)
     }));
+    notes.extend(info.tablespaces_in_wal.iter().map(|made| {
+        let Tablespace { oid, location } = made;
+        format!("the tablespace {oid} was made while the backup was taken: recovery makes it at {location}, whatever the mapping says")
+    }));
     if info.corrupt_pages_count > 0 {
         notes.push(format!("{} pages were damaged in the source already, see `backup show`", info.corrupt_pages_count));
     }
@@ -186,7 +190,7 @@ pub(crate) fn quoted(text: &str) -> String {
 }
 
 /// Where an entry lies, and whether that is a place for it: entries are authenticated, and yet a name never leads out of the target.
-pub(super) fn place(plan: &RestorePlan, name: &[u8]) -> Result<Option<PathBuf>, RestoreError> {
+pub(super) fn place(plan: &RestorePlan, name: &[u8]) -> Result<PathBuf, RestoreError> {
     use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
     let path = Path::new(OsStr::from_bytes(name));
     let normal = path.components().all(|part| matches!(part, Component::Normal(_)));
@@ -197,12 +201,11 @@ pub(super) fn place(plan: &RestorePlan, name: &[u8]) -> Result<Option<PathBuf>, 
     if parts.next() == Some(Component::Normal(OsStr::new("pg_tblspc")))
         && let Some(Component::Normal(oid)) = parts.next()
         && let Some(oid) = oid.to_str().and_then(|oid| oid.parse::<u32>().ok())
+        && let Some(tablespace) = plan.tablespaces.iter().find(|tablespace| tablespace.oid == oid)
     {
-        if let Some(tablespace) = plan.tablespaces.iter().find(|tablespace| tablespace.oid == oid) {
-            return Ok(Some(tablespace.to.join(parts.as_path())));
-        }
+        return Ok(tablespace.to.join(parts.as_path()));
     }
-    Ok(Some(plan.target.join(path)))
+    Ok(plan.target.join(path))
 }
 
 #[cfg(test)]
@@ -238,7 +241,7 @@ mod tests {
     fn tablespaces_are_mapped_and_the_map_with_them() {
         let plan = planned(&[("/srv/space", "/new/space")], &Observed::Absent, &Observed::Absent).unwrap();
         assert_eq!(plan.tablespace_map, b"16400 /new/space\n");
-        let lies = |name: &str| place(&plan, name.as_bytes()).unwrap().unwrap();
+        let lies = |name: &str| place(&plan, name.as_bytes()).unwrap();
         assert_eq!(lies("pg_tblspc/16400/PG_15_1/5/7"), Path::new("/new/space/PG_15_1/5/7"));
         assert_eq!(lies("pg_tblspc/9/PG_15_1/5/7"), Path::new("/restored/pg_tblspc/9/PG_15_1/5/7"));
         assert_eq!(lies("pg_tblspc"), Path::new("/restored/pg_tblspc"));

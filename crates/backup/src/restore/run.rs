@@ -111,6 +111,12 @@ fn prepare(options: &RestoreOptions, repository: &Repository, info: &BackupInfo)
     }
     let at_target = observe(&options.target)?;
     let at_tablespaces = tablespaces.iter().map(|tablespace| observe(&tablespace.to)).collect::<Result<Vec<_>, _>>()?;
+    for made in &info.tablespaces_in_wal {
+        // Replay would link to it, and write.
+        if !options.replay_is_fenced && observe(Path::new(&made.location))? == Observed::Occupied {
+            return Err(RestoreError::TablespaceInWal { oid: made.oid, path: made.location.clone().into() });
+        }
+    }
     let (owner, start_as) = owner(options, info)?;
     let plan = planning::plan(info, options, tablespaces, &at_target, &at_tablespaces, &identity, start_as.as_deref())?;
     Ok(Prepared { plan, owner, identity })
@@ -205,6 +211,12 @@ impl Run<'_> {
             fs::create_dir_all(&tablespace.to).map_err(RestoreError::io("create the directory", &tablespace.to))?;
             self.directory(&tablespace.to, 0o700)?;
         }
+        for made in &self.info.tablespaces_in_wal {
+            // Replay wants it to be there.
+            let place = Path::new(&made.location);
+            fs::create_dir_all(place).map_err(RestoreError::io("create the directory", place))?;
+            self.directory(place, 0o700)?;
+        }
         // The first file of all: a copy that has a control file but no label would recover from the wrong place.
         self.small(&target.join(label::FILE_NAME), self.info.backup_label.as_bytes(), 0o600)?;
         if !self.plan.tablespace_map.is_empty() {
@@ -244,9 +256,9 @@ impl Run<'_> {
                 work.stop.store(true, Ordering::Release);
             }
             drop(jobs);
-            let ended = crew.into_iter().map(|worker| worker.join().is_ok()).fold(true, |all, one| all && one);
+            let panics = crew.into_iter().map(thread::ScopedJoinHandle::join).filter(Result::is_err).count();
             finished.store(true, Ordering::Release);
-            if ended { result } else { Err(RestoreError::Worker) }
+            if panics > 0 { Err(RestoreError::Worker) } else { result }
         });
         if let Some(error) = work.failed.into_inner().unwrap_or_else(PoisonError::into_inner) {
             return Err(error);
@@ -300,7 +312,7 @@ impl Run<'_> {
             left.outside.insert(name, (self.content(&entry)?, meta));
             return Ok(());
         }
-        let Some(path) = place(self.plan, &entry.name)? else { return Ok(()) };
+        let path = place(self.plan, &entry.name)?;
         if !self.is_wanted(&entry.name, meta.kind, left) {
             return Ok(());
         }

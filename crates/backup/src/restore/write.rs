@@ -262,7 +262,7 @@ fn is_whole(target: &Target) -> Result<bool, RestoreError> {
 
 /// The CRC with `len` zeros behind.
 fn crc_of_zeros(mut crc: u32, mut len: u64) -> u32 {
-    const ZEROS: [u8; 64 << 10] = [0; 64 << 10];
+    static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
     while len > 0 {
         let count = usize::try_from(len).unwrap_or(usize::MAX).min(ZEROS.len());
         crc = crc32c::crc32c_append(crc, &ZEROS[..count]);

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     num::NonZeroUsize,
-    path::{Path, PathBuf},
+    path::Path,
     sync::{
         atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
         mpsc::{Receiver, RecvTimeoutError, sync_channel},
@@ -16,82 +16,66 @@ use jiff::Timestamp;
 use model::Lsn;
 use pg_format::{
     control,
-    files::{RelationFile, Rules},
+    files::Rules,
     label::{BackupLabel, TablespaceMap},
     wal::{Stream, TimelineHistory},
 };
-use repository::{Entry, FrameWriter, Repository, Session, SessionInfo};
+use repository::{Entry, FrameWriter, Repository, Session};
 
 use super::{
     CreateError, CreateOptions, Created, WORKERS_MAX,
     copy::{Content, MESSAGES_MAX, Message, Work},
-    identity::{self, Now, Verdict},
+    identity::Now,
     pages::LiveBounds,
+    preflight,
     scan::{Scan, scan},
     server::{Facts, Position, Server},
     source::{Control, DataDir},
+    tally::Tally,
     wal::WalCopy,
 };
 use crate::{
     entry::{Kind, Meta, shown},
-    info::{BackupInfo, CORRUPT_PAGES_NAMED_MAX, CorruptPage, Database, Host, INFO_FORMAT, Source, Tablespace},
+    info::{BackupInfo, Host, INFO_FORMAT, Source, Tablespace},
     progress::{Counts, Meter, Note, Progress, Stage},
 };
 
 /// How often the session is asked where WAL ends, and so whether it is still there.
 const TICK: Duration = Duration::from_millis(500);
-/// What the first backup takes of its plain bytes at most, mostly: PostgreSQL's pages compress to between a half and a fifth.
-const FIRST_RATIO: f64 = 0.5;
 
-/// Makes a backup. Returns when it is committed.
-///
-/// # Errors
-/// See [`CreateError`]. Whatever the error, the repository is valid and the server's backup mode has ended.
-pub fn create(
+/// Makes a backup of the data directory at `path`, which is in reach.
+pub(super) fn direct(
     options: &CreateOptions,
     repository: &Repository,
+    server: &Server,
+    facts: &Facts,
+    (directory, control): (&DataDir, &Control),
     progress: &dyn Progress,
 ) -> Result<Created, CreateError> {
     let began = Instant::now();
-    let server = Server::connect(&options.url)?;
-    let facts = server.facts()?;
-    if facts.wal_level == "minimal" {
-        return Err(CreateError::WalLevel);
-    }
-    let path = match (&options.data_dir, &facts.data_directory) {
-        (Some(path), _) => path.clone(),
-        (None, Some(path)) => PathBuf::from(path),
-        (None, None) => return Err(CreateError::NoDataDir),
+    preflight::stage(progress, Stage::Preparing);
+    let host = preflight::host(directory, facts)?;
+    let timeline = control.file.min_recovery_timeline.max(control.file.checkpoint.timeline);
+    let history = std::fs::read_to_string(directory.path.join(format!("pg_wal/{timeline:08X}.history")));
+    let history = history.ok().and_then(|text| TimelineHistory::parse(&text).ok());
+    let position = server.position()?;
+    let now = Now {
+        system_id: control.file.system_identifier,
+        timeline,
+        position: position.insert,
+        standby: position.standby,
+        host: &host.name,
+        data_dir: &host.data_dir,
+        history: history.as_ref(),
     };
-    let (directory, control) = DataDir::open(&path, &facts)?;
-    let host = host(&directory, &facts)?;
-    check_identity(options, repository, &server, &control, &directory.path, &host, progress)?;
-    let rules = rules(&directory.path, &facts);
-    check_space(options, repository, &directory.path, &rules, &control, progress)?;
-    let session = begin(options, repository, &directory, &host, progress)?;
-    let run = Run {
-        options,
-        server: &server,
-        facts: &facts,
-        directory: &directory,
-        session: &session,
-        progress,
-        rules: &rules,
-    };
-    match run.all(host) {
-        Ok(info) => {
-            let id = session.commit(&info.to_value())?;
-            let stored_bytes = session.counts().stored_bytes;
-            Ok(Created { id, info, stored_bytes, took: began.elapsed() })
-        }
-        Err(error) => {
-            // The first error is the one that matters; a session that stays open is closed by the next run.
-            if let Err(closing) = session.abandon(&error.to_string()) {
-                tracing::warn!("closing the repository's session after a failure: {closing}");
-            }
-            Err(error)
-        }
-    }
+    preflight::check_identity(options, repository, &now, progress)?;
+    let rules = preflight::rules(&directory.path, facts);
+    let found = scan(&directory.path, &rules, &control.file.tablespace_directory())?;
+    preflight::check_space(options, repository, found.files.len() as u64, found.bytes, progress)?;
+    drop(found);
+    let session = preflight::begin(options, repository, Some(&directory.path), progress)?;
+    let run = |session: &Session| Run { options, server, facts, directory, session, progress, rules: &rules }.all(host);
+    preflight::conclude(session, run, began)
 }
 
 struct Run<'a> {
@@ -104,15 +88,13 @@ struct Run<'a> {
     rules: &'a Rules,
 }
 
-/// What the copying has counted.
-#[derive(Default)]
-struct Tally {
-    files: u64,
-    bytes: u64,
-    /// Relation files and their bytes, by database.
-    databases: BTreeMap<u32, (u64, u64)>,
-    corrupt: Vec<CorruptPage>,
-    corrupt_count: u64,
+/// What the copying works on.
+struct Copying<'a> {
+    scan: &'a Scan,
+    bounds: &'a LiveBounds,
+    wal: &'a mut WalCopy,
+    writer: &'a mut FrameWriter,
+    tally: &'a mut Tally,
 }
 
 impl Run<'_> {
@@ -125,7 +107,8 @@ impl Run<'_> {
             );
             self.progress.note(&Note::Warning(text));
         }
-        self.stage(Stage::Checkpoint);
+        let before = server.census(&self.options.url);
+        preflight::stage(self.progress, Stage::Checkpoint);
         let start = server.start(facts.major, &self.options.label, self.options.fast_checkpoint)?;
         self.progress.note(&Note::Started(start));
         let start_time = Timestamp::now();
@@ -142,27 +125,29 @@ impl Run<'_> {
         let mut tally = Tally::default();
         self.directories(&scan)?;
         let bounds = LiveBounds::new(start, control.has_checksums(), position.insert);
-        self.copy(&scan, &bounds, &control, &mut wal, &mut writer, &mut tally)?;
+        let copying = Copying { scan: &scan, bounds: &bounds, wal: &mut wal, writer: &mut writer, tally: &mut tally };
+        self.copy(&control, copying)?;
         self.outside(&mut writer)?;
         // After everything else, as a standby's must be: recovery goes at least as far as it says.
         let control = self.directory.control()?;
         self.control(&control, &mut writer, &mut tally)?;
-        self.stage(Stage::Wal);
+        preflight::stage(self.progress, Stage::Wal);
         let stopped = server.stop(facts.major)?;
         let stop_time = Timestamp::now();
+        let after = server.census(&self.options.url);
         if server.position()?.standby != facts.standby {
             return Err(CreateError::Promoted);
         }
         let label = BackupLabel::parse(&stopped.label)?;
-        wal.finish(stopped.lsn, &mut writer, &mut |entry| self.keep(entry))?;
-        wal.histories(&mut writer, &mut |entry| self.keep(entry))?;
+        wal.finish(stopped.lsn, &mut writer, &mut |entry| self.keep(&entry))?;
+        wal.histories(&mut writer, &mut |entry| self.keep(&entry))?;
         let timeline = label.timeline.unwrap_or(control.file.checkpoint.timeline);
         if wal.timeline() != timeline {
             return Err(CreateError::Timeline { from: timeline, to: wal.timeline() });
         }
         // Parks what it has not closed, for the commit to store.
         drop(writer);
-        self.stage(Stage::Committing);
+        preflight::stage(self.progress, Stage::Committing);
         let mut throttled = self.held_settings();
         throttled.extend(throttled_before);
         Ok(BackupInfo {
@@ -181,6 +166,7 @@ impl Run<'_> {
             backup_label: stopped.label,
             tablespaces: tablespaces(&stopped.map, &scan)?,
             tablespace_map: stopped.map,
+            tablespaces_in_wal: std::mem::take(&mut wal.tablespaces),
             in_place_tablespaces: scan.in_place(),
             block_size: control.file.block_size,
             segment_blocks: control.file.segment_blocks,
@@ -190,26 +176,23 @@ impl Run<'_> {
             files: tally.files,
             bytes: tally.bytes,
             wal_bytes: wal.bytes,
+            databases: tally.databases(server.databases(facts.version)?),
+            censuses: before.into_iter().chain(after).collect(),
             corrupt_pages_count: tally.corrupt_count,
             corrupt_pages: tally.corrupt,
-            databases: self.databases(&tally.databases)?,
             throttled,
             outside: self.outside_files().into_iter().map(|(name, path)| (name.to_owned(), path)).collect(),
         })
     }
 
-    fn stage(&self, stage: Stage) {
-        Meter::new(Instant::now()).tell(self.progress, Instant::now(), stage, Counts::default(), Counts::default());
-    }
-
-    fn keep(&self, entry: Entry) -> Result<(), CreateError> {
-        Ok(self.session.entry(&entry)?)
+    fn keep(&self, entry: &Entry) -> Result<(), CreateError> {
+        Ok(self.session.entry(entry)?)
     }
 
     fn directories(&self, scan: &Scan) -> Result<(), CreateError> {
         for found in &scan.directories {
             let meta = Meta { kind: Kind::Directory, mode: found.mode, modified: found.modified, crc32c: 0 };
-            self.keep(Entry { name: found.path.clone(), meta: meta.to_bytes(), size: 0, extents: Vec::new() })?;
+            self.keep(&Entry { name: found.path.clone(), meta: meta.to_bytes(), size: 0, extents: Vec::new() })?;
         }
         Ok(())
     }
@@ -220,21 +203,14 @@ impl Run<'_> {
         content.add(&control.bytes, writer)?;
         let mode = control.metadata.permissions().mode() & 0o7777;
         let meta = Meta { kind: Kind::File, mode, modified: control.metadata.mtime(), crc32c: 0 };
-        tally.files += 1;
-        tally.bytes += content.size;
-        self.keep(content.into_entry(control::PATH.as_bytes().to_vec(), meta))
+        let entry = content.into_entry(control::PATH.as_bytes().to_vec(), meta);
+        tally.count(&entry);
+        self.keep(&entry)
     }
 
     /// Runs the workers, and holds the session meanwhile.
-    fn copy(
-        &self,
-        scan: &Scan,
-        bounds: &LiveBounds,
-        control: &control::ControlFile,
-        wal: &mut WalCopy,
-        writer: &mut FrameWriter,
-        tally: &mut Tally,
-    ) -> Result<(), CreateError> {
+    fn copy(&self, control: &control::ControlFile, mut copying: Copying<'_>) -> Result<(), CreateError> {
+        let (scan, bounds) = (copying.scan, copying.bounds);
         let work = Work {
             data_dir: &self.directory.path,
             files: &scan.files,
@@ -252,12 +228,13 @@ impl Run<'_> {
         let writers = (0..workers).map(|_| self.session.writer()).collect::<Result<Vec<_>, _>>()?;
         let (sender, receiver) = sync_channel(MESSAGES_MAX);
         thread::scope(|scope| {
+            let mut crew = Vec::new();
             for writer in writers {
                 let (work, sender) = (&work, sender.clone());
-                scope.spawn(move || work.run(writer, &sender));
+                crew.push(scope.spawn(move || work.run(writer, &sender)));
             }
             drop(sender);
-            let result = self.attend(&receiver, &work, scan, bounds, wal, writer, tally);
+            let result = self.attend(&receiver, &work, &mut copying);
             if result.is_err() {
                 work.stop.store(true, Ordering::Release);
                 // Until all have gone: one that waits for an answer must not wait for ever.
@@ -267,7 +244,9 @@ impl Run<'_> {
                     }
                 }
             }
-            result
+            // All of them, so that a panic ends here and not in the scope.
+            let panics = crew.into_iter().map(thread::ScopedJoinHandle::join).filter(Result::is_err).count();
+            if panics > 0 { Err(CreateError::Worker) } else { result }
         })
     }
 
@@ -276,12 +255,9 @@ impl Run<'_> {
         &self,
         receiver: &Receiver<Message>,
         work: &Work<'_>,
-        scan: &Scan,
-        bounds: &LiveBounds,
-        wal: &mut WalCopy,
-        writer: &mut FrameWriter,
-        tally: &mut Tally,
+        copying: &mut Copying<'_>,
     ) -> Result<(), CreateError> {
+        let Copying { scan, bounds, wal, writer, tally } = copying;
         let total = Counts { files: scan.files.len() as u64, bytes: scan.bytes };
         let mut meter = Meter::new(Instant::now());
         let mut next_tick = Instant::now();
@@ -294,7 +270,7 @@ impl Run<'_> {
             }
             if now >= next_tick {
                 let position = self.position(bounds)?;
-                wal.advance(position.flushed, writer, &mut |entry| self.keep(entry))?;
+                wal.advance(position.flushed, writer, &mut |entry| self.keep(&entry))?;
                 next_tick = Instant::now() + TICK;
             }
             let done = Counts {
@@ -305,9 +281,13 @@ impl Run<'_> {
             match receiver.recv_timeout(next_tick.saturating_duration_since(now).min(crate::progress::UPDATE_EVERY)) {
                 Ok(Message::Entry(entry)) => {
                     tally.count(&entry);
-                    self.keep(entry)?;
+                    self.keep(&entry)?;
                 }
-                Ok(Message::Corrupt(path, pages)) => self.corrupt(&path, &pages, tally)?,
+                Ok(Message::Corrupt(path, pages)) => {
+                    for page in pages {
+                        tally.corrupt(self.options, self.progress, &path, page.block, &page.why)?;
+                    }
+                }
                 Ok(Message::Refresh) => {
                     self.position(bounds)?;
                 }
@@ -316,9 +296,7 @@ impl Run<'_> {
                 Err(RecvTimeoutError::Disconnected) => break,
             }
         }
-        // A worker that ended by a panic has not said so.
-        let done = work.files_done.load(Ordering::Relaxed);
-        if done == scan.files.len() as u64 { Ok(()) } else { Err(CreateError::Worker) }
+        Ok(())
     }
 
     fn position(&self, bounds: &LiveBounds) -> Result<Position, CreateError> {
@@ -328,32 +306,6 @@ impl Run<'_> {
         }
         bounds.set(position.insert);
         Ok(position)
-    }
-
-    fn corrupt(&self, path: &[u8], pages: &[super::pages::BadPage], tally: &mut Tally) -> Result<(), CreateError> {
-        let path = shown(path);
-        for page in pages {
-            let (block, why) = (page.block, page.why.to_string());
-            if self.options.fail_on_corruption {
-                return Err(CreateError::CorruptPages { count: pages.len() as u64, path, block, why });
-            }
-            tally.corrupt_count += 1;
-            if tally.corrupt.len() < CORRUPT_PAGES_NAMED_MAX {
-                self.progress.note(&Note::CorruptPage { path: path.clone(), block, why: why.clone() });
-                tally.corrupt.push(CorruptPage { path: path.clone(), block, why });
-            }
-        }
-        Ok(())
-    }
-
-    fn databases(&self, counted: &BTreeMap<u32, (u64, u64)>) -> Result<Vec<Database>, CreateError> {
-        let rows = self.server.databases(self.facts.version)?;
-        let database = |row: super::server::DatabaseRow| {
-            let (relation_files, bytes) = counted.get(&row.oid).copied().unwrap_or_default();
-            let (oid, name, collate, collation_version) = (row.oid, row.name, row.collate, row.collation_version);
-            Database { oid, name, relation_files, bytes, collate, collation_version }
-        };
-        Ok(rows.into_iter().map(database).collect())
     }
 
     fn held_settings(&self) -> BTreeMap<String, Option<String>> {
@@ -391,25 +343,14 @@ impl Run<'_> {
                     content.add(&bytes, writer)?;
                     let mode = metadata.permissions().mode() & 0o7777;
                     let meta = Meta { kind: Kind::Outside, mode, modified: metadata.mtime(), crc32c: 0 };
-                    self.keep(content.into_entry(path.into_bytes(), meta))?;
+                    self.keep(&content.into_entry(path.into_bytes(), meta))?;
                 }
                 Err(error) => {
-                    self.progress.note(&Note::Warning(format!("{name} = {path} is not in the backup: {error}")))
+                    self.progress.note(&Note::Warning(format!("{name} = {path} is not in the backup: {error}")));
                 }
             }
         }
         Ok(())
-    }
-}
-
-impl Tally {
-    fn count(&mut self, entry: &Entry) {
-        self.files += 1;
-        self.bytes += entry.size;
-        if let Some(file) = RelationFile::parse(&entry.name) {
-            let of = self.databases.entry(file.relation.database).or_default();
-            *of = (of.0 + 1, of.1 + entry.size);
-        }
     }
 }
 
@@ -434,124 +375,4 @@ fn tablespaces(map: &str, scan: &Scan) -> Result<Vec<Tablespace>, CreateError> {
             Err(error) => Err(CreateError::Location { oid, location: shown(error.as_bytes()) }),
         })
         .collect()
-}
-
-fn rules(data_dir: &Path, facts: &Facts) -> Rules {
-    let inside = |path: &String| {
-        let path = Path::new(path);
-        let relative = if path.is_absolute() { path.strip_prefix(data_dir).ok()? } else { path };
-        Some(relative.to_str()?.trim_end_matches('/').as_bytes().to_vec())
-    };
-    Rules { stats_temp_directory: facts.stats_temp_directory.as_ref().and_then(inside).unwrap_or_default() }
-}
-
-fn host(directory: &DataDir, facts: &Facts) -> Result<Host, CreateError> {
-    let name = rustix::system::uname().nodename().to_string_lossy().into_owned();
-    let (owner, data_dir_mode) = directory.owner()?;
-    Ok(Host {
-        name,
-        data_dir: directory.path.to_string_lossy().into_owned(),
-        data_dir_mode,
-        owner,
-        bin_dir: facts.bin_dir.clone(),
-        server: facts.banner.clone(),
-        libc_collation: facts.libc_collation.clone(),
-        icu_collation: facts.icu_collation.clone(),
-    })
-}
-
-/// Begins the session in the repository. One that a killed run of this host left open is taken over: whoever holds the lock on the data
-/// directory knows that its writer is dead.
-fn begin(
-    options: &CreateOptions,
-    repository: &Repository,
-    directory: &DataDir,
-    host: &Host,
-    progress: &dyn Progress,
-) -> Result<Session, CreateError> {
-    let machine = std::fs::read_to_string("/etc/machine-id").unwrap_or_default().trim().to_owned();
-    let place =
-        serde_json::json!({ "host": host.name, "machine": machine, "data_dir": directory.path.to_string_lossy() });
-    repository.refresh()?;
-    let left = repository
-        .with_state(|state| state.writer_of(&options.cluster).map(|(_, session)| session.info["place"].clone()));
-    let ours = left.as_ref() == Some(&place);
-    if ours {
-        progress.note(&Note::Warning(
-            "an earlier run was interrupted; what its draft holds is not stored again".to_owned(),
-        ));
-    }
-    let info = serde_json::json!({ "place": place, "pid": std::process::id(), "started": Timestamp::now() });
-    let info = SessionInfo { cluster: options.cluster.clone(), take_over: options.take_over || ours, info };
-    Ok(repository.begin(info)?)
-}
-
-/// Refuses what is not the cluster that the repository knows by this name.
-fn check_identity(
-    options: &CreateOptions,
-    repository: &Repository,
-    server: &Server,
-    control: &Control,
-    data_dir: &Path,
-    host: &Host,
-    progress: &dyn Progress,
-) -> Result<(), CreateError> {
-    let Some(newest) = newest_of(options, repository) else { return Ok(()) };
-    let timeline = control.file.min_recovery_timeline.max(control.file.checkpoint.timeline);
-    let history = std::fs::read_to_string(data_dir.join(format!("pg_wal/{timeline:08X}.history")));
-    let history = history.ok().and_then(|text| TimelineHistory::parse(&text).ok());
-    let position = server.position()?;
-    let now = Now {
-        system_id: control.file.system_identifier,
-        timeline,
-        position: position.insert,
-        standby: position.standby,
-        host: &host.name,
-        data_dir: &host.data_dir,
-        history: history.as_ref(),
-    };
-    match identity::judge(&now, &newest) {
-        Verdict::Same => {}
-        Verdict::Odd(why) => progress.note(&Note::Warning(why)),
-        Verdict::Clone(why) if options.adopt => progress.note(&Note::Warning(format!("adopted although {why}"))),
-        Verdict::Clone(why) => return Err(CreateError::Clone { cluster: options.cluster.clone(), why }),
-        Verdict::Other => {
-            let (theirs, ours) = (newest.system_id, now.system_id);
-            return Err(CreateError::OtherCluster { cluster: options.cluster.clone(), theirs, ours });
-        }
-    }
-    Ok(())
-}
-
-/// The newest backup of that name whose info can be read.
-fn newest_of(options: &CreateOptions, repository: &Repository) -> Option<BackupInfo> {
-    let infos = repository.backups().into_iter().filter_map(|record| BackupInfo::parse(&record.info).ok());
-    infos.filter(|info| info.cluster == options.cluster).max_by_key(|info| info.stop_time)
-}
-
-/// Says what the backup will take, and refuses when that is known to be too much.
-fn check_space(
-    options: &CreateOptions,
-    repository: &Repository,
-    data_dir: &Path,
-    rules: &Rules,
-    control: &Control,
-    progress: &dyn Progress,
-) -> Result<(), CreateError> {
-    Meter::new(Instant::now()).tell(progress, Instant::now(), Stage::Preparing, Counts::default(), Counts::default());
-    let found = scan(data_dir, rules, &control.file.tablespace_directory())?;
-    let first = newest_of(options, repository).is_none();
-    let basis =
-        if first { "half of the plain bytes" } else { "half of the plain bytes; what has not changed takes none" };
-    let needed = found.bytes as f64 * FIRST_RATIO;
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "half of a file size, not negative")]
-    let space_needed = needed as u64;
-    let space_free = repository.free_bytes();
-    progress.note(&Note::Plan { files: found.files.len() as u64, bytes: found.bytes, space_needed, space_free, basis });
-    match space_free {
-        Some(free) if first && free < space_needed && !options.skip_space_check => {
-            Err(CreateError::NoSpace { needed: space_needed, free })
-        }
-        _ => Ok(()),
-    }
 }
