@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeSet,
     fs,
+    io::Write,
     os::unix::{ffi::OsStrExt, fs::MetadataExt, fs::PermissionsExt},
     path::{Path, PathBuf},
 };
@@ -49,6 +50,13 @@ impl Restored {
 
 /// Reads what the directory is. Changes nothing.
 pub(crate) fn read(data: &Path) -> Result<Restored, Halt> {
+    // A restore that only leaves a link to a directory has restored nothing, and that directory may be the live one.
+    if fs::symlink_metadata(data).is_ok_and(|metadata| metadata.is_symlink()) {
+        return Err(Halt::not_proven(format!(
+            "the restore made {} a link, not a directory; hint: let it restore into {{pgdata}} itself",
+            data.display()
+        )));
+    }
     let control_path = data.join(pg_format::control::PATH);
     let bytes = fs::read(&control_path)
         .map_err(|error| Halt::failed(format!("the restore left no readable {}: {error}", control_path.display())))?;
@@ -177,7 +185,7 @@ fn check_map(data: &Path, scratch: &Path) -> Result<(), Halt> {
         }
     }
     if changed {
-        fs::write(&path, map.to_bytes()).map_err(Halt::file("write", &path))?;
+        replace(&path, &map.to_bytes())?;
     }
     Ok(())
 }
@@ -205,7 +213,7 @@ pub(crate) fn disarm(restored: &Restored) -> Result<(), Halt> {
     let data = &restored.data;
     // Read in any case, and after our own file.
     let auto = data.join("postgresql.auto.conf");
-    fs::write(&auto, "# Emptied by oxpecker for a proof.\n").map_err(Halt::file("write", &auto))?;
+    replace(&auto, b"# Emptied by oxpecker for a proof.\n")?;
     for name in ["standby.signal", "recovery.signal", "recovery.conf", "postmaster.pid", "postmaster.opts"] {
         remove_file(&data.join(name))?;
     }
@@ -220,9 +228,16 @@ pub(crate) fn disarm(restored: &Restored) -> Result<(), Halt> {
     if restored.label.is_some() {
         // Without it a standby's backup that lacks WAL would open, inconsistent, without a word.
         let signal = data.join("recovery.signal");
-        fs::write(&signal, "").map_err(Halt::file("write", &signal))?;
+        replace(&signal, b"")?;
     }
     fs::set_permissions(data, fs::Permissions::from_mode(0o700)).map_err(Halt::file("close", data))
+}
+
+/// Puts a file of ours there. What was there is removed, not written to: it may be a link to the original's.
+fn replace(path: &Path, bytes: &[u8]) -> Result<(), Halt> {
+    remove_file(path)?;
+    let mut file = fs::File::create_new(path).map_err(Halt::file("create", path))?;
+    file.write_all(bytes).map_err(Halt::file("write", path))
 }
 
 fn remove_file(path: &Path) -> Result<(), Halt> {
@@ -316,6 +331,21 @@ mod tests {
         symlink(place.live(), place.data().join("pg_tblspc/2")).unwrap();
         assert_eq!(links_after(&place.data(), &place.scratch(), &[place.live()]), (2, vec![]));
         assert_eq!(links_after(&place.data(), &place.scratch(), &[]).1.len(), 1);
+    }
+
+    #[test]
+    fn nothing_is_written_through_a_link() {
+        let place = Place::new();
+        let live = place.live().join("postgresql.auto.conf");
+        fs::write(&live, "work_mem = '1GB'\n").unwrap();
+        let auto = place.data().join("postgresql.auto.conf");
+        symlink(&live, &auto).unwrap();
+        replace(&auto, b"").unwrap();
+        assert_eq!(fs::read_to_string(&live).unwrap(), "work_mem = '1GB'\n");
+        assert!(!auto.is_symlink() && fs::read(&auto).unwrap().is_empty());
+        let link = place.scratch().join("link");
+        symlink(place.live(), &link).unwrap();
+        assert!(read(&link).unwrap_err().reason.contains("a link"));
     }
 
     #[test]

@@ -73,8 +73,7 @@ pub(crate) fn find_door(
 ) -> Result<Door, Halt> {
     let run_dir = launch.place.run();
     let passwd = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let owner = fs::metadata(Path::new("/proc/self")).ok();
-    let us = owner.and_then(|metadata| name_of(&passwd, std::os::unix::fs::MetadataExt::uid(&metadata)));
+    let us = name_of(&passwd, rustix::process::geteuid().as_raw());
     let usual = ["postgres".to_owned(), launch.site.identity.name.clone()];
     let users: Vec<String> = named.map(str::to_owned).into_iter().chain(usual).chain(us).collect();
     let mut tried = Vec::new();

@@ -3,7 +3,7 @@
 use repository::{BackupId, Repository, RepositoryError};
 
 use super::{
-    Census, ProveOptions, Receipt, Sorting, Verdict,
+    ProveOptions, Receipt, Sorting, Verdict,
     error::{Halt, ProveError},
     identity::Identity,
     place::Place,
@@ -32,17 +32,18 @@ pub fn prove_backup(
     let _hold = hold.inspect_err(|error| {
         progress.note(&Note::Warning(format!("nothing keeps the backup from expiring while it is proven: {error}")));
     });
-    let (info, censuses) = {
-        let reader = repository.read(backup)?;
-        let censuses = reader.info().get("censuses").cloned().unwrap_or_default();
-        // Of a newer format, or none: nothing to compare with.
-        (BackupInfo::parse(reader.info())?, serde_json::from_value::<Vec<Census>>(censuses).unwrap_or_default())
+    let info = BackupInfo::parse(repository.read(backup)?.info())?;
+    let recorded = Recorded {
+        stop_lsn: Some(info.stop_lsn),
+        sorting: Some(sorting(&info.host)),
+        censuses: info.censuses.clone(),
+        brings_its_wal: true,
     };
-    let recorded =
-        Recorded { stop_lsn: Some(info.stop_lsn), sorting: Some(sorting(&info.host)), censuses, brings_its_wal: true };
     let mut bring = |place: &Place, identity: &Identity| {
         let mut to = RestoreOptions::new(backup, place.data());
         to.owner = identity.switch.then(|| identity.name.clone());
+        // What WAL does outside is what the fence is for, and decided there.
+        to.replay_is_fenced = true;
         to.tablespaces = info
             .tablespaces
             .iter()
