@@ -10,6 +10,8 @@ use crate::shell;
 const TOP: &[&str] = &["oxpecker", "drill"];
 /// Crates that use none of ours.
 const BOTTOM: &[&str] = &["model", "scratch"];
+/// What only `backup` joins: PostgreSQL's formats, its replication protocol, and a repository that knows nothing of either.
+const BENEATH_BACKUP: &[&str] = &["pg-format", "pg-replication", "repository"];
 
 /// A crate of the workspace with its dependencies among the workspace's.
 #[derive(Debug)]
@@ -78,6 +80,7 @@ fn broken_rule(from: &str, edge: &Dependency) -> Option<&'static str> {
         from if BOTTOM.contains(&from) => Some("it depends on nothing of ours"),
         "xtask" => (edge.name != "scratch").then_some("the chores know the program by its commands only"),
         _ if edge.name == "model" => None,
+        "backup" if BENEATH_BACKUP.contains(&edge.name.as_str()) => None,
         _ if edge.name == "scratch" => {
             (!edge.dev).then_some("scratch clusters are for tests; make it a dev-dependency")
         }
