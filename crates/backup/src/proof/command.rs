@@ -1,7 +1,8 @@
 //! Another tool's restore, run by a command of the user's.
 
 use std::{
-    os::unix::process::CommandExt,
+    fs::{self, Permissions},
+    os::unix::{fs::PermissionsExt, process::CommandExt},
     path::Path,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -35,10 +36,14 @@ pub(crate) fn check(command: &str) -> Result<(), ProveError> {
 
 /// Runs it, outside of the fence and as ourselves: it needs its own configuration and network.
 pub(crate) fn run(command: &str, place: &Place, log: &Path, progress: &dyn Progress) -> Result<(), Halt> {
+    let data = place.data();
+    // Some tools want it to be there, and all want it empty.
+    fs::create_dir(&data).map_err(Halt::file("create", &data))?;
+    fs::set_permissions(&data, Permissions::from_mode(0o700)).map_err(Halt::file("close", &data))?;
     let filled = command
-        .replace("{pgdata}", &place.data().display().to_string())
+        .replace("{pgdata}", &data.display().to_string())
         .replace("{scratch}", &place.tool().display().to_string());
-    let out = std::fs::File::create(log).map_err(Halt::file("create", log))?;
+    let out = fs::File::create(log).map_err(Halt::file("create", log))?;
     let err = out.try_clone().map_err(Halt::file("open", log))?;
     let failed = |error| Halt::not_proven(format!("the restore command can't be run: {error}"));
     let mut shell = Command::new("/bin/sh");
@@ -58,7 +63,7 @@ pub(crate) fn run(command: &str, place: &Place, log: &Path, progress: &dyn Progr
     if status.success() {
         return Ok(());
     }
-    let said = std::fs::read(log).unwrap_or_default();
+    let said = fs::read(log).unwrap_or_default();
     let tail = &said[said.len().saturating_sub(super::receipt::TEXT_MAX_BYTES)..];
     Err(judge(&status.to_string(), &String::from_utf8_lossy(tail)))
 }

@@ -161,7 +161,7 @@ fn what_the_host_lacks_is_not_the_backups_fault() {
     on(15, |installation| {
         let source = Source::start(installation, &[]);
         let backup = source.back_up(|_| {});
-        let command = format!("cp -a {} {{pgdata}}", backup.display());
+        let command = format!("cp -a {}/. {{pgdata}}", backup.display());
         let mut options = source.options();
         options.expected_bytes = Some(1 << 60);
         let receipt = source.prove_with(&command, &options);

@@ -110,14 +110,14 @@ fn an_unmapped_tablespace_is_refused_and_a_replayed_drop_database_stays_inside(i
     assert_eq!(contents(&live), before);
 
     // The links taken away, tablespace_map would make them again.
-    let command = format!("cp -a {} {{pgdata}} && rm {{pgdata}}/pg_tblspc/*", backup.display());
+    let command = format!("cp -a {}/. {{pgdata}} && rm {{pgdata}}/pg_tblspc/*", backup.display());
     let receipt = source.prove_with(&command, &source.options());
     assert!(receipt.reasons[0].contains("tablespace_map"), "{receipt:#?}");
     assert_eq!(contents(&live), before);
 
     // Mapped, as tools do it.
     let command = format!(
-        "cp -a {} {{pgdata}} && cp -a {} {{scratch}}/ts && ln -sfn {{scratch}}/ts {{pgdata}}/pg_tblspc/{oid}",
+        "cp -a {}/. {{pgdata}} && cp -a {} {{scratch}}/ts && ln -sfn {{scratch}}/ts {{pgdata}}/pg_tblspc/{oid}",
         backup.display(),
         copy.display()
     );

@@ -35,7 +35,7 @@ fn the_prover_that_is_killed() {
         let sql = "SELECT pg_sleep(600)".into();
         options.queries = vec![ProofQuery { database: "postgres".into(), sql, expect: None }];
     }
-    let receipt = prove_command(&options, &format!("cp -a {backup} {{pgdata}}"), &Silent).unwrap();
+    let receipt = prove_command(&options, &format!("cp -a {backup}/. {{pgdata}}"), &Silent).unwrap();
     if let Some(answer) = answer {
         fs::write(answer, serde_json::to_vec(&receipt).unwrap()).unwrap();
     }

@@ -13,5 +13,6 @@ mod source;
 mod damage;
 mod fence;
 mod kill;
+mod other_tools;
 mod stored;
 mod whole;

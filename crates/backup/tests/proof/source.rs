@@ -168,7 +168,7 @@ impl Source {
 
     /// Proves a copy of a backup.
     pub fn prove(&self, backup: &Path, options: &ProveOptions) -> Receipt {
-        self.prove_with(&format!("cp -a {} {{pgdata}}", backup.display()), options)
+        self.prove_with(&format!("cp -a {}/. {{pgdata}}", backup.display()), options)
     }
 
     /// Proves what a restore command brings.
