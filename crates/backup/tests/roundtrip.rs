@@ -5,7 +5,7 @@ mod common;
 use backup::{Note, RestoreOptions, create::Road, info::Source};
 use common::{
     Done, Load, Notes, Repo, Sql, check_load, cluster, contents, create, installation, options, place, restore, start,
-    verify,
+    start_with, verify,
 };
 
 /// A cluster under load is backed up and restored; its state is one of those that it went through.
@@ -171,5 +171,47 @@ fn tablespaces(road: Road) -> Done {
     assert_eq!(contents(&server.url("postgres")), expected);
     let link = format!("pg_tblspc/{}", created.info.tablespaces[0].oid);
     assert_eq!(std::fs::read_link(target.join(link))?, elsewhere);
+    Ok(())
+}
+
+/// Debian keeps the configuration in /etc: a restore that lacks it could not be started.
+#[test]
+fn configuration_from_outside_comes_along() -> Done {
+    let Some(installation) = installation(15) else { return Ok(()) };
+    let first = cluster(&installation).start()?;
+    let (repo, place) = (Repo::new(), place());
+    let created = create(&first, &repo);
+    let data = place.path().join("data");
+    restore(&created, &repo, &data);
+    let etc = place.path().join("etc");
+    std::fs::create_dir(&etc)?;
+    first.give(&etc)?;
+    for name in ["postgresql.conf", "pg_hba.conf", "scratch.conf"] {
+        std::fs::rename(data.join(name), etc.join(name))?;
+    }
+    let conf = etc.join("postgresql.conf");
+    let more = format!("\ndata_directory = '{}'\nwork_mem = '7MB'\n", data.display());
+    std::fs::write(&conf, std::fs::read_to_string(&conf)? + &more)?;
+    let outside =
+        [format!("config_file={}", conf.display()), format!("hba_file={}", etc.join("pg_hba.conf").display())];
+    let server = start_with(&installation, &data, &outside);
+    let created = backup::create(
+        &backup::CreateOptions::new(server.url("postgres"), "debian"),
+        &repo.repository,
+        &Notes::default(),
+    )?;
+    assert_eq!(created.info.outside.len(), 2, "{:?}", created.info.outside);
+    let target = place.path().join("restored");
+    let restored = restore(&created, &repo, &target);
+    assert!(restored.plan.notes.iter().any(|note| note.contains("outside")));
+    verify(&target, 15);
+    drop(server);
+    // Whatever the copy says of data_directory, it is the restored one that starts.
+    std::fs::remove_dir_all(&data)?;
+    std::fs::remove_dir_all(&etc)?;
+    let server = start(&installation, &target);
+    let sql = Sql::connect(&server.url("postgres"));
+    assert_eq!(sql.one("SHOW data_directory"), target.display().to_string());
+    assert_eq!(sql.one("SHOW work_mem"), "7MB");
     Ok(())
 }

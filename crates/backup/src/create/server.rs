@@ -143,7 +143,9 @@ impl Server {
     /// What is in the cluster; `None` where this role may not count it. A backup is made without as well.
     pub(crate) fn census(&self, url: &str) -> Option<Census> {
         let mut config: tokio_postgres::Config = url.parse().ok()?;
-        config.application_name("oxpecker backup").options(format!("-c statement_timeout={QUICK} -c lock_timeout={QUICK}"));
+        config
+            .application_name("oxpecker backup")
+            .options(format!("-c statement_timeout={QUICK} -c lock_timeout={QUICK}"));
         let counted = async { tokio::time::timeout(CENSUS_PATIENCE, take_census(&config)).await };
         match self.runtime.block_on(counted) {
             Ok(Ok(census)) => Some(census),

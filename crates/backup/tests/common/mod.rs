@@ -218,6 +218,11 @@ impl Drop for InPlace {
 
 /// Starts a server in what was restored, with its own configuration but for the place of its socket.
 pub fn start(installation: &Installation, directory: &Path) -> InPlace {
+    start_with(installation, directory, &[])
+}
+
+/// As [`start`], with settings on the command line.
+pub fn start_with(installation: &Installation, directory: &Path, settings: &[String]) -> InPlace {
     let run = tempfile::Builder::new().prefix("oxrun-").tempdir().unwrap();
     let metadata = std::fs::metadata(directory).unwrap();
     let (uid, gid) = (std::os::unix::fs::MetadataExt::uid(&metadata), std::os::unix::fs::MetadataExt::gid(&metadata));
@@ -232,6 +237,9 @@ pub fn start(installation: &Installation, directory: &Path) -> InPlace {
     }
     let log = run.path().join("log");
     let out = std::fs::File::create(&log).unwrap();
+    for setting in settings {
+        command.arg("-c").arg(setting);
+    }
     command.stdin(std::process::Stdio::null()).stdout(out.try_clone().unwrap()).stderr(out).env("LC_ALL", "C");
     let mut server = InPlace { child: command.spawn().unwrap(), run };
     let said = || std::fs::read_to_string(&log).unwrap_or_default();
