@@ -187,9 +187,11 @@ mod tests {
 
     #[test]
     fn mount_points_are_read() {
-        let table =
-            b"22 1 0:20 / / rw - ext4 x rw\n30 22 0:5 / /mnt/a\\040b\\134 rw shared:1 - tmpfs t rw\n\nshort line\n";
-        assert_eq!(mount_points(table), [PathBuf::from("/"), PathBuf::from("/mnt/a b\\")]);
+        let table = b"22 1 0:20 / / rw - ext4 x rw\n\
+            30 22 0:5 / /mnt/a\\040b\\134 rw,noexec,relatime shared:1 - tmpfs t rw\n\nshort line\n";
+        let kept = MountFlags::NOEXEC | MountFlags::RELATIME;
+        let expected = [(PathBuf::from("/"), MountFlags::empty()), (PathBuf::from("/mnt/a b\\"), kept)];
+        assert_eq!(mounts(table), expected);
         assert_eq!(unescape(b"\\9"), PathBuf::from("\\9"));
     }
 

@@ -141,7 +141,7 @@ fn go_inside(site: &Site) -> Result<(), String> {
         let mut writable = vec![site.root.writable.clone()];
         // Under its other path a directory is reached without passing through the scratch directory.
         writable.extend(site.root.rebound.iter().map(|(path, _)| path.clone()));
-        landlock::restrict(&writable)?;
+        landlock::restrict(&writable, site.plan.namespaces == Namespaces::User)?;
     }
     Ok(())
 }

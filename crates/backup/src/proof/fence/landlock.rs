@@ -23,7 +23,9 @@ pub(super) fn is_available() -> Result<(), String> {
 }
 
 /// Confines the calling thread, for good: it reads everything, writes below `writable` only, and neither binds nor connects TCP sockets.
-pub(super) fn restrict(writable: &[PathBuf]) -> Result<(), String> {
+/// `maps` says that it must write the maps of a user namespace that it will make: files of `/proc`, of which each process has its own.
+pub(super) fn restrict(writable: &[PathBuf], maps: bool) -> Result<(), String> {
+    let maps: &[&str] = if maps { &["/proc"] } else { &[] };
     let restricted = || {
         Ruleset::default()
             .handle_access(AccessFs::from_all(WANTED))?
@@ -31,6 +33,7 @@ pub(super) fn restrict(writable: &[PathBuf]) -> Result<(), String> {
             .scope(Scope::from_all(WANTED))?
             .create()?
             .add_rules(path_beneath_rules(["/"], AccessFs::from_read(WANTED)))?
+            .add_rules(path_beneath_rules(maps, AccessFs::WriteFile))?
             .add_rules(path_beneath_rules(DEVICES, AccessFs::from_all(WANTED)))?
             .add_rules(path_beneath_rules(writable, AccessFs::from_all(WANTED)))?
             .restrict_self()
