@@ -4,8 +4,8 @@ mod common;
 
 use backup::{Note, RestoreOptions, create::Road, info::Source};
 use common::{
-    Done, Load, Notes, Repo, Sql, check_load, cluster, contents, create, installation, options, place, restore, start,
-    start_with, verify,
+    Done, Load, Notes, Repo, Sql, amcheck, check_load, cluster, contents, create, installation, options, place,
+    restore, start, start_with, verify,
 };
 
 /// A cluster under load is backed up and restored; its state is one of those that it went through.
@@ -44,6 +44,8 @@ fn under_load(major: u32, road: Road) -> Done {
     let sql = Sql::connect(&server.url("postgres"));
     assert_eq!(sql.one("SHOW archive_mode"), "off");
     assert_eq!(sql.one("SHOW max_logical_replication_workers"), "0");
+    drop((sql, server));
+    amcheck(&target, major);
     Ok(())
 }
 

@@ -173,25 +173,52 @@ pub fn restore(created: &Created, repo: &Repo, target: &Path) -> Restored {
     backup::restore(&RestoreOptions::new(created.id, target), &repo.repository, &Notes::default()).unwrap()
 }
 
-/// Runs pg_verifybackup, where one that reads this version's manifests is installed.
+/// The programs of that version, or of the nearest one that reads its manifests.
+fn tools(major: u32) -> Option<Installation> {
+    let nearest = || (major..=18).chain((13..major).rev()).filter(|other| (*other >= 17) == (major >= 17));
+    nearest().find_map(|major| scratch::complete_installation(major).ok())
+}
+
+/// Runs pg_verifybackup, with its WAL where there is one of this version.
 #[allow(clippy::print_stderr, reason = "a skipped check says why")]
 pub fn verify(directory: &Path, major: u32) {
-    let tool = scratch::installations()
-        .into_iter()
-        .filter(|installation| installation.has("pg_verifybackup"))
-        .find(|installation| major <= 16 || installation.major() >= 17);
-    let Some(tool) = tool else {
+    let Some(tools) = tools(major) else {
         eprintln!("skipped: no pg_verifybackup for a manifest of {major}");
         return;
     };
-    let mut command = Command::new(tool.bin_dir.join("pg_verifybackup"));
+    let mut command = Command::new(tools.bin_dir.join("pg_verifybackup"));
     // WAL is parsed by pg_waldump, which knows its own version only.
-    if tool.major() != major {
+    if tools.major() != major {
         command.arg("--no-parse-wal");
     }
     let output = command.arg(directory).output().unwrap();
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "pg_verifybackup: {out}{err}");
+}
+
+/// Starts the restored server with the programs that have contrib, and runs pg_amcheck over every database.
+#[allow(clippy::print_stderr, reason = "a skipped check says why")]
+pub fn amcheck(directory: &Path, major: u32) {
+    let Ok(tools) = scratch::complete_installation(major) else {
+        eprintln!("skipped: no pg_amcheck for {major}");
+        return;
+    };
+    let server = start(&tools, directory);
+    let mut command = Command::new(tools.bin_dir.join("pg_amcheck"));
+    command.args([
+        "--all",
+        "--install-missing",
+        "--heapallindexed",
+        "--parent-check",
+        "-U",
+        "postgres",
+        "-p",
+        "5432",
+        "-h",
+    ]);
+    let output = command.arg(server.run.path()).output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success() && out.is_empty(), "pg_amcheck: {out}{err}");
 }
 
 /// A server in the very directory that was restored to. Killed when dropped.
