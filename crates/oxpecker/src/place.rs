@@ -75,7 +75,7 @@ pub fn target(postgres: &config::Postgres) -> Result<Target, Failure> {
 
 /// As libpq's key-value form (PostgreSQL manual, 34.1.1.1), which every crate of ours takes.
 fn connection_string(connection: &tokio_postgres::Config) -> String {
-    use tokio_postgres::config::Host;
+    use tokio_postgres::config::{Host, SslMode};
     let list = |items: Vec<String>| (!items.is_empty()).then(|| items.join(","));
     let hosts = connection.get_hosts().iter().map(|host| match host {
         Host::Tcp(name) => name.clone(),
@@ -88,6 +88,7 @@ fn connection_string(connection: &tokio_postgres::Config) -> String {
         ("password", connection.get_password().map(|p| String::from_utf8_lossy(p).into_owned())),
         ("dbname", connection.get_dbname().map(str::to_owned)),
         ("options", connection.get_options().map(str::to_owned)),
+        ("sslmode", (connection.get_ssl_mode() == SslMode::Require).then(|| "require".to_owned())),
     ];
     let quoted = |value: &str| value.replace('\\', "\\\\").replace('\'', "\\'");
     let pairs = pairs.iter().filter_map(|(key, value)| Some(format!("{key}='{}'", quoted(value.as_deref()?))));
@@ -169,7 +170,8 @@ mod tests {
             .user("o\\x")
             .password("p'w\\")
             .dbname("a b")
-            .options("-c x=1");
+            .options("-c x=1")
+            .ssl_mode(tokio_postgres::config::SslMode::Require);
         assert_eq!(connection_string(&connection).parse::<tokio_postgres::Config>().unwrap(), connection);
     }
 

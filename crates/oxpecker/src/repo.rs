@@ -1,6 +1,7 @@
 //! The repository that is configured: opened, and judged by where it lies and who could still open it.
 
 use std::{
+    collections::BTreeSet,
     fs,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _},
     path::{Path, PathBuf},
@@ -9,7 +10,7 @@ use std::{
 
 use backup::BackupInfo;
 use repository::{
-    BackupRecord, Options, Repository, RepositoryError, Secret, SessionId,
+    BackupRecord, Options, Repository, RepositoryError, Secret,
     key::KeyError,
     log::LogError,
     store::{LocalStore, Retries, Retrying, Store, StoreErrorKind},
@@ -188,6 +189,33 @@ pub fn code(error: &RepositoryError) -> u8 {
     }
 }
 
+/// The backup that `text` names: an id, its first digits, or `latest`. The latest is that of the configured cluster: of two clusters in
+/// one repository the wrong one must never be restored by chance.
+///
+/// # Errors
+/// Where it names none or several.
+pub fn find(repository: &Repository, settings: &Settings, text: &str) -> Result<BackupRecord, Failure> {
+    if text != "latest" {
+        return repository.find(text).map_err(failure);
+    }
+    let cluster = settings.cluster();
+    let all = repository.backups();
+    if let Some(newest) = all.iter().rev().find(|backup| backup.cluster == cluster) {
+        return Ok(newest.clone());
+    }
+    let missing = Failure::usage(anyhow::anyhow!("there is no backup of the cluster {cluster:?}"));
+    let others: BTreeSet<&str> = all.iter().map(|backup| backup.cluster.as_str()).collect();
+    Err(if others.is_empty() {
+        missing.hint("`oxpecker backup create` makes the first")
+    } else {
+        let others: Vec<&str> = others.into_iter().collect();
+        missing.hint(format!(
+            "there are some of {}: give an id (`oxpecker backup list`), or `name` in [postgres]",
+            others.join(", ")
+        ))
+    })
+}
+
 /// A backup's own words; `None` where another program made it, or a newer one.
 pub fn info(record: &BackupRecord) -> Option<BackupInfo> {
     BackupInfo::parse(&record.info).ok()
@@ -250,19 +278,6 @@ pub fn data_dir(config: &Config, repository: &Repository) -> Option<PathBuf> {
         let path = PathBuf::from(host.data_dir);
         (host.name == place::host_name() && path.is_dir()).then_some(path)
     })
-}
-
-/// A session that backs up this cluster and whose process is dead: killed on this very host, or before its last boot.
-///
-/// The live one is safe all the same: it holds the lock on the data directory, and one that was taken over can't commit.
-pub fn dead_writer(repository: &Repository, cluster: &str) -> Option<SessionId> {
-    let (session, info) =
-        repository.with_state(|state| state.writer_of(cluster).map(|(id, session)| (id, session.info.clone())))?;
-    let here = info["host"].as_str() == Some(place::host_name().as_str());
-    let pid = info["pid"].as_u64()?;
-    let name = |pid: &dyn std::fmt::Display| fs::read_to_string(format!("/proc/{pid}/comm")).ok();
-    // A number that was given to some other program since says the same as none.
-    (here && name(&pid) != name(&"self")).then_some(session)
 }
 
 #[cfg(test)]

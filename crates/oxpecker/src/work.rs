@@ -174,13 +174,26 @@ impl Work {
             }
             None if self.lines => {
                 let mut told = self.told();
-                if told.line.is_some_and(|line| line.elapsed() < LINE_EVERY) {
+                if told.line.get_or_insert_with(Instant::now).elapsed() < LINE_EVERY {
                     return;
                 }
                 told.line = Some(Instant::now());
                 drop(told);
                 output::note(&format!("{stage}: {message}"));
             }
+            None => {}
+        }
+    }
+
+    /// Names a stage once. What takes longer than [`LINE_EVERY`] has lines of its own.
+    fn begin_stage(&self, stage: &'static str, is_last: bool) {
+        self.told().line = Some(Instant::now());
+        match &self.bar {
+            Some(bar) => {
+                bar.set_prefix(stage);
+                bar.set_message("");
+            }
+            None if self.lines && !is_last => output::note(stage),
             None => {}
         }
     }
@@ -205,19 +218,10 @@ impl Progress for Work {
         let changed = self.told().stage.replace(update.stage) != Some(update.stage);
         let stage = stage_words(update.stage);
         if changed {
-            self.told().line = None;
+            self.begin_stage(stage, update.stage == Stage::Done);
         }
         if matches!(update.stage, Stage::Copying | Stage::Writing) {
             self.show(stage, update.bytes_done, update.bytes_total, update.bytes_per_second, update.remaining);
-        } else if changed {
-            match &self.bar {
-                Some(bar) => {
-                    bar.set_prefix(stage);
-                    bar.set_message("");
-                }
-                None if self.lines && update.stage != Stage::Done => output::note(stage),
-                None => {}
-            }
         }
     }
 
@@ -275,12 +279,12 @@ fn words(done: u64, total: u64, rate: f64, remaining: Option<Duration>) -> Strin
     format!("{} of {}, {rate}/s{left}", ByteSize(done), ByteSize(total))
 }
 
-/// A duration for people: `45 s`, `3 min`, `2 h 10 min`, `3 d 4 h`.
+/// A duration for people: `1.5 s`, `45 s`, `3 min`, `2 h 10 min`, `3 d 4 h`.
 pub fn duration(duration: Duration) -> String {
     let s = duration.as_secs();
     match s {
-        0 => format!("{:.1} s", duration.as_secs_f64()),
-        1..=99 => format!("{s} s"),
+        0..=9 => format!("{:.1} s", duration.as_secs_f64()),
+        10..=99 => format!("{s} s"),
         100..=5999 => format!("{} min", s / 60),
         6000..=172_799 => format!("{} h {} min", s / 3600, s % 3600 / 60),
         _ => format!("{} d {} h", s / 86_400, s % 86_400 / 3600),
@@ -348,7 +352,9 @@ mod tests {
 
     #[test]
     fn durations_for_people() {
-        for (s, text) in [(0, "0.0 s"), (45, "45 s"), (185, "3 min"), (7800, "2 h 10 min"), (273_600, "3 d 4 h")] {
+        for (s, text) in
+            [(0, "0.0 s"), (2, "2.0 s"), (45, "45 s"), (185, "3 min"), (7800, "2 h 10 min"), (273_600, "3 d 4 h")]
+        {
             assert_eq!(duration(Duration::from_secs(s)), text);
         }
     }

@@ -4,6 +4,8 @@ use std::{num::NonZeroU16, path::PathBuf};
 
 use clap::{Args, Subcommand};
 
+use crate::config::SourceChoice;
+
 /// Where the repository is and what opens it, for who has no configuration at hand: a new host, a stick, an emergency.
 #[derive(Clone, Debug, Default, Args)]
 pub struct RepositoryArgs {
@@ -71,6 +73,9 @@ pub struct CreateArgs {
     /// Files that are read at a time; by default one for each CPU
     #[arg(long, short, value_name = "NUMBER")]
     pub jobs: Option<NonZeroU16>,
+    /// How the files get here, instead of what the configuration says
+    #[arg(long, value_enum, value_name = "SOURCE")]
+    pub source: Option<SourceChoice>,
     /// Only look: is the server ready, how much is there to copy, how much space will it take
     #[arg(long, short = 'n')]
     pub dry_run: bool,
@@ -87,17 +92,20 @@ pub struct CreateArgs {
     pub repository: RepositoryArgs,
 }
 
-#[derive(Clone, Debug, Args)]
+#[derive(Clone, Debug, Default, Args)]
 pub struct ProveArgs {
+    /// Its id, or the beginning of it, as `backup list` shows it; or `latest`
+    #[arg(default_value = "latest", conflicts_with = "with")]
+    pub id: String,
     /// Prove another tool's backup: the command that restores it into {pgdata}
     #[arg(long, value_name = "COMMAND")]
-    pub with: String,
+    pub with: Option<String>,
     /// Where to restore to; by default what `scratch_dir` of [backup] says
     #[arg(long, value_name = "DIR")]
     pub scratch: Option<PathBuf>,
-    /// Files that are written at a time; by default one for each CPU
-    #[arg(long, short, value_name = "NUMBER")]
-    pub jobs: Option<NonZeroU16>,
+    /// The server to recover it with: the folder that holds `postgres`; by default one of the backup's version is looked for
+    #[arg(long, value_name = "DIR")]
+    pub pg_bin: Option<PathBuf>,
     #[command(flatten)]
     pub repository: RepositoryArgs,
 }

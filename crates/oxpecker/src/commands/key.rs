@@ -249,6 +249,9 @@ fn agreed(question: &str) -> Result<(), Failure> {
     match secret::consent(question)? {
         Some(true) => Ok(()),
         Some(false) => Err(Failure::refused(anyhow::anyhow!("nothing was changed"))),
-        None => Err(Failure::refused(anyhow::anyhow!("nobody is here to agree")).hint("--yes agrees beforehand")),
+        None => {
+            output::note(question);
+            Err(Failure::refused(anyhow::anyhow!("nobody is here to agree")).hint("--yes agrees beforehand"))
+        }
     }
 }

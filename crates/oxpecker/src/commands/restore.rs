@@ -17,7 +17,7 @@ pub fn restore(global: &Global, args: &RestoreArgs) -> Outcome {
     let settings = Settings::load(global, &args.repository)?;
     let target = std::path::absolute(&args.pgdata)?;
     let repository = settings.open()?;
-    let found = repository.find(&args.id).map_err(repo::failure)?;
+    let found = repo::find(&repository, &settings, &args.id)?;
     let mut options = RestoreOptions::new(found.id, &target);
     let spaces = args.tablespace_mapping.iter();
     options.tablespaces = spaces.map(|(old, new)| (old.display().to_string(), new.clone())).collect();

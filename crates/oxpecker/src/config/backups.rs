@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use backup::schedule::Schedule;
+use backup::{create::Road, schedule::Schedule};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -97,6 +97,8 @@ pub struct Backup {
     pub keep: Keep,
     /// Files that are read at a time. Default: one for each CPU, at most [`Backup::JOBS_DEFAULT_MAX`].
     pub jobs: Option<NonZeroU16>,
+    /// How the files get here.
+    pub source: SourceChoice,
     /// When backups are proven.
     pub prove: ProveWhen,
     /// Alert when the newest backup that was proven is older. Default: two intervals of the schedule.
@@ -116,6 +118,7 @@ impl Default for Backup {
             jitter: HumanDuration::from_secs(10 * 60),
             keep: Keep::default(),
             jobs: None,
+            source: SourceChoice::default(),
             prove: ProveWhen::default(),
             max_age: None,
             scratch_dir: None,
@@ -196,6 +199,30 @@ impl Default for Keep {
     }
 }
 
+/// How the files get here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub enum SourceChoice {
+    /// Directly where the data directory is in reach, else from the server.
+    #[default]
+    Auto,
+    /// From the data directory.
+    Direct,
+    /// From the server, over the replication protocol: one stream, so slower, but from anywhere.
+    BaseBackup,
+}
+
+impl From<SourceChoice> for Road {
+    fn from(choice: SourceChoice) -> Self {
+        match choice {
+            SourceChoice::Auto => Self::Auto,
+            SourceChoice::Direct => Self::Direct,
+            SourceChoice::BaseBackup => Self::BaseBackup,
+        }
+    }
+}
+
 /// When backups are proven.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -256,6 +283,7 @@ mod tests {
             ("schedule = \"at three\"", "is no schedule"),
             ("prove = \"sometimes\"", "unknown variant `sometimes`"),
             ("jobs = 0", "nonzero"),
+            ("source = \"tape\"", "unknown variant `tape`"),
             ("keep = { dayly = 3 }", "unknown field `dayly`"),
         ] {
             let error = toml::from_str::<Backup>(text).unwrap_err().to_string();

@@ -16,7 +16,7 @@ use collector::services::Check;
 use model::{Mode, Severity};
 use serde::{Deserialize, Serialize};
 
-pub use backups::{Backup, Keep, ProofQuery, Repository};
+pub use backups::{Backup, Keep, ProofQuery, ProveWhen, Repository, SourceChoice};
 pub use check::{Problem, check};
 pub use env::PASSPHRASE as REPOSITORY_PASSPHRASE;
 pub use load::{Loaded, Overrides, load};

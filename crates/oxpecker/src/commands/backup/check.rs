@@ -89,6 +89,7 @@ fn text(report: &CheckReport) -> String {
     match (report.restorable.len(), report.damaged.is_empty()) {
         (0, true) => text.push_str("no backup is there\n"),
         (0, false) => text.push_str("NO BACKUP CAN BE RESTORED WHOLE\n"),
+        (1, true) => text.push_str("the one backup can be restored, as far as this looked\n"),
         (n, true) => text.push_str(&format!("all {n} backups can be restored, as far as this looked\n")),
         (n, false) => {
             let ids: Vec<String> = report.restorable.iter().map(|id| id.to_string()[..8].to_owned()).collect();

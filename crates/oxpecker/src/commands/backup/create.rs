@@ -4,7 +4,7 @@ use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 use backup::{CreateError, CreateOptions, Created};
 use model::ByteSize;
-use repository::{RepositoryError, log::LogError};
+use repository::{Repository, RepositoryError, log::LogError};
 
 use super::words;
 use crate::{
@@ -33,12 +33,12 @@ pub fn create(global: &Global, args: &CreateArgs) -> Outcome {
     options.fail_on_corruption = args.fail_on_corruption;
     options.adopt = args.adopt;
     options.skip_space_check = args.no_space_check;
-    let dead = repo::dead_writer(&repository, settings.cluster());
-    options.take_over = args.take_over || dead.is_some();
-    let work = Work::begin(global, Some(&state_dir))?;
-    if let Some(session) = dead {
-        work.say(&format!("the backup of session {session} was interrupted: this one takes its place"));
+    options.take_over = args.take_over;
+    options.road = args.source.unwrap_or(config.backup.source).into();
+    if args.dry_run {
+        return look(global, &settings, &repository, &options);
     }
+    let work = Work::begin(global, Some(&state_dir))?;
     let made = backup::create(&options, &repository, &work);
     work.end();
     let made = made.map_err(failure)?;
@@ -49,9 +49,41 @@ pub fn create(global: &Global, args: &CreateArgs) -> Outcome {
     Ok(if made.info.corrupt_pages_count > 0 { FINDING } else { FINE })
 }
 
+/// Everything that a backup looks at before it begins, and nothing else: it finds itself cancelled then.
+fn look(global: &Global, settings: &Settings, repository: &Repository, options: &CreateOptions) -> Outcome {
+    let work = Work::begin(global, None)?;
+    work.cancel();
+    let ended = backup::create(options, repository, &work);
+    work.end();
+    match ended {
+        Err(CreateError::Cancelled) => {}
+        Err(error) => return Err(failure(error)),
+        Ok(_) => return Err(Failure::from(anyhow::anyhow!("a dry run made a backup")).hint("please report this")),
+    }
+    let data_dir = settings.config.postgres.data_dir.clone().or_else(|| data_dir_of_server(settings));
+    let protection = Protection::of(repository, &settings.directory, data_dir);
+    let plan = work.plan();
+    let document = serde_json::json!({
+        "dry_run": true, "cluster": settings.cluster(), "plan": plan, "warnings": work.warnings(), "protection": protection,
+    });
+    output::result(global.output, "backup_create", &document, || {
+        let plan = plan.map_or_else(
+            || "the server would send the files: how many there are it says only then".to_owned(),
+            |plan| plan.in_words(),
+        );
+        format!(
+            "nothing stands in the way of a backup of {}\n  {plan}\n\n{}nothing was written (--dry-run)\n",
+            settings.cluster(),
+            protection.in_words()
+        )
+    })?;
+    Ok(FINE)
+}
+
 fn report(global: &Global, made: &Created, work: &Work, protection: &Protection) -> Result<(), Failure> {
     let info = &made.info;
     let document = serde_json::json!({
+        "dry_run": false,
         "id": made.id,
         "cluster": info.cluster,
         "took_ms": u64::try_from(made.took.as_millis()).unwrap_or(u64::MAX),
@@ -79,7 +111,7 @@ fn report(global: &Global, made: &Created, work: &Work, protection: &Protection)
         )]
         let rate = ByteSize((bytes as f64 / seconds) as u64);
         let mut text = format!(
-            "backup {}\n  {} in {} ({rate}/s), {} files, {}\n  stored {}: the rest was there already, or compressed\n  restores to {} ({}, timeline {})\n",
+            "backup {}\n  {} in {} ({rate}/s), {} files, {}\n  added {} to the repository, which compresses, and shares what earlier backups have\n  restores to {} ({}, timeline {})\n",
             made.id,
             ByteSize(bytes),
             work::duration(made.took),
@@ -120,7 +152,7 @@ pub fn workers(flag: Option<NonZeroUsize>, configured: usize) -> Option<NonZeroU
 /// The exit code of an error of the backup.
 pub fn failure(error: CreateError) -> Failure {
     let code = match &error {
-        CreateError::CorruptPages { .. } => FINDING,
+        CreateError::CorruptPage { .. } => FINDING,
         CreateError::OtherCluster { .. }
         | CreateError::Clone { .. }
         | CreateError::Busy(_)

@@ -4,7 +4,7 @@ mod check;
 pub mod create;
 mod init;
 mod list;
-mod prove;
+pub mod prove;
 pub mod prune;
 mod show;
 pub mod words;

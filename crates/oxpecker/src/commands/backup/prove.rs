@@ -13,6 +13,7 @@ use crate::{
     config::{self, Config, Overrides},
     exit::{FAILED, FINDING, FINE, Failure, Outcome, REFUSED, USAGE},
     output, place,
+    repo::{self, Settings},
     work::{self, Work},
 };
 
@@ -24,7 +25,33 @@ const FINDINGS_SHOWN: usize = 5;
 /// Proves one of our backups, or another tool's.
 pub fn prove(global: &Global, args: &ProveArgs) -> Outcome {
     work::step_down();
-    with(global, args, &args.with)
+    match &args.with {
+        Some(command) => with(global, args, command),
+        None => ours(global, args),
+    }
+}
+
+fn ours(global: &Global, args: &ProveArgs) -> Outcome {
+    let settings = Settings::load(global, &args.repository)?;
+    let repository = settings.open()?;
+    let found = repo::find(&repository, &settings, &args.id)?;
+    let mut options = options(&settings.config, args);
+    if let Some(info) = repo::info(&found) {
+        options.bin_dirs.extend(info.host.bin_dir.map(Into::into));
+        options.expected_bytes = Some(info.bytes + info.wal_bytes);
+    }
+    let work = Work::begin(global, Some(&place::state_dir(&settings.config)))?;
+    let receipt = proof::prove_backup(&options, &repository, found.id, &work);
+    work.end();
+    match receipt {
+        Ok(receipt) => report(global, &receipt),
+        Err(ProveError::Unrecorded { receipt, source }) => {
+            // What was found out matters more than where it is kept.
+            report(global, &receipt)?;
+            Err(failure(ProveError::Unrecorded { receipt, source }))
+        }
+        Err(error) => Err(failure(error)),
+    }
 }
 
 /// What another tool restores needs no repository of ours.
@@ -42,6 +69,7 @@ pub fn options(config: &Config, args: &ProveArgs) -> ProveOptions {
     let state_dir = place::state_dir(config);
     let scratch = args.scratch.clone().unwrap_or_else(|| config.backup.scratch_dir(&state_dir));
     let mut options = ProveOptions::new(scratch, state_dir.join(REGISTRY));
+    options.bin_dirs.extend(args.pg_bin.clone());
     options.preload = config.backup.proof_preload.clone();
     let query = |query: &config::ProofQuery| ProofQuery {
         database: query.database.clone(),
@@ -151,6 +179,7 @@ fn failure(error: ProveError) -> Failure {
     let code = match &error {
         ProveError::Command { .. } | ProveError::PathTooLong { .. } => USAGE,
         ProveError::NoUser | ProveError::NoSetpriv => REFUSED,
+        ProveError::Repository(error) => repo::code(error),
         _ => FAILED,
     };
     Failure { code, error: error.into(), hint: None }

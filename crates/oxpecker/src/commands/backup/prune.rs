@@ -89,12 +89,6 @@ pub fn plan(repository: &Repository, cluster: &str, keep: &config::Keep) -> Resu
 /// # Errors
 /// Where the repository fails, or one of the backups is needed by now. Run again, it goes on.
 pub fn apply(settings: &Settings, repository: &Repository, plan: &Plan) -> Result<Pruned, Failure> {
-    if let Some(session) = repo::dead_writer(repository, settings.cluster()) {
-        // What it had stored is garbage only from then on.
-        repository
-            .with_log(|log| log.close(session, "its process is dead"))
-            .map_err(|error| repo::failure(error.into()))?;
-    }
     let expired: Vec<Expired> =
         plan.expired.iter().map(|(backup, why)| Expired { backup: *backup, reason: why.as_str().to_owned() }).collect();
     let expired = if expired.is_empty() { 0 } else { repository.expire(&expired).map_err(repo::failure)? };

@@ -18,7 +18,7 @@ use crate::{
 pub fn show(global: &Global, id: &str, args: &RepositoryArgs) -> Outcome {
     let settings = Settings::load(global, args)?;
     let repository = settings.open()?;
-    let backup = repository.find(id).map_err(repo::failure)?;
+    let backup = repo::find(&repository, &settings, id)?;
     let document = serde_json::json!({ "summary": words::summary(&backup), "backup": backup });
     output::result(global.output, "backup", &document, || text(&backup))?;
     Ok(FINE)
