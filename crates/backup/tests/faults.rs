@@ -1,5 +1,12 @@
 //! What goes wrong around a backup: after each the repository is valid, and the next run completes.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "all of it is tests, also outside of functions marked so"
+)]
+
 mod common;
 
 use std::{
@@ -334,8 +341,17 @@ fn an_interrupted_restore_is_run_again() -> Done {
             other => panic!("{other:?}"),
         }
     }
+    let marker = target.join(backup::restore::MARKER);
+    let text = std::fs::read(&marker)?;
     restore(&first, &repo, &target);
     verify(&target, 17);
+    // As if the last step had not come: what is whole is not touched again, for a server may have run there since.
+    std::fs::write(&marker, text)?;
+    let label = target.join("backup_label");
+    std::fs::rename(&label, place.path().join("label"))?;
+    restore(&first, &repo, &target);
+    assert!(!marker.exists() && !label.exists());
+    std::fs::rename(place.path().join("label"), &label)?;
     match backup::restore(&RestoreOptions::new(first.id, &target), &repo.repository, &Notes::default()) {
         Err(RestoreError::NotEmpty { .. }) => {}
         other => panic!("{other:?}"),

@@ -3,6 +3,13 @@
 //!
 //! The worker is this very program as a child: it kills itself before or after its n-th operation on the store, or before its n-th extent.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "all of it is tests, also outside of functions marked so"
+)]
+
 mod common;
 
 use std::{

@@ -1,5 +1,12 @@
 //! Create and restore on real servers: what was there is there again, and the restored server starts by itself.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    missing_docs,
+    reason = "all of it is tests, also outside of functions marked so"
+)]
+
 mod common;
 
 use backup::{Note, RestoreOptions, create::Road, info::Source};

@@ -138,8 +138,8 @@ pub(super) fn check_identity(
 
 /// The newest backup of that name whose info can be read: by the order of the log, for clocks may be set back.
 fn newest_of(options: &CreateOptions, repository: &Repository) -> Option<BackupInfo> {
-    let infos = repository.backups().into_iter().filter_map(|record| BackupInfo::parse(&record.info).ok());
-    infos.filter(|info| info.cluster == options.cluster).last()
+    let mut infos = repository.backups().into_iter().filter_map(|record| BackupInfo::parse(&record.info).ok());
+    infos.rfind(|info| info.cluster == options.cluster)
 }
 
 /// Says what the backup will take, and refuses when that is known to be too much. `files` may be unknown: zero.

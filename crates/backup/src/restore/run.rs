@@ -77,6 +77,12 @@ pub fn restore(
     let reader = repository.read(options.backup)?;
     let info = BackupInfo::parse(reader.info())?;
     let Prepared { plan, owner, identity } = prepare(options, repository, &info)?;
+    if plan.continues && plan.target.join(control::PATH).exists() {
+        // Killed between the last two steps: all is there and on disk, and a server may have been started since.
+        remove_marker(&plan.target)?;
+        tell(progress, Stage::Done);
+        return Ok(Restored { plan, info, took: began.elapsed() });
+    }
     let space_free = free_bytes(&plan.target);
     let needed = if plan.continues { 0 } else { plan.bytes };
     let basis = "the plain bytes of all files and of the write-ahead log";
@@ -475,9 +481,7 @@ impl Run<'_> {
         fs::rename(target.join(CONTROL_HELD_BACK), &control).map_err(RestoreError::io("name", &control))?;
         let global = target.join("global");
         sync_directory(&global)?;
-        let marker = target.join(MARKER);
-        fs::remove_file(&marker).map_err(RestoreError::io("remove", &marker))?;
-        sync_directory(target)
+        remove_marker(target)
     }
 
     fn list(
@@ -514,6 +518,12 @@ impl Run<'_> {
         let mut file = create(path, mode)?;
         file.write_all(bytes).and_then(|()| dress(&file, mode, self.owner)).map_err(RestoreError::io("write", path))
     }
+}
+
+fn remove_marker(target: &Path) -> Result<(), RestoreError> {
+    let marker = target.join(MARKER);
+    fs::remove_file(&marker).map_err(RestoreError::io("remove", &marker))?;
+    sync_directory(target)
 }
 
 fn sync_directory(path: &Path) -> Result<(), RestoreError> {
