@@ -26,7 +26,7 @@ use common::{
     secret, start, until, verify,
 };
 use repository::{
-    Repository,
+    Repository, SessionInfo,
     store::{Fault, FaultyStore, LocalStore, StoreErrorKind},
 };
 use scratch::{Installation, ScratchCluster};
@@ -123,6 +123,30 @@ fn two_at_once_are_one_too_many() -> Done {
     });
     backup::create(&options(&source), &repo.repository, &other)?;
     assert!(matches!(refused.lock().unwrap().take(), Some(Err(CreateError::Busy(_)))));
+    Ok(())
+}
+
+/// Another host's agent holds the session of this name: only a person can say that it is dead.
+#[test]
+fn another_agents_session_is_respected_until_it_is_taken_over() -> Done {
+    let Some(installation) = installation(18) else { return Ok(()) };
+    let source = source(&installation);
+    let repo = Repo::new();
+    let other = repo.reopen().begin(SessionInfo {
+        cluster: "main".to_owned(),
+        take_over: false,
+        info: serde_json::json!({ "writer": { "host": "elsewhere", "machine": "", "boot": "", "pids": "", "pid": 1, "data_dir": null } }),
+    })?;
+    let mut given = options(&source);
+    match backup::create(&given, &repo.repository, &Notes::default()) {
+        Err(CreateError::Repository(error)) => assert!(error.to_string().contains("backing up"), "{error}"),
+        other => panic!("{other:?}"),
+    }
+    given.take_over = true;
+    backup::create(&given, &repo.repository, &Notes::default())?;
+    // Should it live after all, it can't commit.
+    assert!(other.commit(&serde_json::Value::Null).is_err());
+    assert_eq!(repo.reopen().backups().len(), 1);
     Ok(())
 }
 

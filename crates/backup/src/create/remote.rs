@@ -61,7 +61,7 @@ pub(super) fn remote(
     preflight::stage(progress, Stage::Preparing);
     let target: Target = options.url.parse()?;
     let mut connection = Connection::open(&target)?;
-    let facts = Facts::ask(&mut connection, options)?;
+    let facts = Facts::ask(&mut connection, options, progress)?;
     let now = Now {
         system_id: facts.identity.system_identifier,
         timeline: facts.identity.timeline,
@@ -92,17 +92,30 @@ struct Facts {
     checksums: bool,
     /// Only where the role may log in for SQL too.
     databases: Option<Vec<DatabaseRow>>,
+    /// Its slot holds WAL until that was sent, last of all.
+    _holder: Option<Server>,
 }
 
 impl Facts {
-    fn ask(connection: &mut Connection, options: &CreateOptions) -> Result<Self, CreateError> {
+    fn ask(connection: &mut Connection, options: &CreateOptions, progress: &dyn Progress) -> Result<Self, CreateError> {
         let major = Major::from_number(connection.major())?;
         let stream = |why: String| CreateError::Stream(why);
         let identity = connection.identify_system()?;
         let block_size = connection.show("block_size")?;
         let segment_size = connection.wal_segment_size()?;
         let version = version_of(connection.version(), connection.major());
-        let databases = Server::connect(&options.url).and_then(|server| server.databases(version)).ok();
+        let sql = Server::connect(&options.url);
+        let databases = sql.as_ref().ok().and_then(|server| server.databases(version).ok());
+        let holder = match sql {
+            Ok(server) => server.hold_wal().map(|()| server),
+            Err(error) => Err(error.to_string()),
+        };
+        let holder = holder.inspect_err(|why| {
+            let text = format!(
+                "WAL can't be held by a slot ({why}); it is sent last, and the backup fails if the server has recycled it by then: see wal_keep_size"
+            );
+            progress.note(&Note::Warning(text));
+        });
         Ok(Self {
             identity,
             major,
@@ -116,6 +129,7 @@ impl Facts {
             segment_size: SegmentSize::new(segment_size).map_err(|error| stream(error.to_string()))?,
             checksums: connection.show("data_checksums")? == "on",
             databases,
+            _holder: holder.ok(),
         })
     }
 }

@@ -178,7 +178,9 @@ impl Server {
     ///
     /// Returns why not, where the role may not or no slot is free.
     pub(crate) fn hold_wal(&self) -> Result<(), String> {
-        let name = format!("oxpecker_backup_{}", std::process::id());
+        // In a container every process may be number 1.
+        let moment = jiff::Timestamp::now().subsec_nanosecond();
+        let name = format!("oxpecker_backup_{}_{moment}", std::process::id());
         let text = format!("SELECT slot_name::text FROM pg_create_physical_replication_slot('{name}', true, true)");
         self.runtime.block_on(self.client.simple_query(&text)).map(drop).map_err(|error| explained(&error))
     }
