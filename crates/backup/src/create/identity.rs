@@ -66,7 +66,9 @@ pub(crate) fn judge(now: &Now<'_>, newest: &BackupInfo) -> Verdict {
             Some(_) => {}
         }
     }
-    let moved = now.host != newest.host.name && now.data_dir != newest.host.data_dir;
+    // Over the replication protocol not every role sees the directory.
+    let known = !now.data_dir.is_empty() && !newest.host.data_dir.is_empty();
+    let moved = known && now.host != newest.host.name && now.data_dir != newest.host.data_dir;
     // A promotion makes a new timeline; a standby is where its primary is not. A copy that was started by itself is neither.
     if moved && now.timeline == id && !now.standby && !newest.standby {
         let (host, data_dir) = (&newest.host.name, &newest.host.data_dir);
@@ -121,6 +123,8 @@ mod tests {
         let elsewhere = Now { host: "b", data_dir: "/other", ..now(3, 600) };
         assert!(clone(judge(&elsewhere, &newest)));
         assert!(matches!(judge(&Now { standby: true, ..elsewhere.clone() }, &newest), Verdict::Odd(_)));
-        assert!(matches!(judge(&Now { data_dir: "/data", ..elsewhere }, &newest), Verdict::Odd(_)));
+        for data_dir in ["/data", ""] {
+            assert!(matches!(judge(&Now { data_dir, ..elsewhere.clone() }, &newest), Verdict::Odd(_)));
+        }
     }
 }
