@@ -1,8 +1,18 @@
 //! `oxpecker backup create`.
 
-use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
-use backup::{CreateError, CreateOptions, Created};
+use autovacuum::{
+    include_file::{DELAY_NAME, LIMIT_NAME},
+    undo::Home,
+};
+use backup::{CreateError, CreateOptions, Created, create::HeldSettings};
 use model::ByteSize;
 use repository::{Repository, RepositoryError, log::LogError};
 
@@ -34,6 +44,7 @@ pub fn create(global: &Global, args: &CreateArgs) -> Outcome {
     options.adopt = args.adopt;
     options.skip_space_check = args.no_space_check;
     options.take_over = args.take_over;
+    options.held_settings = Some(held_settings(&state_dir));
     options.road = args.source.unwrap_or(config.backup.source).into();
     if args.dry_run {
         return look(global, &settings, &repository, &options);
@@ -149,6 +160,29 @@ pub fn workers(flag: Option<NonZeroUsize>, configured: usize) -> Option<NonZeroU
     flag.or(NonZeroUsize::new(configured))
 }
 
+/// What the governor's throttle has put into postgresql.auto.conf at that moment, where it had no better home: a restored server must not
+/// go on with it.
+pub fn held_settings(state_dir: &Path) -> HeldSettings {
+    let state_dir = state_dir.to_owned();
+    Arc::new(move || match autovacuum::record::read(&state_dir) {
+        Ok(plan) => plan.map(|plan| former(plan.home)).unwrap_or_default(),
+        Err(error) => {
+            tracing::warn!(%error, "a throttle in postgresql.auto.conf would come back with the backup");
+            BTreeMap::new()
+        }
+    })
+}
+
+fn former(home: Home) -> BTreeMap<String, Option<String>> {
+    match home {
+        Home::AlterSystem { former } => {
+            BTreeMap::from([(LIMIT_NAME.to_owned(), former.limit), (DELAY_NAME.to_owned(), former.delay)])
+        }
+        // The include file lies on a tmpfs outside of the data directory.
+        Home::IncludeFile { .. } => BTreeMap::new(),
+    }
+}
+
 /// The exit code of an error of the backup.
 pub fn failure(error: CreateError) -> Failure {
     let code = match &error {
@@ -184,4 +218,23 @@ pub fn data_dir_of_server(settings: &Settings) -> Option<PathBuf> {
     };
     let answer = runtime().ok()?.block_on(async { tokio::time::timeout(ASK_TIMEOUT, asked).await.ok().flatten() });
     answer.map(PathBuf::from).filter(|path| path.join("PG_VERSION").exists())
+}
+
+#[cfg(test)]
+mod tests {
+    use autovacuum::alter_system::Former;
+
+    use super::*;
+
+    #[test]
+    fn only_a_throttle_in_the_servers_own_file_is_in_a_backup() {
+        let former = super::former(Home::AlterSystem { former: Former { limit: Some("200".to_owned()), delay: None } });
+        assert_eq!(
+            former,
+            BTreeMap::from([(LIMIT_NAME.to_owned(), Some("200".to_owned())), (DELAY_NAME.to_owned(), None)])
+        );
+        assert!(super::former(Home::IncludeFile { path: "/run/x".into() }).is_empty());
+        let nothing = tempfile::tempdir().unwrap();
+        assert!(held_settings(nothing.path())().is_empty());
+    }
 }
