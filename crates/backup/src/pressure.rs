@@ -230,7 +230,8 @@ mod tests {
             io_pressure: Some(Stall { some: Share(1.0), full: Share(1.0) }),
             memory: Memory {
                 total: ByteSize(total),
-                available: ByteSize((total as f64 * available).round().abs().min(1e18) as u64),
+                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a share of the total")]
+                available: ByteSize((total as f64 * available) as u64),
                 ..Memory::default()
             },
             file_systems: Vec::new(),
@@ -280,7 +281,8 @@ mod tests {
     #[test]
     fn what_counts_as_pressure() {
         let quiet = |ms| host(ms, cpu(0.3, 0.0), 0.5, 0.0);
-        let cases: [(&str, fn(u64) -> Observation, bool); 8] = [
+        type Case = (&'static str, fn(u64) -> Observation, bool);
+        let cases: [Case; 8] = [
             ("an ordinary host", |ms| host(ms, cpu(0.3, 0.0), 0.5, 0.0), false),
             (
                 "the worker alone takes everything, and waits for the disk",

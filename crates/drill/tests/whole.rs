@@ -1,6 +1,10 @@
 //! Whole small drills: with a result, cancelled, killed, with a guard that is none.
 
-#![allow(clippy::unwrap_used, reason = "only tests here, also outside of functions marked as such")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "only tests here, also outside of functions marked as such"
+)]
 
 mod common;
 

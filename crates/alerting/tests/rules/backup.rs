@@ -70,7 +70,7 @@ fn what_each_reading_says() {
         ("the repository was not looked at yet", BackupReading { looked: false, ..never(0, 900 * HOUR) }, vec![]),
         ("nobody said how old", BackupReading { max_age: None, ..never(0, 900 * HOUR) }, vec![]),
         ("no recovery key", exposed(0, &[Exposure::NoRecoveryKey]), vec!["repository-unprotected fires info"]),
-        ("the same disk", exposed(0, &[disk.clone()]), vec!["repository-unprotected fires warning"]),
+        ("the same disk", exposed(0, std::slice::from_ref(&disk)), vec!["repository-unprotected fires warning"]),
         ("both", exposed(0, &[Exposure::NoRecoveryKey, disk]), vec!["repository-unprotected fires warning"]),
     ] {
         let fired = observe(&mut rules(), [of_backup(reading)]);

@@ -343,7 +343,7 @@ mod tests {
         fs::create_dir(&registry).unwrap();
         let us = Owner::ourselves().unwrap();
         let gone = Owner { start_time: us.start_time + 1, ..us.clone() };
-        let before_boot = Owner { boot_id: "another".into(), ..us.clone() };
+        let before_boot = Owner { boot_id: "another".into(), ..us };
         let stranger = base.path().join("stranger");
         fs::create_dir(&stranger).unwrap();
         fs::write(stranger.join("data"), "precious").unwrap();
@@ -360,7 +360,7 @@ mod tests {
         let mut swept = clean_up(&registry).unwrap();
         swept.removed.sort();
         assert_eq!(swept.removed, [base.path().join("dead"), base.path().join("rebooted")]);
-        assert_eq!(swept.left, [stranger.clone()]);
+        assert_eq!(swept.left, std::slice::from_ref(&stranger));
         assert!(base.path().join("alive").exists() && stranger.join("data").exists());
         assert_eq!(clean_up(&base.path().join("nowhere")).unwrap(), Swept::default());
     }
