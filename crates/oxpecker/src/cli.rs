@@ -174,6 +174,8 @@ pub enum ConfigCommand {
 
 #[derive(Debug, Subcommand)]
 pub enum WorkerCommand {
+    /// Makes, proves and prunes backups
+    Backup,
     /// Delivers alerts
     Deliver,
     /// Undoes a throttle when the guard dies

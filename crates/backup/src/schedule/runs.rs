@@ -17,7 +17,7 @@ use model::event::BackupTask;
 use super::Schedule;
 
 /// How long the first attempt after a failure waits; doubles with each further one.
-pub const PAUSE_FIRST: Duration = Duration::from_secs(5 * 60);
+pub const PAUSE_FIRST: Duration = Duration::from_secs(60);
 /// The longest wait after a failure.
 pub const PAUSE_MAX: Duration = Duration::from_secs(2 * 3600);
 /// How often one backup's proof is tried.
@@ -175,19 +175,19 @@ mod tests {
                 "22T04:00",
                 (Create, "22T03:00", Why::Missed(at("22T03:00"))),
             ),
-            ("failed: soon again", failed(runs(), &["21T03:10"]), "21T03:11", (Create, "21T03:15", Why::Retry(1))),
+            ("failed: soon again", failed(runs(), &["21T03:10"]), "21T03:10", (Create, "21T03:11", Why::Retry(1))),
             (
                 "failed twice",
                 failed(runs(), &["21T03:10", "21T03:20"]),
-                "21T03:21",
-                (Create, "21T03:30", Why::Retry(2)),
+                "21T03:20",
+                (Create, "21T03:22", Why::Retry(2)),
             ),
             ("made, to be proven", made("21T03:00", true), "21T03:20", (Prove, "21T03:20", Why::Scheduled)),
             (
                 "not proven",
                 failed(made("21T03:00", true), &["21T03:20"]),
-                "21T03:21",
-                (Prove, "21T03:25", Why::Retry(1)),
+                "21T03:20",
+                (Prove, "21T03:21", Why::Retry(1)),
             ),
             (
                 "not proven three times: the next backup",
@@ -206,7 +206,7 @@ mod tests {
                 "put back after a failure",
                 failed(runs(), &["28T03:00"]),
                 "21T03:10",
-                (Create, "21T03:15", Why::Retry(1)),
+                (Create, "21T03:11", Why::Retry(1)),
             ),
         ] {
             let mut runs = runs;

@@ -39,6 +39,7 @@ pub fn dispatch(cli: Cli) -> Outcome {
         Command::Config(ConfigCommand::Check) => config::check(global),
         Command::Config(ConfigCommand::Show) => config::show(global),
         Command::Release => release::release(global),
+        Command::Worker(WorkerCommand::Backup) => worker::backup(),
         Command::Worker(WorkerCommand::Deliver) => worker::deliver(),
         Command::Worker(WorkerCommand::Release) => worker::release(),
         Command::DrillService(args) => worker::drill_service(&args),

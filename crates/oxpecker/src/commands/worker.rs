@@ -1,5 +1,8 @@
 //! Processes that the guard and the drill start for themselves.
 
+mod backup;
+mod teller;
+
 use super::runtime;
 use crate::{
     cli::DrillServiceArgs,
@@ -10,6 +13,11 @@ use crate::{
 pub fn deliver() -> Outcome {
     alerting::deliver::main()?;
     Ok(FINE)
+}
+
+/// `oxpecker worker backup`.
+pub fn backup() -> Outcome {
+    backup::main()
 }
 
 /// `oxpecker worker release`.

@@ -4,6 +4,7 @@
 //! disk nor a starved runtime delays the other. The order on a finding is fixed: the alert is handed to delivery first, the
 //! journal comes after, and nothing waits for the journal.
 
+mod backup;
 mod document;
 mod governor;
 mod memory;
@@ -24,6 +25,7 @@ use tokio::{
     time::{MissedTickBehavior, interval},
 };
 
+pub use backup::protocol as backup_protocol;
 pub use document::GuardStatus;
 pub use memory::last_words;
 pub use screen::{governor_in_words, render, vacuum_in_words};
@@ -86,6 +88,7 @@ pub async fn guard(
             },
             Some(observation) = parts.observations.recv() => guard.observe(&mut parts, &observation),
             Some((at, kind)) = parts.governed.recv() => guard.record(&parts, at, &kind),
+            Some((at, kind)) = parts.backed_up.recv() => guard.record(&parts, at, &kind),
             Some((at, kind)) = parts.outcomes.recv() => guard.record(&parts, at, &kind),
             Ok(()) = parts.sessions.changed() => guard.session_changed(&mut parts),
             _ = self_check.tick() => {
@@ -151,6 +154,9 @@ impl Guard {
             parts.delivery.submit(alert.clone());
         }
         parts.governor.observe(observation);
+        if let Some(backup) = &parts.backup {
+            backup.observe(observation);
+        }
         self.memory.keep(observation);
         // The reading that shows a thing has a lower number than what was made of it.
         match observation {

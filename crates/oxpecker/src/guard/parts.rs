@@ -26,6 +26,7 @@ use tokio::{
 };
 
 use super::{
+    backup::{self, BackupTask},
     governor::GovernorTask,
     past,
     socket::{self, Listening, Question},
@@ -45,6 +46,9 @@ const REST_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long an orderly stop waits for the journal.
 const JOURNAL_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// What is missing where no repository is declared.
+const NO_BACKUPS: &str = "no [repository] is declared: oxpecker makes and proves no backups of this cluster, and doesn't know whether anybody does";
+
 /// Everything that runs while the guard does.
 pub struct Parts {
     pub started: Moment,
@@ -56,6 +60,9 @@ pub struct Parts {
     pub observations: mpsc::Receiver<Observation>,
     pub outcomes: mpsc::Receiver<(Moment, EventKind)>,
     pub governed: mpsc::Receiver<(Moment, EventKind)>,
+    /// None where no repository is declared.
+    pub backup: Option<BackupTask>,
+    pub backed_up: mpsc::Receiver<(Moment, EventKind)>,
     pub sessions: watch::Receiver<Option<Arc<Session>>>,
     pub questions: Option<mpsc::Receiver<Question>>,
     /// Services that the guard before left unhealthy and that were not checked yet.
@@ -75,6 +82,7 @@ impl Parts {
         place::target(&config.postgres)?;
         routes(config)?;
         probes(config)?;
+        backup::Settings::of(config)?;
         Ok(())
     }
 
@@ -97,7 +105,7 @@ impl Parts {
         }
 
         let mut rules =
-            Rules::new(&config.alert.rules, Subject { cluster: config.postgres.name.clone(), host: host_name() });
+            Rules::new(&rule_settings(config), Subject { cluster: config.postgres.name.clone(), host: host_name() });
         let Started { delivery, outcomes, open } = Delivery::start(DeliveryOptions {
             outbox_dir: state.path().join("outbox"),
             routes: routes(config)?,
@@ -127,6 +135,16 @@ impl Parts {
         let (governor, governed) = GovernorTask::start(governor, target.connection.clone());
 
         let (observe, observations) = mpsc::channel(OBSERVATIONS);
+        let (backup, backed_up) = match backup::Settings::of(config)? {
+            Some(settings) => {
+                let (task, events) = BackupTask::start(settings, state, observe.clone());
+                (Some(task), events)
+            }
+            None => {
+                limitations.push(NO_BACKUPS.to_owned());
+                (None, mpsc::channel(1).1)
+            }
+        };
         let watched = Watched::default();
         let mut paths = config.host.paths.clone();
         paths.extend(config.postgres.data_dir.clone());
@@ -165,6 +183,8 @@ impl Parts {
             observations,
             outcomes,
             governed,
+            backup,
+            backed_up,
             sessions,
             questions,
             left_unhealthy,
@@ -209,7 +229,11 @@ impl Parts {
         if self.observers.try_join_next().is_some() {
             return Some("an observer");
         }
-        let parts = [("the host sampler", self.host.is_running()), ("the governor", self.governor.is_running())];
+        let parts = [
+            ("the host sampler", self.host.is_running()),
+            ("the governor", self.governor.is_running()),
+            ("the backup task", self.backup.as_ref().is_none_or(BackupTask::is_running)),
+        ];
         parts.into_iter().find(|(_, runs)| !runs).map(|(name, _)| name)
     }
 
@@ -225,18 +249,26 @@ impl Parts {
         let server = self.sessions.borrow();
         let of_server = server.iter().flat_map(|s| s.info.limitations.iter().cloned());
         let of_governor = self.governor.status().map(|g| g.limitations).unwrap_or_default();
-        self.limitations.iter().cloned().chain(of_server).chain(of_governor).collect()
+        let of_routes = self.delivery.problems();
+        self.limitations.iter().cloned().chain(of_routes).chain(of_server).chain(of_governor).collect()
     }
 
     /// Ends everything: first what acts, then what looks, then what alerts, last what remembers.
     pub async fn stop(self, reason: &str) {
-        let Self { journal, delivery, governor, mut outcomes, mut governed, host, mut observers, listening, .. } = self;
+        let Self { journal, delivery, governor, backup, host, mut observers, listening, .. } = self;
+        let Self { mut outcomes, mut governed, mut backed_up, .. } = self;
         drop(listening);
-        governor.stop().await;
+        // Side by side: both wait for something else than this process.
+        tokio::join!(governor.stop(), async {
+            if let Some(backup) = backup {
+                backup.stop().await;
+            }
+        });
         observers.shutdown().await;
         // The sampler answers within a poll; joining it here keeps its last reading out of the next guard's time.
         drop(host);
         record_rest(&journal, &mut governed).await;
+        record_rest(&journal, &mut backed_up).await;
         delivery.shutdown().await;
         record_rest(&journal, &mut outcomes).await;
         drop(journal.append(clock::now(), &EventKind::GuardStopped { reason: reason.to_owned() }));
@@ -244,6 +276,17 @@ impl Parts {
             tracing::error!(%error, "the journal's end is not on the disk");
         }
     }
+}
+
+/// The rules' settings; those about backups are off where there are none, so that what a guard before left open ends.
+fn rule_settings(config: &Config) -> alerting::RuleSettings {
+    let mut rules = config.alert.rules.clone();
+    if config.repository.url.is_none() {
+        rules.backup_failing.enabled = false;
+        rules.backup_unproven.enabled = false;
+        rules.repository_unprotected.enabled = false;
+    }
+    rules
 }
 
 /// Opens the journal. One that is damaged is set aside, whole, and a new one begun: the alarm must not depend on the past.

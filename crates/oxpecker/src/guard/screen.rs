@@ -1,5 +1,7 @@
 //! The document as one screen for a tired person: what is well, what is not, and why.
 
+mod backup;
+
 use std::time::Duration;
 
 use autovacuum::GovernorStatus;
@@ -45,12 +47,8 @@ pub fn render(status: &GuardStatus) -> (String, bool) {
     }
     lines.push(alerts(status));
     lines.push(journal(status));
+    lines.push(backup::line(status.backup.as_ref(), status.now));
     let well = lines.iter().all(|l| l.state != State::NotWell);
-    lines.push(Line {
-        name: "backup",
-        state: State::Unknown,
-        text: "not watched: this version makes no backups yet".into(),
-    });
 
     let mut text = format!(
         "{} at {} · oxpecker {}, guard {} since {}, mode {}\n\n",

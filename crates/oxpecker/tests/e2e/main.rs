@@ -3,7 +3,9 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and says why it skips")]
 
 mod act;
+mod backup;
 mod command_line;
 mod faults;
 mod guard;
+mod guarded_backup;
 mod harness;

@@ -1,0 +1,124 @@
+//! Backups while the guard runs: when one is due, a worker makes it, proves it and applies the retention.
+//!
+//! The work is in a child process (`oxpecker worker backup`), which goes first when the host is short of anything and dies with the
+//! guard; here it is only started, watched, told to step back, and believed. What is due, and when the worker steps back, crate `backup`
+//! decides purely; what the repository holds, the worker says: at the guard's start, after each run and once an hour.
+//!
+//! A task of its own: nothing here may delay an alarm.
+
+mod child;
+mod known;
+mod past;
+pub mod protocol;
+mod task;
+
+use std::time::Duration;
+
+use backup::schedule::Schedule;
+use collector::clock;
+use journal::{Reader, StateDir};
+use model::{EventKind, Moment, Observation, Reading};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+    time::timeout,
+};
+
+use crate::{
+    config::{Config, ProveWhen},
+    exit::Failure,
+};
+use task::Backups;
+
+/// Observations that wait for the task. Beyond that they are dropped: a fresh one comes within a second.
+const WAITING: usize = 64;
+/// Events that wait for the loop.
+const EVENTS: usize = 256;
+/// How long an orderly stop waits for the worker to end in good order, before it is killed: the repository survives either.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What the configuration says of backups.
+pub struct Settings {
+    config: Config,
+    repository: String,
+    schedule: Option<Schedule>,
+    max_age: Option<Duration>,
+    prove: bool,
+}
+
+impl Settings {
+    /// From the configuration; `None` where it names no repository.
+    ///
+    /// # Errors
+    /// Where its schedule can't be used.
+    pub fn of(config: &Config) -> Result<Option<Self>, Failure> {
+        let Some(repository) = config.repository.url.clone() else { return Ok(None) };
+        let schedule = config.backup.schedule(&config.postgres.name).map_err(|e| Failure::usage(anyhow::anyhow!(e)))?;
+        Ok(Some(Self {
+            repository,
+            schedule,
+            max_age: config.backup.max_age(clock::now().wall),
+            prove: config.backup.prove == ProveWhen::AfterBackup,
+            config: config.clone(),
+        }))
+    }
+}
+
+/// The loop's side of the backups.
+pub struct BackupTask {
+    tell: mpsc::Sender<Observation>,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl BackupTask {
+    /// Starts it. Its events come out of the receiver, its readings go to `observations`, where the rules find them.
+    pub fn start(
+        settings: Settings,
+        state: &StateDir,
+        observations: mpsc::Sender<Observation>,
+    ) -> (Self, mpsc::Receiver<(Moment, EventKind)>) {
+        let now = clock::now();
+        let schedule = settings.config.backup.schedule.as_ref().map(ToString::to_string);
+        let declared = past::Declared {
+            repository: &settings.repository,
+            schedule: schedule.as_deref(),
+            max_age: settings.max_age,
+        };
+        let past = past::recall(Reader::open(state.path()), declared, now.wall);
+        let (events_out, events) = mpsc::channel(EVENTS);
+        if !past.declared {
+            let (repository, max_age) = (settings.repository.clone(), settings.max_age);
+            // The channel is empty.
+            drop(events_out.try_send((now, EventKind::RepositoryDeclared { repository, schedule, max_age })));
+        }
+        let (tell, told) = mpsc::channel(WAITING);
+        let (stop, stopped) = oneshot::channel();
+        let backups = Backups::new(settings, past, now, events_out, observations);
+        let task = tokio::spawn(backups.run(told, stopped));
+        (Self { tell, stop, task }, events)
+    }
+
+    /// Tells it what was seen, as far as it decides whether the worker steps back.
+    pub fn observe(&self, observation: &Observation) {
+        let matters =
+            matches!(observation, Observation::Reading(Reading::Host(_) | Reading::Activity(_) | Reading::Service(_)));
+        if matters && self.tell.try_send(observation.clone()).is_err() {
+            tracing::debug!("the backup task is busy and misses a reading");
+        }
+    }
+
+    /// Whether it still runs. It ends by itself only by a bug.
+    pub fn is_running(&self) -> bool {
+        !self.task.is_finished()
+    }
+
+    /// Ends it and its worker, in bounded time.
+    pub async fn stop(mut self) {
+        let _ = self.stop.send(());
+        if timeout(STOP_TIMEOUT + Duration::from_secs(1), &mut self.task).await.is_err() {
+            tracing::error!("the backup worker did not end in time and is killed");
+            self.task.abort();
+        }
+    }
+}

@@ -1,0 +1,157 @@
+//! Backups that the guard makes: due, made, proven, remembered, shown; and a worker that is killed on the way.
+
+use std::{
+    fs,
+    time::{Duration, Instant},
+};
+
+use jiff::{Timestamp, ToSpan as _};
+use model::{EventKind, Moment, event::BackupTask};
+
+use crate::harness::{Guard, Place, cluster, said};
+
+/// A proof restores, starts a server and looks at everything; the next attempt after a failure waits a minute.
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// A schedule that no test meets by accident.
+const SCHEDULE: &str = "0 3 29 2 * UTC";
+
+/// A place with a repository, of which a guard knew before a run that was then missed: the next guard makes up for it at once.
+fn place(url: &str) -> Place {
+    let place = Place::new();
+    let (repository, key) = (place.path().join("repository"), place.path().join("repository.key"));
+    let address = format!("file://{}", repository.display());
+    let sections = format!(
+        "\n[repository]\nurl = {address:?}\nkey_file = {key:?}\n[backup]\nschedule = {SCHEDULE:?}\njitter = \"0s\"\n"
+    );
+    place.configure(url, &sections);
+    let made = place.ask(&["backup", "init"]);
+    assert!(made.status.success(), "{}", said(&made));
+    let state = journal::StateDir::claim(&place.state_dir()).unwrap();
+    let journal = journal::Journal::open(state.path(), journal::JournalOptions::default()).unwrap();
+    let years_ago = Timestamp::now().checked_sub((24 * 365 * 5).hours()).unwrap();
+    let kind = EventKind::RepositoryDeclared { repository: address, schedule: Some(SCHEDULE.into()), max_age: None };
+    drop(journal.append(Moment { wall: years_ago, boot_us: 0 }, &kind));
+    journal.close(Duration::from_secs(10)).unwrap();
+    place
+}
+
+fn await_event(place: &Place, what: &str, is_it: impl Fn(&EventKind) -> bool) -> EventKind {
+    let started = Instant::now();
+    loop {
+        if let Some(event) = place.events().into_iter().find(|event| is_it(&event.kind)) {
+            return event.kind;
+        }
+        assert!(started.elapsed() < PATIENCE, "{what} was not recorded: {:?}\n{}", place.event_names(), place.log());
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// The guard's children that are backup workers.
+fn workers(guard: &Guard) -> Vec<i32> {
+    let children = fs::read_to_string(format!("/proc/{0}/task/{0}/children", guard.pid())).unwrap_or_default();
+    let pids = children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok());
+    pids.filter(|pid: &i32| {
+        fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| line.ends_with(b"worker\0backup\0"))
+    })
+    .collect()
+}
+
+#[test]
+fn a_run_that_is_due_makes_a_backup_proves_it_and_shows_it() {
+    let Some(cluster) = cluster(&[("checkpoint_timeout", "30s")]) else { return };
+    let place = place(&cluster.url("postgres"));
+    let guard = Guard::start(&place);
+    let started = await_event(&place, "a run", |kind| matches!(kind, EventKind::BackupStarted { .. }));
+    let EventKind::BackupStarted { task, reason } = started else { unreachable!() };
+    assert!(task == BackupTask::Create && reason.contains("was missed"), "{reason}");
+    let worker = workers(&guard);
+    if let [pid] = worker.as_slice() {
+        assert_eq!(fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).unwrap_or_default().trim(), "500");
+    }
+    let finished = await_event(&place, "a backup", |kind| matches!(kind, EventKind::BackupFinished { .. }));
+    let EventKind::BackupFinished { backup, size, .. } = finished else { unreachable!() };
+    assert!(size.0 > 1 << 20, "{size}");
+    await_event(&place, "an end of the proof", |kind| {
+        matches!(kind, EventKind::ProofFinished { .. } | EventKind::ProofFailed { .. })
+    });
+    let proven = place.events().into_iter().find_map(|event| match event.kind {
+        EventKind::ProofFinished { backup, recovery_time, .. } => Some((backup, recovery_time)),
+        _ => None,
+    });
+    let (proven, recovery_time) =
+        proven.unwrap_or_else(|| panic!("not proven: {:?}\n{}", place.events().last(), place.log()));
+    assert!(proven == backup && recovery_time.is_some(), "{recovery_time:?}");
+    await_event(&place, "the retention", |kind| matches!(kind, EventKind::RetentionApplied { kept: 1, .. }));
+
+    let status = place.await_status("the end of the run", |s| s["backup"]["running"].is_null());
+    let shown = &status["backup"];
+    assert_eq!(shown["proven"]["id"], backup.as_str(), "{shown}");
+    assert_eq!(shown["last"]["id"], backup.as_str(), "{shown}");
+    assert!(shown["proven"]["recovery_time"].is_object() && shown["failures"] == 0, "{shown}");
+    assert!(shown["next_run"].as_str().is_some_and(|next| next.contains("-02-29T03:00:00")), "{shown}");
+    // Both lie below the same temporary directory: named as such, always, and not well.
+    assert_eq!(shown["exposures"][1]["exposure"], "same_disk", "{shown}");
+    let text = place.ask(&["status"]);
+    let text = (text.status.code(), said(&text));
+    for part in ["last proven", "RTO measured", "RPO now", "ON THE DATABASE'S OWN DISK", "NOT CONFIRMED"] {
+        assert!(text.1.contains(part), "no {part:?} in {}", text.1);
+    }
+    assert_eq!(text.0, Some(1), "{}", text.1);
+    assert!(status["alerts"].as_array().is_some_and(|all| all.iter().any(|a| a["rule"] == "repository-unprotected")));
+    let listed = place.json(&["backup", "list"]);
+    assert_eq!(listed["backups"][0]["proven"], true, "{listed}");
+    assert!(guard.stop().success(), "{}", place.log());
+
+    // The next guard knows all of it again, and nothing is due.
+    let guard = Guard::start(&place);
+    let status = place.await_status("a look", |s| s["backup"]["looked"] == true);
+    assert_eq!(status["backup"]["proven"]["id"], backup.as_str());
+    assert!(guard.stop().success(), "{}", place.log());
+    let runs = place.event_names().into_iter().filter(|name| *name == "backup_started").count();
+    assert_eq!(runs, 1);
+}
+
+#[test]
+fn slow_a_killed_worker_is_an_event_and_the_next_attempt_completes() {
+    let Some(cluster) = cluster(&[("checkpoint_timeout", "30s")]) else { return };
+    let place = place(&cluster.url("postgres"));
+    let guard = Guard::start(&place);
+    await_event(&place, "a run", |kind| matches!(kind, EventKind::BackupStarted { .. }));
+    place.await_status("work", |s| s["backup"]["running"]["stage"].as_str().is_some_and(|stage| stage != "beginning"));
+    for pid in workers(&guard) {
+        let pid = rustix::process::Pid::from_raw(pid).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+    }
+    let failed = await_event(&place, "a failure", |kind| {
+        matches!(kind, EventKind::BackupFailed { .. } | EventKind::ProofFailed { .. })
+    });
+    let (error, retry_at) = match failed {
+        EventKind::BackupFailed { error, retry_at, failures: 1 } => (error, retry_at),
+        EventKind::ProofFailed { reasons, retry_at, failures: 1, .. } => (reasons.join("; "), retry_at),
+        other => panic!("{other:?}"),
+    };
+    assert!(error.contains("signal: 9") && retry_at.is_some(), "{error} {retry_at:?}");
+    let shown = place.json(&["status"]);
+    assert_eq!(shown["backup"]["failures"], 1, "{shown}");
+    await_event(&place, "a proven backup", |kind| matches!(kind, EventKind::ProofFinished { .. }));
+    let status = place.await_status("the end of the run", |s| s["backup"]["running"].is_null());
+    assert_eq!(status["backup"]["failures"], 0, "{status}");
+    assert!(guard.stop().success(), "{}", place.log());
+}
+
+#[test]
+fn without_a_repository_there_is_a_limitation_and_no_alert() {
+    let Some(cluster) = cluster(&[]) else { return };
+    let place = Place::new();
+    place.configure(&cluster.url("postgres"), "");
+    let guard = Guard::start(&place);
+    let status = place.await_status("a reading", |s| !s["activity"].is_null());
+    assert!(status["backup"].is_null());
+    let limitations = status["limitations"].to_string();
+    assert!(limitations.contains("no [repository] is declared"), "{limitations}");
+    let text = said(&place.ask(&["status"]));
+    assert!(text.contains("none is configured"), "{text}");
+    assert_eq!(status["alerts"].as_array().map(Vec::len), Some(0), "{status}");
+    assert!(guard.stop().success(), "{}", place.log());
+}
