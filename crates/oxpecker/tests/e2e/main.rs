@@ -7,5 +7,4 @@ mod backup;
 mod command_line;
 mod faults;
 mod guard;
-mod guarded_backup;
 mod harness;
