@@ -7,4 +7,5 @@ mod backup;
 mod command_line;
 mod faults;
 mod guard;
+mod guarded_backup;
 mod harness;
