@@ -175,7 +175,7 @@ pub async fn read<T: DeserializeOwned, R: AsyncBufRead + Unpin>(reader: &mut R) 
             (None, _) => return Ok(None),
             (Some(b'\n'), Ok(message)) => return Ok(Some(message)),
             (Some(b'\n'), Err(error)) => {
-                tracing::debug!(bytes = line.len(), %error, "a line that is not of our protocol")
+                tracing::debug!(bytes = line.len(), %error, "a line that is not of our protocol");
             }
             (Some(_), _) if line.len() >= MAX_LINE_BYTES => {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "a line is too long"));
