@@ -26,7 +26,7 @@ const CHANGE_ATTEMPTS: usize = 5;
 pub enum KeyError {
     /// There is no repository.
     #[error(
-        "there is no repository at {place}\n  hint: see that the address is right and the disk mounted; `oxpecker init` or the first backup creates one"
+        "there is no repository at {place}\n  hint: see that the address is right and the disk mounted; `oxpecker backup init` makes one"
     )]
     NoRepository {
         /// Where was looked.

@@ -34,7 +34,7 @@ pub enum LogError {
     NoRandom(#[from] NoRandom),
     /// There is no log.
     #[error(
-        "there is no repository in {place}\n  hint: see that the share is mounted and the address right; `oxpecker init` makes a new one"
+        "there is no repository in {place}\n  hint: see that the share is mounted and the address right; `oxpecker backup init` makes a new one"
     )]
     NoRepository {
         /// Where.
