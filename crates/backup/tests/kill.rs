@@ -242,6 +242,9 @@ fn slow_a_restore_killed_anywhere_goes_on() -> Done {
     killed_restores(13, (1..).step_by(50))
 }
 
+/// How often it is tried to kill a backup while a draft holds what it stored.
+const ATTEMPTS: usize = 10;
+
 #[test]
 fn what_a_killed_backup_had_stored_is_not_stored_again() -> Done {
     let Some(installation) = installation(16) else { return Ok(()) };
@@ -249,14 +252,20 @@ fn what_a_killed_backup_had_stored_is_not_stored_again() -> Done {
     Sql::connect(&source.url("postgres"))
         .run("CREATE TABLE thing AS SELECT g AS id, md5(g::text) AS text FROM generate_series(1, 100000) g");
     let fresh = create(&source, &Repo::new());
-    let repo = Repo::new();
     let mut options = drafting(&source.url("postgres"));
     options.workers = std::num::NonZero::new(1);
-    // Dies after the last file, before the commit: everything is in a draft or nearly so.
-    let killed = dies(&["create", &source.url("postgres"), &repo.path().display().to_string(), "extent", "800"]);
-    assert!(killed);
-    let second = backup::create(&options, &repo.reopen(), &Notes::default())?;
-    let share = second.stored_bytes * 100 / fresh.stored_bytes;
-    assert!(share < 80, "{share} % were stored again");
-    Ok(())
+    let mut shares = Vec::new();
+    // Drafts are made by the clock, and the kill may come between the last file and the draft that holds it: then nothing is shared.
+    for _ in 0..ATTEMPTS {
+        let repo = Repo::new();
+        // Dies after the last file, before the commit: everything is in a draft or nearly so.
+        assert!(dies(&["create", &source.url("postgres"), &repo.path().display().to_string(), "extent", "800"]));
+        let second = backup::create(&options, &repo.reopen(), &Notes::default())?;
+        let share = second.stored_bytes * 100 / fresh.stored_bytes;
+        if share < 80 {
+            return Ok(());
+        }
+        shares.push(share);
+    }
+    panic!("per cent stored again: {shares:?}");
 }

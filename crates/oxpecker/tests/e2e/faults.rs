@@ -6,7 +6,7 @@ use journal::StateDir;
 use model::EventKind;
 use scratch::ScratchCluster;
 
-use crate::harness::{Guard, PATIENCE, Place, cluster, run_in, said};
+use crate::harness::{Guard, PATIENCE, Place, cluster, oxpecker, run_in, said};
 
 #[test]
 fn a_second_guard_on_one_state_directory_is_refused() {
@@ -58,6 +58,23 @@ fn a_damaged_journal_is_set_aside_and_the_guard_guards() {
     let aside = entries.find(|e| e.file_name().to_string_lossy().starts_with("damaged-")).unwrap();
     let kept = fs::read(aside.path().join("journal.sqlite")).unwrap();
     assert!(kept.starts_with(b"this was a journal"));
+    assert!(guard.stop().success());
+}
+
+#[test]
+fn a_route_that_can_reach_nobody_is_a_limitation() {
+    let place = Place::new();
+    let secret = place.secret("hook", "https://127.0.0.1:1/hook/t0psecret");
+    place.configure(
+        "postgresql:///postgres?host=/nonexistent&user=nobody",
+        &format!("\n[[alert.route]]\nname = \"pager\"\nwebhook = {{ url_file = {secret:?} }}\n"),
+    );
+    let mut command = oxpecker();
+    command.env("SSL_CERT_FILE", "/nonexistent").env("SSL_CERT_DIR", "/nonexistent");
+    let guard = Guard::start_with(&place, command, &["run"]);
+    let status = place.await_status("it is said", |s| s["limitations"].to_string().contains("the route pager"));
+    let text = status["limitations"].to_string();
+    assert!(text.contains("ca-certificates") && !text.contains("t0psecret"), "{text}");
     assert!(guard.stop().success());
 }
 
