@@ -3,6 +3,8 @@
 // The helpers of an integration test are not inside a test function, where clippy allows these.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod common;
+
 use std::{
     collections::BTreeMap,
     env, fs,
@@ -15,8 +17,7 @@ use std::{
 };
 
 use alerting::{Carrier, Delivery, DeliveryOptions, Route, Secret, Started, Webhook, WorkerCommand};
-use jiff::Timestamp;
-use model::{Alert, AlertKey, AlertState, EventKind, Moment, RuleId, Severity};
+use model::{Alert, AlertKey, AlertState, EventKind, RuleId, Severity};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{
     ServerConfig, ServerConnection, StreamOwned,
@@ -114,7 +115,7 @@ fn start(outbox: &Path, address: SocketAddr, authority: &Path) -> Started {
 }
 
 fn alert() -> Alert {
-    let moment = Moment { wall: Timestamp::now(), boot_us: 0 };
+    let moment = common::now();
     Alert {
         key: AlertKey("k".into()),
         rule: RuleId::from("cpu-saturated"),

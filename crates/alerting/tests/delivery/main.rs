@@ -3,6 +3,8 @@
 // The helpers of an integration test are not inside a test function, where clippy allows these.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+#[path = "../common/mod.rs"]
+mod common;
 mod support;
 
 use std::{
@@ -19,7 +21,7 @@ use std::{
 use alerting::{
     Carrier, Delivery, DeliveryOptions, Route, Secret, Started, Webhook, WorkerCommand, delivery::OUTBOX_ROUTE,
 };
-use jiff::Timestamp;
+use common::now;
 use model::{Alert, AlertKey, AlertState, EventKind, Moment, RuleId, Severity};
 use rustix::process::{Pid, Signal, kill_process};
 use support::*;

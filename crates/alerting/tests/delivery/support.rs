@@ -2,12 +2,6 @@
 
 use super::*;
 
-pub(crate) fn now() -> Moment {
-    let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
-    let boot_us = u64::try_from(boot.tv_sec).unwrap() * 1_000_000 + u64::try_from(boot.tv_nsec / 1_000).unwrap();
-    Moment { wall: Timestamp::now(), boot_us }
-}
-
 pub(crate) fn alert(key: &str, state: AlertState) -> Alert {
     Alert {
         key: AlertKey(key.into()),
