@@ -105,8 +105,7 @@ impl World {
     /// Nothing dirty, nothing cached: the next reader pays.
     pub fn drop_caches(&self) -> Result<()> {
         self.sql("CHECKPOINT")?;
-        rustix::fs::sync();
-        fs::write("/proc/sys/vm/drop_caches", "3").context("dropping the caches; hint: run as root")
+        crate::bench::start::drop_caches()
     }
 
     /// Runs it to its end.
