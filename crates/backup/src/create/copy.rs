@@ -22,6 +22,7 @@ use super::{
     CreateError,
     pages::{BadPage, FilePages, LiveBounds},
     scan::FoundFile,
+    uncached::Uncached,
 };
 use crate::{
     entry::{Kind, Meta},
@@ -54,6 +55,7 @@ pub(crate) struct Work<'a> {
     pub(crate) bounds: &'a LiveBounds,
     pub(crate) block_size: usize,
     pub(crate) segment_blocks: u32,
+    pub(crate) reads: Uncached,
     pub(crate) progress: &'a dyn Progress,
     /// Somebody failed: everybody ends.
     pub(crate) stop: AtomicBool,
@@ -119,7 +121,7 @@ impl Work<'_> {
             }
             let left = usize::try_from(metadata.len() - content.size).unwrap_or(usize::MAX);
             let wanted = left.min(buffer.len());
-            let count = read_full(&file, &mut buffer[..wanted], content.size).map_err(fail("read"))?;
+            let count = self.reads.read_full(&file, &mut buffer[..wanted], content.size).map_err(fail("read"))?;
             let bytes = &mut buffer[..count];
             if let Some(pages) = &mut pages {
                 let corrupt = pages.check(content.size, bytes);
@@ -184,18 +186,4 @@ fn open(path: &Path) -> io::Result<File> {
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => File::open(path),
         result => result,
     }
-}
-
-/// Reads until the buffer is full or the file ends.
-pub(crate) fn read_full(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-    let mut count = 0;
-    while count < buffer.len() {
-        match file.read_at(&mut buffer[count..], offset + count as u64) {
-            Ok(0) => break,
-            Ok(more) => count += more,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
-        }
-    }
-    Ok(count)
 }

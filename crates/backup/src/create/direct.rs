@@ -32,6 +32,7 @@ use super::{
     server::{Facts, Position, Server},
     source::{Control, DataDir},
     tally::Tally,
+    uncached::Uncached,
     wal::WalCopy,
 };
 use crate::{
@@ -218,6 +219,7 @@ impl Run<'_> {
             bounds,
             block_size: usize::try_from(control.block_size).unwrap_or(usize::MAX),
             segment_blocks: control.segment_blocks,
+            reads: Uncached::default(),
             progress: self.progress,
             stop: AtomicBool::new(false),
             bytes_done: AtomicU64::new(0),

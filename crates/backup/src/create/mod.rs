@@ -23,6 +23,7 @@ mod server;
 mod source;
 mod stream;
 mod tally;
+mod uncached;
 mod wal;
 
 use std::{collections::BTreeMap, fmt, num::NonZeroUsize, path::PathBuf, sync::Arc, time::Duration};

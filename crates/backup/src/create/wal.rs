@@ -21,7 +21,8 @@ use repository::{Entry, FrameWriter};
 
 use super::{
     CreateError,
-    copy::{Content, EXTENT_BYTES, read_full},
+    copy::{Content, EXTENT_BYTES},
+    uncached::read_full,
 };
 use crate::{
     entry::{Kind, Meta, shown},
