@@ -13,6 +13,7 @@ use serde::Serialize;
 
 use crate::{
     error::{RepositoryError, first_line},
+    hold::HoldRecord,
     id::{BackupId, PackId},
     key::Opened,
     log::State,
@@ -96,6 +97,8 @@ pub struct CheckReport {
     pub unneeded_packs: u64,
     /// Their bytes.
     pub unneeded_bytes: u64,
+    /// What keeps backups from expiring for restores and proofs, oldest first. No findings: most of them run.
+    pub holds: Vec<HoldRecord>,
 }
 
 /// A backup that can't be restored whole.
@@ -162,7 +165,7 @@ impl Repository {
             bad: HashMap::new(),
             opened: None,
         };
-        check.keys();
+        check.keys(&state);
         check.log(&state);
         for (id, backup) in state.backups() {
             check.manifest(*id, &backup.manifest, &state);
@@ -170,6 +173,7 @@ impl Repository {
         check.packs(deep, progress);
         check.listing(&state)?;
         check.conclude(&state)?;
+        check.report.holds = self.holds();
         Ok(check.report)
     }
 }

@@ -4,7 +4,7 @@ use std::io;
 
 use crate::{
     frame::FRAME_PLAIN_MAX,
-    id::{BackupId, NoRandom},
+    id::{BackupId, NoRandom, SessionId},
     key::KeyError,
     log::LogError,
     manifest::{META_MAX, NAME_MAX},
@@ -58,6 +58,24 @@ pub enum RepositoryError {
         /// How many backups it fits.
         found: usize,
     },
+    /// There is no such hold.
+    #[error(
+        "there is no hold {session}, or it was released\n  hint: `oxpecker backup check` lists those that are there"
+    )]
+    NoHold {
+        /// The id.
+        session: SessionId,
+    },
+    /// The hold's process runs.
+    #[error(
+        "hold {session} belongs to process {pid} of this host, which runs\n  hint: wait for it, or end it; the hold ends with it"
+    )]
+    HoldRuns {
+        /// The hold.
+        session: SessionId,
+        /// Its process.
+        pid: u32,
+    },
     /// A frame is too long.
     #[error("a frame of {len} bytes is longer than {FRAME_PLAIN_MAX}\n  hint: a fault of the caller: part the content")]
     FrameTooLong {
@@ -81,11 +99,18 @@ pub enum RepositoryError {
     },
     /// A manifest is too large.
     #[error(
-        "the backup has {entries} entries, more than one manifest can list\n  hint: please report it with the number of files of the cluster"
+        "the backup has {entries} entries or more, and their list takes {root_bytes} bytes: one backup holds {entries_max} entries in {root_bytes_max} bytes at most. \
+         Nothing was committed\n  hint: fewer and larger tables (and partitions) make fewer files; `oxpecker backup prune` removes what was stored in vain"
     )]
     TooManyEntries {
-        /// Its entries.
+        /// Its entries, as far as they were counted.
         entries: u64,
+        /// The bytes of the manifest's root; 0 where it was not made yet.
+        root_bytes: usize,
+        /// The most entries.
+        entries_max: u64,
+        /// The most bytes.
+        root_bytes_max: usize,
     },
     /// Too many writers.
     #[error(

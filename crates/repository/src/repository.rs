@@ -7,16 +7,21 @@ use std::{
 
 use jiff::Timestamp;
 use serde_json::Value;
-use zeroize::Zeroizing;
 
 use crate::{
     error::RepositoryError,
-    id::{BackupId, RepositoryId, SessionId, SlotId},
-    key::{KdfCost, KeyError, KeyStore, Opened, RecoveryKey, Secret, Slot},
-    log::{Backup, Collected, Expired, Footprint, Log, LogError, Opening, Purpose, State, TipMemory},
+    frame::FRAME_PLAIN_MAX,
+    holder::Holder,
+    id::{BackupId, RepositoryId, SessionId},
+    key::{KdfCost, KeyError, KeyStore, Opened, Secret},
+    log::{
+        Collected, Expired, Footprint, KeyTip, Log, LogError, Opening, Purpose, RollbackAlarm, Seen, State, TipMemory,
+    },
+    manifest::ENTRIES_MAX,
     pack::{self, PACK_TARGET},
     reader::{BackupReader, read_root},
     record::BackupRecord,
+    repository_keys::{RepositoryKeys, newest_in},
     seal::{Keys, RecordSeal},
     session::{Session, SessionInfo},
     store::Store,
@@ -36,21 +41,40 @@ pub struct Options {
     pub cost: KdfCost,
     /// At how many bytes packs are closed; at most [`PACK_TARGET`]. Smaller only makes sense in tests.
     pub pack_target: usize,
+    /// How large a backup may become.
+    pub limits: Limits,
+}
+
+/// How large one backup may become. Lower ones only make sense in tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// The most entries; at most [`ENTRIES_MAX`].
+    pub entries: u64,
+    /// The longest root of a manifest, in bytes; at most [`FRAME_PLAIN_MAX`].
+    pub root_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { entries: ENTRIES_MAX, root_bytes: FRAME_PLAIN_MAX }
+    }
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { remembered: None, cost: KdfCost::RECOMMENDED, pack_target: PACK_TARGET }
+        Self { remembered: None, cost: KdfCost::RECOMMENDED, pack_target: PACK_TARGET, limits: Limits::default() }
     }
 }
 
 pub(crate) struct Inner {
     pub(crate) vault: Arc<Vault>,
     pub(crate) pack_target: usize,
+    pub(crate) limits: Limits,
     log: Mutex<Log>,
-    key_store: KeyStore,
+    pub(crate) key_store: KeyStore,
     opened: Mutex<Opened>,
-    cost: KdfCost,
+    pub(crate) cost: KdfCost,
+    memory: Option<TipMemory>,
 }
 
 impl Inner {
@@ -64,6 +88,21 @@ impl Inner {
 
     pub(crate) fn key_store(&self) -> &KeyStore {
         &self.key_store
+    }
+
+    /// This process, for its holds.
+    pub(crate) fn holder(&self) -> Holder {
+        let remembered = self.memory.as_ref().and_then(|memory| memory.load().ok().flatten());
+        Holder::this(remembered.and_then(|remembered| remembered.mark))
+    }
+
+    /// As with records: a memory that can't be written must not keep anything from being done.
+    pub(crate) fn remember_keys(&self, keys: KeyTip) {
+        if let Some(memory) = &self.memory
+            && let Err(error) = memory.store_keys(self.vault.keys.ring().repository, keys)
+        {
+            tracing::warn!(%error, "the newest keys are not remembered");
+        }
     }
 }
 
@@ -101,13 +140,16 @@ impl Repository {
             // Keys without a log are all that an interrupted creation leaves.
             Err(exists @ KeyError::Exists { .. }) => match store.size(&crate::log::record_name(0))? {
                 Some(_) => return Err(exists.into()),
-                None => key_store.open(secret)?,
+                None => key_store.open(secret, None)?,
             },
             Err(error) => return Err(error.into()),
         };
-        Self::join(store, options, opened, |store, seal, memory, id| {
+        let tip = opened.tip;
+        let made = Self::join(store, options, opened, |store, seal, memory, id| {
             Log::create(store, seal, clock(), memory, id, info)
-        })
+        })?;
+        made.inner.remember_keys(tip);
+        Ok(made)
     }
 
     /// Opens a repository.
@@ -115,13 +157,33 @@ impl Repository {
     /// # Errors
     /// There is none; no slot opens; its log is damaged or older than what this host has seen.
     pub fn open(store: Arc<dyn Store>, options: &Options, secret: &Secret) -> Result<Self, RepositoryError> {
-        let opened = KeyStore(Arc::clone(&store)).open(secret)?;
+        let memory = options.remembered.clone().map(TipMemory::new);
+        let remembered = memory.as_ref().map(TipMemory::load).transpose()?.flatten();
+        let seen = remembered.and_then(|remembered| remembered.keys);
+        let opened = KeyStore(Arc::clone(&store)).open(secret, seen).map_err(|error| match (error, seen) {
+            (KeyError::WentBack { place, found }, Some(seen)) => {
+                let (remembered, memory) = (Seen::Keys(seen), options.remembered.clone().unwrap_or_default());
+                LogError::from(Box::new(RollbackAlarm { place, found, remembered, memory })).into()
+            }
+            (error, _) => RepositoryError::from(error),
+        })?;
+        let tip = opened.tip;
         let repository =
             Self::join(store, options, opened, |store, seal, memory, _| Log::open(store, seal, clock(), memory))?;
         let (said, keyed) = (repository.inner.log().state().repository(), repository.id());
         if said != Some(keyed) {
             let what = format!("its log belongs to another repository than its keys, {keyed}");
             return Err(RepositoryError::Damaged { object: "log/000000000000".to_owned(), what });
+        }
+        repository.inner.remember_keys(tip);
+        if let Some(told) = repository.with_state(newest_in).filter(|told| *told > repository.inner.opened().generation)
+        {
+            // No alarm: whoever holds nothing but an incomplete copy must still be able to restore from it.
+            tracing::warn!(
+                told,
+                newest = tip.generation,
+                "the log tells of newer keys than are there: removed secrets may open the repository again; see `oxpecker backup check`"
+            );
         }
         Ok(repository)
     }
@@ -139,10 +201,12 @@ impl Repository {
         let inner = Inner {
             vault: Arc::new(Vault::new(Arc::clone(&store), keys)),
             pack_target: options.pack_target,
+            limits: options.limits,
             log: Mutex::new(log),
             key_store: KeyStore(store),
             opened: Mutex::new(opened),
             cost: options.cost,
+            memory: options.remembered.clone().map(TipMemory::new),
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -280,19 +344,6 @@ impl Repository {
         BackupReader::new(&self.inner.vault, record, &manifest)
     }
 
-    /// Keeps a backup from expiring until the hold is released: for a restore or a proof.
-    ///
-    /// # Errors
-    /// There is no such backup; the store or the log failed.
-    pub fn hold(&self, backup: BackupId, info: Value) -> Result<Hold, RepositoryError> {
-        let session = SessionId::random()?;
-        let mut log = self.inner.log();
-        let found = log.refresh()?.backups().get(&backup).map(|found: &Backup| found.cluster.clone());
-        let cluster = found.ok_or(RepositoryError::NoBackup { backup })?;
-        log.begin(&Opening { session, purpose: Purpose::Hold, cluster, bases: vec![backup], info }, None)?;
-        Ok(Hold { inner: Arc::clone(&self.inner), session })
-    }
-
     /// Attaches a proof's receipt to a backup. It is sealed like every record: only who holds the keys can make one.
     ///
     /// # Errors
@@ -309,11 +360,15 @@ impl Repository {
         Ok(self.inner.log().expire(backups)?)
     }
 
-    /// Removes packs that nobody needs, also those of sessions that ended without a commit.
+    /// Removes packs that nobody needs, also those of sessions that ended without a commit. Holds whose process is gone are released
+    /// before, so that what they kept can expire.
     ///
     /// # Errors
     /// The store or the log failed. Run again, it goes on.
     pub fn collect(&self) -> Result<Collected, RepositoryError> {
+        for hold in self.release_dead_holds()? {
+            tracing::info!(session = %hold.session, "released the hold of a process that is gone");
+        }
         let mut collected = self.inner.log().collect(&pack_object)?;
         let vault = &self.inner.vault;
         let mut found = Vec::new();
@@ -339,7 +394,7 @@ impl Repository {
 
     /// The keys.
     pub fn keys(&self) -> RepositoryKeys<'_> {
-        RepositoryKeys { inner: &self.inner }
+        RepositoryKeys::of(&self.inner)
     }
 
     /// A recovery key was exported and confirmed. Whoever calls a repository *protected* asks this, and where it lies.
@@ -352,120 +407,8 @@ fn clock() -> crate::log::Clock {
     Arc::new(Timestamp::now)
 }
 
-/// Keeps a backup from expiring while it lives.
-#[derive(Debug)]
-pub struct Hold {
-    inner: Arc<Inner>,
-    session: SessionId,
-}
-
 impl std::fmt::Debug for Inner {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Repository").field("store", &self.vault.store).finish_non_exhaustive()
-    }
-}
-
-impl Hold {
-    /// Its session, for whoever cleans up after a killed process.
-    pub fn session(&self) -> SessionId {
-        self.session
-    }
-}
-
-impl Drop for Hold {
-    fn drop(&mut self) {
-        if let Err(error) = self.inner.log().close(self.session, "done") {
-            tracing::warn!(%error, session = %self.session, "a hold on a backup could not be released; close it with the next prune");
-        }
-    }
-}
-
-/// The keys of a repository.
-#[derive(Debug)]
-pub struct RepositoryKeys<'a> {
-    inner: &'a Inner,
-}
-
-impl RepositoryKeys<'_> {
-    /// The slots.
-    pub fn list(&self) -> Vec<Slot> {
-        self.inner.opened().slots()
-    }
-
-    /// Adds a slot for `secret`.
-    ///
-    /// # Errors
-    /// There are too many, or the store failed.
-    pub fn add(&self, secret: &Secret, label: &str) -> Result<SlotId, RepositoryError> {
-        let keys = self.inner.vault.keys.ring();
-        let (opened, slot) = self.inner.key_store.add(&keys, secret, self.inner.cost, label)?;
-        self.now(opened)?;
-        Ok(slot)
-    }
-
-    /// Removes a slot. Whoever knew its secret and kept a copy of the old key object could still open what exists: rotate, where
-    /// that matters.
-    ///
-    /// # Errors
-    /// There is no such slot, or it is the last one.
-    pub fn remove(&self, slot: SlotId) -> Result<(), RepositoryError> {
-        let keys = self.inner.vault.keys.ring();
-        self.now(self.inner.key_store.remove(&keys, slot)?)
-    }
-
-    /// Makes a new master key for all that is written from now on; what exists stays as it is. Only the given secrets open the
-    /// repository afterwards. A recovery key that is not among them is void: export a new one.
-    ///
-    /// # Errors
-    /// No secret is given, or the store failed.
-    pub fn rotate(&self, secrets: &[Secret]) -> Result<(), RepositoryError> {
-        let keys = self.inner.vault.keys.ring();
-        self.now(self.inner.key_store.rotate(&keys, secrets, self.inner.cost)?)
-    }
-
-    /// Makes a recovery key and returns what goes on paper, this once. It does not count before it is confirmed.
-    ///
-    /// # Errors
-    /// There are too many slots, or the store failed.
-    pub fn export_recovery_key(&self, label: &str) -> Result<Zeroizing<String>, RepositoryError> {
-        let keys = self.inner.vault.keys.ring();
-        let (opened, recovery) = self.inner.key_store.export_recovery(&keys, label)?;
-        self.now(opened)?;
-        Ok(recovery.text())
-    }
-
-    /// Confirms a recovery key, typed in from the paper.
-    ///
-    /// # Errors
-    /// It opens no slot.
-    pub fn confirm_recovery_key(&self, recovery: &RecoveryKey) -> Result<(), RepositoryError> {
-        let keys = self.inner.vault.keys.ring();
-        self.now(self.inner.key_store.confirm_recovery(&keys, recovery)?)
-    }
-
-    /// Goes on with these keys, and says so in the log: from that record on, nobody with older keys can append.
-    fn now(&self, opened: Opened) -> Result<(), RepositoryError> {
-        let before = self.inner.opened().slots();
-        let after = opened.slots();
-        let (generation, epoch) = (opened.generation, opened.keys.newest());
-        self.inner.vault.keys.replace(opened.keys.clone());
-        *self.inner.opened() = opened;
-        let mut log = self.inner.log();
-        for gone in before.iter().filter(|slot| !after.iter().any(|kept| kept.id == slot.id)) {
-            log.key_slot(gone.id, None)?;
-        }
-        for slot in &after {
-            let info = serde_json::json!({
-                "kind": slot.kind, "label": slot.label, "confirmed": slot.confirmed, "generation": generation, "epoch": epoch,
-            });
-            let known = log.state().key_slots().get(&slot.id);
-            let same = |found: &crate::log::KeySlot| {
-                found.info["confirmed"] == info["confirmed"] && found.info["epoch"] == info["epoch"]
-            };
-            if !known.is_some_and(same) {
-                log.key_slot(slot.id, Some(&info))?;
-            }
-        }
-        Ok(())
     }
 }

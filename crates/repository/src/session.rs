@@ -27,7 +27,9 @@ use crate::{
     frame::{COMPRESSION_LEVEL, Encoder, Identity, Kind},
     id::{BackupId, PackId, SessionId},
     log::FreshPack,
-    manifest::{Entry, Extent, FrameRef, META_MAX, NAME_MAX, RUNS_MAX, RawEntry, RawRun, Root, TableBuilder},
+    manifest::{
+        ENTRIES_MAX, Entry, Extent, FrameRef, META_MAX, NAME_MAX, RUNS_MAX, RawEntry, RawRun, Root, TableBuilder,
+    },
     pack::{Locator, PACK_TARGET, PackBuilder},
     repository::Inner as RepositoryInner,
     wire::len_u32,
@@ -199,10 +201,15 @@ impl Session {
     /// Adds an entry. Its frames come from this session's writers; any thread may call, in any order.
     ///
     /// # Errors
-    /// The entry breaks a bound, or a frame is not of this session. That a name came twice is found at the commit.
+    /// The entry breaks a bound, or is one more than [`ENTRIES_MAX`]; a frame is not of this session. That a name came twice is found at the commit.
     pub fn entry(&self, entry: &Entry) -> Result<(), RepositoryError> {
         let raw = self.inner.raw(entry)?;
-        self.inner.lock().entries.push(&raw)
+        let mut state = self.inner.lock();
+        // Here and not at the commit: hours of copying would be in vain.
+        if state.entries.len() >= self.inner.repository.limits.entries.min(ENTRIES_MAX) {
+            return Err(self.inner.too_many(state.entries.len(), 0));
+        }
+        state.entries.push(&raw)
     }
 
     /// What it has done so far.
@@ -297,6 +304,11 @@ impl Inner {
         let base = state.adopt(&self.known.index, table);
         state.shared = (state.shared.0 + 1, state.shared.1 + u64::from(len));
         Ok(Some(FrameRef { owner: self.owner, pack: base + pack, ordinal, len }))
+    }
+
+    fn too_many(&self, entries: u64, root_bytes: usize) -> RepositoryError {
+        let crate::repository::Limits { entries: entries_max, root_bytes: root_bytes_max } = self.repository.limits;
+        RepositoryError::TooManyEntries { entries, root_bytes, entries_max, root_bytes_max }
     }
 
     fn count_shared(&self, len: u32) {

@@ -224,3 +224,55 @@ fn nothing_readable_is_in_the_store() {
         }
     }
 }
+
+/// A backup that is too large is refused, as early as it can be, and takes nothing with it.
+#[test]
+fn a_backup_beyond_the_bounds_changes_nothing() {
+    use repository::{ENTRIES_MAX, Limits, Options, Repository};
+
+    let store = memory();
+    let first = backup(&create(&store), &files(1, 30));
+    let before = objects(&store);
+    let limited = |limits| {
+        let options = Options { limits, ..options() };
+        Repository::open(Arc::clone(&store), &options, &secret()).unwrap()
+    };
+    let empty = |n: u32| Entry { name: n.to_be_bytes().to_vec(), meta: Vec::new(), size: 0, extents: Vec::new() };
+    let says = |error: &RepositoryError| {
+        let text = error.to_string();
+        assert!(
+            matches!(error, RepositoryError::TooManyEntries { .. }) && text.contains("Nothing was committed"),
+            "{text}"
+        );
+    };
+
+    // By their count: at the entry that is one too many, before the rest is copied.
+    let repository = limited(Limits { entries: 100, ..Limits::default() });
+    let session = begin(&repository);
+    (0..100).for_each(|n| session.entry(&empty(n)).unwrap());
+    let error = session.entry(&empty(100)).unwrap_err();
+    says(&error);
+    assert!(matches!(error, RepositoryError::TooManyEntries { entries: 100, entries_max: 100, .. }), "{error}");
+    session.abandon("too many").unwrap();
+
+    // By what their list takes: at the commit, before its record.
+    let repository = limited(Limits { root_bytes: 400, ..Limits::default() });
+    let session = begin(&repository);
+    (0..5000).for_each(|n| session.entry(&empty(n)).unwrap());
+    says(&session.draft(&Value::Null).unwrap_err());
+    let error = session.commit(&Value::Null).unwrap_err();
+    says(&error);
+    assert!(matches!(error, RepositoryError::TooManyEntries { entries: 5000, root_bytes: 401.., .. }), "{error}");
+    session.abandon("too large").unwrap();
+
+    // What was there is as it was; what was stored in vain goes.
+    let repository = open(&store);
+    repository.collect().unwrap();
+    let after = objects(&store);
+    for (name, bytes) in before {
+        assert_eq!(after.get(&name), Some(&bytes), "{name}");
+    }
+    let report = repository.check(true, &|_| {}).unwrap();
+    assert!(report.is_clean() && report.unneeded_packs == 0 && report.restorable == [first], "{report:?}");
+    const { assert!(ENTRIES_MAX >= 1_000_000) };
+}

@@ -266,7 +266,7 @@ fn a_log_that_was_meddled_with_is_refused() {
         }
     }
     let error = meddled(&|copy| copy.delete(&record_name(0)).unwrap());
-    assert!(matches!(error, Err(LogError::NoRepository { .. })));
+    assert!(matches!(error, Err(LogError::Hole { n: 0 })));
 }
 
 /// A faulty or hostile writer with the key appends what no judge would allow: every reader refuses it.

@@ -7,17 +7,22 @@ use crate::{
     key::key_object_name,
     log::{Footprint, LogError, State, checkpoint_name, record_name},
     pack::pack_of,
+    repository_keys::newest_in,
     seal::RecordSeal as _,
 };
 
 impl Check<'_> {
     /// All generations of keys.
-    pub(super) fn keys(&mut self) {
+    pub(super) fn keys(&mut self, state: &State) {
         let inner = &self.repository.inner;
         match inner.key_store().reload(&inner.vault.keys.ring()) {
             Ok(opened) => {
                 for (generation, what) in &opened.damaged {
                     self.find(Fault::Damaged, key_object_name(*generation).to_string(), what, Vec::new());
+                }
+                if let Some(told) = newest_in(state).filter(|told| *told > opened.generation) {
+                    let what = "the log tells of it, and it is not there: secrets that were removed open the repository again, and those added since do not";
+                    self.find(Fault::Missing, key_object_name(told).to_string(), what, Vec::new());
                 }
                 self.opened = Some(opened);
             }

@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     id::{NoRandom, RepositoryId, SlotId},
+    log::{Digest, KeyTip},
     seal::{KeyRing, MasterKey},
     store::{ObjectName, Put, Store, StoreError},
     wire::BadBytes,
@@ -42,8 +43,8 @@ pub enum KeyError {
     },
     /// No slot opens.
     #[error(
-        "no key slot of the repository at {place} opens with this {kind}\n  hint: another secret may: it has {slots}; the recovery key on \
-         paper opens it too, if one was exported"
+        "no key slot of the repository at {place} opens with this {kind}{damage}\n  hint: see that it is the secret of this very repository; \
+         another one may open it: it has {slots}; the recovery key on paper opens it too, if one was exported"
     )]
     WrongSecret {
         /// The repository.
@@ -52,6 +53,8 @@ pub enum KeyError {
         kind: SlotKind,
         /// The slots that it has, counted by kind.
         slots: String,
+        /// What is wrong with newer key objects, in which it may have a slot; mostly nothing.
+        damage: String,
     },
     /// Every generation of keys is damaged.
     #[error(
@@ -65,6 +68,14 @@ pub enum KeyError {
         place: String,
         /// What is wrong.
         what: String,
+    },
+    /// The keys went back to an earlier state. [`crate::Repository::open`] makes an alarm of it.
+    #[error("the keys at {place} went back: it {found}\n  hint: bring the object back from a copy of the repository")]
+    WentBack {
+        /// The repository.
+        place: String,
+        /// What is there instead.
+        found: String,
     },
     /// Somebody put it together.
     #[error(
@@ -83,8 +94,11 @@ pub enum KeyError {
         /// The id that was given.
         slot: SlotId,
     },
-    /// The last slot can't go.
-    #[error("the only key slot can't be removed: nobody could open the repository any more\n  hint: add another first")]
+    /// The last slot of daily use can't go.
+    #[error(
+        "no key slot would be left but those of recovery keys: no host could open the repository in its daily work, and a lost paper would \
+         be the end of it\n  hint: add a passphrase or a key file first (`oxpecker key add`), then do this again"
+    )]
     LastSlot,
     /// There are too many.
     #[error("the repository has {SLOTS_MAX} key slots, and can't have more\n  hint: remove one that nobody uses")]
@@ -129,7 +143,8 @@ pub struct Slot {
 pub(crate) struct Opened {
     pub(crate) keys: KeyRing,
     pub(crate) generation: u32,
-    hash: [u8; 32],
+    /// The newest generation that could be read, and its hash.
+    pub(crate) tip: KeyTip,
     slots: Vec<SlotBytes>,
     infos: Vec<SlotInfo>,
     /// Generations that could not be read, and why.
@@ -189,6 +204,14 @@ impl Next {
     }
 }
 
+impl Next {
+    /// Recovery keys lie in safes. One other slot must be there for hosts and people, or the next backup can't be made.
+    fn is_of_daily_use(&self) -> Result<(), KeyError> {
+        let daily = self.slots.iter().any(|slot| slot.kind != SlotKind::Recovery);
+        if daily { Ok(()) } else { Err(KeyError::LastSlot) }
+    }
+}
+
 /// The key objects of one repository.
 #[derive(Clone, Debug)]
 pub(crate) struct KeyStore(pub(crate) Arc<dyn Store>);
@@ -209,21 +232,24 @@ impl KeyStore {
         }
     }
 
-    /// Opens the newest generation that can be read.
-    pub(crate) fn open(&self, secret: &Secret) -> Result<Opened, KeyError> {
-        self.newest(|object, bytes| object.open(bytes, secret).map(|(keys, infos, _)| (keys, infos)), secret.kind())
+    /// Opens the newest generation that can be read; `seen` is one that must still be there.
+    pub(crate) fn open(&self, secret: &Secret, seen: Option<KeyTip>) -> Result<Opened, KeyError> {
+        let open = |object: &KeyObject, bytes: &[u8]| object.open(bytes, secret).map(|(keys, infos, _)| (keys, infos));
+        self.newest(open, secret.kind(), seen)
     }
 
     /// The newest generation, by keys that are known.
     pub(crate) fn reload(&self, keys: &KeyRing) -> Result<Opened, KeyError> {
-        self.newest(|object, bytes| object.open_with(bytes, keys), SlotKind::Recovery)
+        self.newest(|object, bytes| object.open_with(bytes, keys), SlotKind::Recovery, None)
     }
 
     fn newest(
         &self,
         open: impl Fn(&KeyObject, &[u8]) -> Result<(KeyRing, Vec<SlotInfo>), BadKeys>,
         kind: SlotKind,
+        seen: Option<KeyTip>,
     ) -> Result<Opened, KeyError> {
+        let mut seen_now = None;
         let mut intact: Option<(Vec<u8>, KeyObject)> = None;
         let mut damaged: Vec<(u32, String)> = Vec::new();
         let mut end = 0;
@@ -233,6 +259,9 @@ impl KeyStore {
                 Err(error) if error.is_not_found() => break,
                 Err(error) => return Err(error.into()),
             };
+            if seen.is_some_and(|seen| seen.generation == end) {
+                seen_now = Some(Digest::of(&bytes));
+            }
             match parse(&bytes, end, intact.as_ref().map(|(_, object)| object)) {
                 Ok(object) => intact = Some((bytes, object)),
                 Err(BadBytes(what)) => damaged.push((end, what.to_owned())),
@@ -248,13 +277,26 @@ impl KeyStore {
                 None => KeyError::NoRepository { place: place() },
             });
         };
+        if let Some(seen) = seen.filter(|seen| seen_now != Some(seen.digest)) {
+            let name = object_name(seen.generation);
+            let found = match (seen_now, end.checked_sub(1)) {
+                (Some(other), _) => format!("has another {name}, with hash {other}"),
+                (None, newest) => format!("has no {name}; its newest keys are {}", object_name(newest.unwrap_or(0))),
+            };
+            return Err(KeyError::WentBack { place: place(), found });
+        }
         let named = || object_name(object.generation).to_string();
         match open(&object, &bytes) {
             Ok((keys, infos)) => {
-                Ok(Opened { keys, generation: end - 1, hash: object.hash, slots: object.slots, infos, damaged })
+                let tip = KeyTip { generation: object.generation, digest: Digest::from_bytes(object.hash) };
+                Ok(Opened { keys, generation: end - 1, tip, slots: object.slots, infos, damaged })
             }
             Err(BadKeys::WrongSecret) => {
-                Err(KeyError::WrongSecret { place: place(), kind, slots: count_kinds(&object.slots) })
+                let newer = damaged.iter().rfind(|(generation, _)| *generation > object.generation);
+                let damage = newer.map_or_else(String::new, |(generation, what)| {
+                    format!(", and {}, which may have one, is damaged ({what})", object_name(*generation))
+                });
+                Err(KeyError::WrongSecret { place: place(), kind, slots: count_kinds(&object.slots), damage })
             }
             Err(BadKeys::Forged) => Err(KeyError::Forged { object: named(), place: place() }),
             Err(BadKeys::Bytes(BadBytes(what))) => {
@@ -283,7 +325,7 @@ impl KeyStore {
         Ok(Some(Opened {
             keys: next.keys.clone(),
             generation,
-            hash: *blake3::hash(&bytes).as_bytes(),
+            tip: KeyTip { generation, digest: Digest::of(&bytes) },
             slots: next.slots.clone(),
             infos: next.infos.clone(),
             damaged: Vec::new(),
@@ -295,7 +337,7 @@ impl KeyStore {
             let opened = self.reload(keys)?;
             let mut next = Next::of(&opened);
             edit(&mut next)?;
-            if let Some(opened) = self.put(opened.generation + 1, opened.hash, &next)? {
+            if let Some(opened) = self.put(opened.generation + 1, opened.tip.digest.0, &next)? {
                 return Ok(opened);
             }
         }
@@ -318,20 +360,14 @@ impl KeyStore {
     pub(crate) fn remove(&self, keys: &KeyRing, slot: SlotId) -> Result<Opened, KeyError> {
         self.change(keys, |next| {
             let at = next.slots.iter().position(|known| known.id == slot).ok_or(KeyError::NoSlot { slot })?;
-            if next.slots.len() == 1 {
-                return Err(KeyError::LastSlot);
-            }
             next.slots.remove(at);
             next.infos.remove(at);
-            Ok(())
+            next.is_of_daily_use()
         })
     }
 
     /// Makes a new master key, and slots for these secrets only. A secret that had a slot keeps its id, label and confirmation.
     pub(crate) fn rotate(&self, keys: &KeyRing, secrets: &[Secret], cost: KdfCost) -> Result<Opened, KeyError> {
-        if secrets.is_empty() {
-            return Err(KeyError::LastSlot);
-        }
         self.change(keys, |next| {
             let before = Next { keys: next.keys.clone(), slots: next.slots.clone(), infos: next.infos.clone() };
             let mut masters = before.keys.masters().to_vec();
@@ -349,7 +385,7 @@ impl KeyStore {
                     None => next.add(SlotId::random()?, secret, cost, "added at rotation", false)?,
                 }
             }
-            Ok(())
+            next.is_of_daily_use()
         })
     }
 

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{
-    Body, Digest, FORMAT, LogError, Nonce, Record, Refusal, RollbackAlarm, State, Tip, TipMemory, checkpoint,
+    Body, Digest, FORMAT, LogError, Nonce, Record, Refusal, RollbackAlarm, Seen, State, Tip, TipMemory, checkpoint,
     record_name,
 };
 use crate::{
@@ -18,6 +18,10 @@ use crate::{
 /// How often another writer may be quicker before an append gives up. Each loss is somebody's progress, and a repository has few
 /// writers.
 const RACES_MAX: u32 = 100;
+
+/// How far beyond the first missing record an opening looks for later ones: one request each, eleven in all. It finds every hole of up
+/// to four records, and a longer one if as many records lie behind it; what it can't see, `check` finds by its listing.
+pub const LOOK_AHEAD: [u64; 11] = [1, 2, 3, 4, 8, 16, 32, 64, 128, 256, 512];
 
 /// A clock: the wall's time now.
 pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
@@ -47,7 +51,7 @@ impl Log {
     /// Begins the log of the repository `repository`.
     ///
     /// # Errors
-    /// `Occupied` where there is one already.
+    /// `Occupied` where there is one already; `Hole` where one was, and its first record is missing.
     pub fn create(
         store: Arc<dyn Store>,
         seal: Arc<dyn RecordSeal>,
@@ -57,6 +61,8 @@ impl Log {
         info: Value,
     ) -> Result<Self, LogError> {
         let mut log = Self { store, seal, clock, memory, state: State::default() };
+        // A log whose first record was removed is no place for another one.
+        log.begins()?;
         let sealed = log.seal_next(Body::Create { repository, info }, log.now())?;
         match log.write(0, &sealed)? {
             Written::Ours => log.follow(0, &sealed)?,
@@ -78,15 +84,18 @@ impl Log {
         memory: Option<TipMemory>,
     ) -> Result<Self, LogError> {
         let mut log = Self { store, seal, clock, memory, state: State::default() };
-        let remembered = log.memory.as_ref().map(TipMemory::load).transpose()?.flatten();
+        let remembered = log.memory.as_ref().map(TipMemory::load).transpose()?.flatten().map(|found| found.tip);
         if let Some(tip) = remembered {
             log.has(tip)?;
         }
         let Some(newest) = log.newest(remembered.map_or(0, |tip| tip.n))? else {
+            log.begins()?;
             return Err(LogError::NoRepository { place: log.store.describe() });
         };
         log.state = checkpoint::load(&*log.store, &*log.seal, newest)?.unwrap_or_default();
-        log.refresh()?;
+        log.replay()?;
+        log.no_hole(newest)?;
+        log.remember();
         if let Some(tip) = remembered.filter(|tip| Some(tip.repository) != log.state.repository()) {
             return Err(log.alarm(tip, "is another one".to_owned()));
         }
@@ -118,16 +127,50 @@ impl Log {
     /// # Errors
     /// Whatever is wrong with a record. The state stays at the last right one.
     pub fn refresh(&mut self) -> Result<&State, LogError> {
+        self.replay()?;
+        self.remember();
+        Ok(&self.state)
+    }
+
+    fn replay(&mut self) -> Result<(), LogError> {
         loop {
             let n = self.state.next();
             match self.store.get(&record_name(n)) {
                 Ok(sealed) => self.follow(n, &sealed)?,
-                Err(error) if error.is_not_found() => break,
+                Err(error) if error.is_not_found() => return Ok(()),
                 Err(error) => return Err(error.into()),
             }
         }
-        self.remember();
-        Ok(&self.state)
+    }
+
+    /// That no record is there without the first.
+    fn begins(&self) -> Result<(), LogError> {
+        let is_there = |n| Ok::<_, LogError>(self.store.size(&record_name(n))?.is_some());
+        for n in LOOK_AHEAD {
+            if is_there(n)? && !is_there(0)? {
+                return Err(LogError::Hole { n: 0 });
+            }
+        }
+        Ok(())
+    }
+
+    /// That the log ends here, and not in a hole. Whoever appended in a hole would begin a second log, and whoever read only up to one
+    /// would believe in an old state.
+    ///
+    /// Record `newest` was there a moment ago, so a log that ends before it has a hole; beyond it, [`LOOK_AHEAD`] names are looked for.
+    fn no_hole(&mut self, newest: u64) -> Result<(), LogError> {
+        for ahead in LOOK_AHEAD {
+            let n = self.state.next();
+            if n > newest && self.store.size(&record_name(n + ahead))?.is_none() {
+                continue;
+            }
+            // Records are made one behind the other: where a later one is there, this one was, unless both came just now.
+            self.replay()?;
+            if self.state.next() == n {
+                return Err(LogError::Hole { n });
+            }
+        }
+        Ok(())
     }
 
     /// Reads the whole log from its first record, trusting no checkpoint, and calls `each` with every record and its hash. The state
@@ -245,6 +288,7 @@ impl Log {
 
     fn alarm(&self, remembered: Tip, found: String) -> LogError {
         let memory = self.memory.as_ref().map(|memory| memory.path().to_owned()).unwrap_or_default();
+        let remembered = Seen::Record(remembered);
         Box::new(RollbackAlarm { place: self.store.describe(), found, remembered, memory }).into()
     }
 

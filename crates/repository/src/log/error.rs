@@ -1,8 +1,8 @@
 //! What can go wrong with the log.
 
-use std::{io, path::PathBuf};
+use std::{fmt, io, path::PathBuf};
 
-use super::{Refusal, Tip};
+use super::{KeyTip, Refusal, Tip};
 use crate::{id::NoRandom, seal::SealError, store::StoreError};
 
 /// The log could not be read or not be appended to.
@@ -50,7 +50,7 @@ pub enum LogError {
     },
     /// A record is missing though later ones are there.
     #[error(
-        "record {n} of the log is missing, later ones are there\n  hint: somebody removed it: bring it back from a copy of the repository; `oxpecker backup check` lists what is there"
+        "record {n} of the log is missing, and later ones are there: nothing is read or written behind it\n  hint: somebody removed it: bring log/{n:012} back from a copy of the repository. Without one, take a copy of what is there, move the later records out of the copy's log/, and see with `oxpecker backup check` what of the time before can be restored"
     )]
     Hole {
         /// Its number.
@@ -142,17 +142,50 @@ impl LogError {
     }
 }
 
-/// The repository went back to an earlier state, or is another one: somebody restored an old copy of it, replaced it, or removes what
-/// was written.
+/// What this host remembers of the repository.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    /// A record.
+    Record(Tip),
+    /// A generation of keys.
+    Keys(KeyTip),
+}
+
+impl fmt::Display for Seen {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Record(tip) => {
+                write!(f, "record {} with hash {} of repository {}", tip.n, tip.digest, tip.repository)
+            }
+            Self::Keys(keys) => write!(f, "key/{} with hash {}", keys.generation, keys.digest),
+        }
+    }
+}
+
+impl Seen {
+    fn hint(&self) -> &'static str {
+        match self {
+            Self::Record(_) => {
+                "somebody put an older copy or another repository there. Backups made since are not in it. Find out who did; if it is intended, remove"
+            }
+            Self::Keys(_) => {
+                "with older keys, secrets open it that were removed since, and those added since do not. Bring the object back from a copy of the repository, and find out who did it; if it is intended or lost, look through `oxpecker key list` afterwards, and remove"
+            }
+        }
+    }
+}
+
+/// The repository, or the keys to it, went back to an earlier state, or it is another one: somebody restored an old copy of it, replaced
+/// it, or removes what was written.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("ALARM: the repository in {place} {found}; this host has seen record {} with hash {} of repository {}\n  hint: somebody put an older copy or another repository there. Backups made since are not in it. Find out who did; if it is intended, remove {} and say so to the others", remembered.n, remembered.digest, remembered.repository, memory.display())]
+#[error("ALARM: the repository in {place} {found}; this host has seen {remembered}\n  hint: {} {} and say so to the others", remembered.hint(), memory.display())]
 pub struct RollbackAlarm {
     /// Where.
     pub place: String,
     /// What is there instead.
     pub found: String,
     /// What this host remembers.
-    pub remembered: Tip,
+    pub remembered: Seen,
     /// The file in which it does.
     pub memory: PathBuf,
 }

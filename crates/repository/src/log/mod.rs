@@ -40,12 +40,12 @@ mod record;
 mod state;
 
 pub use act::Commitment;
-pub use append::{Clock, Log};
+pub use append::{Clock, LOOK_AHEAD, Log};
 pub use collect::Collected;
-pub use error::{LogError, RollbackAlarm};
+pub use error::{LogError, RollbackAlarm, Seen};
 pub use hex::{Digest, Nonce};
 pub use judge::Refusal;
-pub use memory::{Tip, TipMemory};
+pub use memory::{KeyTip, Remembered, Tip, TipMemory};
 pub use numbers::Numbers;
 pub use record::{Body, Commit, Expired, FORMAT, FreshPack, Opening, Purpose, Record};
 pub use state::{Backup, Footprint, KeySlot, Pack, PackStatus, Proof, Session, SessionEnd, State};

@@ -18,6 +18,9 @@ pub(crate) use tables::{TableBuilder, parse_tables};
 
 /// The longest name of an entry, in bytes.
 pub const NAME_MAX: usize = 4096;
+/// The most entries of one backup: their pages' places then fit into the root's one frame, with names and metadata of common lengths
+/// (`manifest/tests.rs` measures it). A cluster of so many files has other worries before.
+pub const ENTRIES_MAX: u64 = 5_000_000;
 /// The most opaque bytes that go with an entry.
 pub const META_MAX: usize = 64 << 10;
 

@@ -137,3 +137,27 @@ fn pages_are_cut_where_names_say() {
     let shared = before.iter().filter(|page| after.contains(page)).count();
     assert!(shared + 2 >= before.len(), "{shared} of {} pages are the same", before.len());
 }
+
+/// The bound on entries is one that the root's frame can hold, with names and metadata as a cluster has them.
+#[test]
+fn the_most_entries_fit_into_a_root() {
+    const TRIED: u32 = 100_000;
+    let in_table = (Identity([1; 32]), 0);
+    let (mut root, mut builder) = (Root::default(), PageBuilder::default());
+    for n in 0..TRIED {
+        builder.push(&RawEntry {
+            name: format!("base/16384/{:07}", n + 1_000_000).into_bytes(),
+            meta: br#"{"k":"file","m":384,"t":1795395600,"c":4294967295}"#.to_vec(),
+            size: 8192,
+            runs: vec![RawRun::Frames { pack: in_table, first: 0, count: 1 }],
+        });
+        if builder.is_full() {
+            let entries = builder.entries();
+            let (_, first) = std::mem::take(&mut builder).finish();
+            root.pages.push(PageRef { place: locator(7), entries, first });
+        }
+    }
+    let bytes = root.encode().len() as u64 * ENTRIES_MAX / u64::from(TRIED);
+    // An eighth stays for tables of packs: those of ten times ten terabytes.
+    assert!(bytes < crate::FRAME_PLAIN_MAX as u64 * 7 / 8, "{bytes} bytes for {ENTRIES_MAX} entries");
+}

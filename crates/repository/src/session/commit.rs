@@ -38,8 +38,9 @@ impl Inner {
         let (entries, content_bytes) = (pages.entries, pages.content_bytes);
         let (root, commitment) = self.root(&state, pages)?;
         let plain = root.encode();
-        if plain.len() > FRAME_PLAIN_MAX {
-            return Err(RepositoryError::TooManyEntries { entries });
+        // Before anything of it counts: what is stored so far are packs that no record names.
+        if plain.len() > self.repository.limits.root_bytes.min(FRAME_PLAIN_MAX) {
+            return Err(self.too_many(entries, plain.len()));
         }
         let place = self.put_meta(&mut state, Kind::Root, &plain)?;
         self.flush_meta(&mut state)?;

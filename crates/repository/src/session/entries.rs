@@ -25,11 +25,12 @@ pub(super) struct Entries {
     starts: Vec<u32>,
     aside: Vec<File>,
     limit: usize,
+    count: u64,
 }
 
 impl Entries {
     pub(super) fn new() -> Self {
-        Self { arena: Vec::new(), starts: Vec::new(), aside: Vec::new(), limit: IN_MEMORY_MAX }
+        Self { arena: Vec::new(), starts: Vec::new(), aside: Vec::new(), limit: IN_MEMORY_MAX, count: 0 }
     }
 
     #[cfg(test)]
@@ -43,7 +44,13 @@ impl Entries {
         }
         self.starts.push(len_u32(self.arena.len()));
         encode(entry, &mut self.arena);
+        self.count += 1;
         Ok(())
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> u64 {
+        self.count
     }
 
     fn sort(&mut self) {
