@@ -97,6 +97,10 @@ pub struct CheckReport {
     pub unneeded_packs: u64,
     /// Their bytes.
     pub unneeded_bytes: u64,
+    /// Objects of WAL. With `deep` each was read and authenticated; whether it has gaps is for who knows its streams.
+    pub wal_objects: u64,
+    /// Their bytes.
+    pub wal_bytes: u64,
     /// What keeps backups from expiring for restores and proofs, oldest first. No findings: most of them run.
     pub holds: Vec<HoldRecord>,
 }

@@ -10,6 +10,7 @@
 //! seal/      AEAD, derived keys                                      (no I/O)
 //! key/       master keys, slots, recovery key
 //! frame, pack/, manifest/   bytes of frames, packs and manifests     (no I/O)
+//! wal/       segments, tails and histories of WAL (a draft)           (objects of its own)
 //! repository, session, reader, check                                 (the facade: joins all of these)
 //! ```
 
@@ -31,6 +32,7 @@ pub mod seal;
 mod session;
 pub mod store;
 mod vault;
+pub mod wal;
 mod wire;
 
 pub use check::{CheckProgress, CheckReport, DamagedBackup, FINDINGS_MAX, Fault, Finding};

@@ -1,6 +1,6 @@
 //! The check of keys, of the log, and of what else lies in the store.
 
-use super::{Check, Fault, fault_of, object};
+use super::{Check, FINDINGS_MAX, Fault, fault_of, object};
 use crate::{
     error::RepositoryError,
     id::PackId,
@@ -9,6 +9,7 @@ use crate::{
     pack::pack_of,
     repository_keys::newest_in,
     seal::RecordSeal as _,
+    wal::{self, WalError},
 };
 
 impl Check<'_> {
@@ -66,6 +67,8 @@ impl Check<'_> {
     pub(super) fn listing(&mut self, state: &State) -> Result<(), RepositoryError> {
         let inner = &self.repository.inner;
         let (mut foreign, mut unneeded, mut beyond) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut wal, mut bad_wal) = ((0, 0), Vec::new());
+        let (deep, ring) = (self.report.deep, inner.vault.keys.ring());
         inner.vault.store.list("", &mut |name, size| {
             let text = name.as_str();
             match pack_of(text) {
@@ -75,11 +78,23 @@ impl Check<'_> {
                     Some((true, n)) if n >= state.next() => beyond.push(n),
                     Some((_, n)) if n < state.next() => {}
                     _ if self.opened.as_ref().is_some_and(|opened| opened.has_object(&name)) => {}
+                    _ if wal::name::parse(text).is_some() => {
+                        wal = (wal.0 + 1, wal.1 + size);
+                        if deep && bad_wal.len() <= FINDINGS_MAX {
+                            bad_wal
+                                .extend(wal::audit(&*inner.vault.store, &ring, &name).err().map(|error| (name, error)));
+                        }
+                    }
                     _ => foreign.push(name),
                 },
             }
         })?;
         self.beyond(beyond)?;
+        (self.report.wal_objects, self.report.wal_bytes) = wal;
+        for (name, error) in bad_wal {
+            let fault = if matches!(error, WalError::Damaged { .. }) { Fault::Damaged } else { Fault::Unreadable };
+            self.find(fault, name.to_string(), &error.to_string(), Vec::new());
+        }
         for name in foreign {
             self.find(Fault::Foreign, name.to_string(), "it is no object of this repository", Vec::new());
         }

@@ -77,6 +77,25 @@ impl KeyRing {
         derive(context::IDENTITY, &*self.masters[0].0, &[self.repository.as_bytes()])
     }
 
+    /// The key of one object of WAL. The salt makes another one each time, so that two who seal different bytes for one name never use
+    /// a nonce twice.
+    pub(crate) fn wal_object(&self, epoch: Epoch, salt: &[u8; 16], name: &str) -> Result<Aead, SealError> {
+        let master = self.master(epoch)?;
+        let parts: &[&[u8]] = &[self.repository.as_bytes(), salt, name.as_bytes()];
+        Ok(Aead::new(&derive(context::WAL_OBJECT, &*master.0, parts)))
+    }
+
+    /// The key of identities of WAL. Like that of frames it stays over rotations.
+    pub(crate) fn wal_identity(&self) -> Zeroizing<[u8; KEY_LEN]> {
+        derive(context::WAL_IDENTITY, &*self.masters[0].0, &[self.repository.as_bytes()])
+    }
+
+    /// What a stream is called in names of objects.
+    pub(crate) fn wal_stream(&self, stream: &[u8]) -> [u8; 16] {
+        let whole = derive(context::WAL_STREAM, &*self.masters[0].0, &[self.repository.as_bytes(), stream]);
+        std::array::from_fn(|at| whole[at])
+    }
+
     fn record(&self, epoch: Epoch, n: u64, salt: &[u8]) -> Result<Aead, SealError> {
         let master = self.master(epoch)?;
         let parts: &[&[u8]] = &[self.repository.as_bytes(), &n.to_le_bytes(), salt];

@@ -26,6 +26,9 @@ pub(crate) mod context {
     pub(crate) const SLOT: &str = "oxpecker repository v1 2026-11 key slot";
     pub(crate) const SECRET_FILE: &str = "oxpecker repository v1 2026-11 key file secret";
     pub(crate) const SECRET_RECOVERY: &str = "oxpecker repository v1 2026-11 recovery key secret";
+    pub(crate) const WAL_STREAM: &str = "oxpecker repository v1 2026-11 wal stream name";
+    pub(crate) const WAL_OBJECT: &str = "oxpecker repository v1 2026-11 wal object key";
+    pub(crate) const WAL_IDENTITY: &str = "oxpecker repository v1 2026-11 wal identity key";
     pub(crate) const RECOVERY_CHECK: &str = "oxpecker repository v1 2026-11 recovery key checksum";
 }
 

@@ -165,6 +165,10 @@ impl<S: Store> Store for FaultyStore<S> {
         self.run(Operation::List, prefix, || None, |store| store.list(prefix, each))
     }
 
+    fn settle(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.run(Operation::Put, name.as_str(), || None, |store| store.settle(name))
+    }
+
     fn describe(&self) -> String {
         self.inner.describe()
     }

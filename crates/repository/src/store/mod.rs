@@ -91,6 +91,15 @@ pub trait Store: Send + Sync + Debug {
     /// Where the store can't be listed; some objects may have been told before.
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectName, u64)) -> Result<(), StoreError>;
 
+    /// Makes sure that an object which was seen survives a loss of power, as after a put of one's own. Needed by whoever builds upon
+    /// what another writer stored without storing it again. Nothing to do where what can be read is durable.
+    ///
+    /// # Errors
+    /// Where the store can't promise it.
+    fn settle(&self, _name: &ObjectName) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// How a person calls this store: a path or an address, without secrets.
     fn describe(&self) -> String;
 
@@ -132,6 +141,10 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectName, u64)) -> Result<(), StoreError> {
         (**self).list(prefix, each)
+    }
+
+    fn settle(&self, name: &ObjectName) -> Result<(), StoreError> {
+        (**self).settle(name)
     }
 
     fn describe(&self) -> String {

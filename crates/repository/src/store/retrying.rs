@@ -112,6 +112,10 @@ impl<S: Store> Store for Retrying<S> {
         self.inner.list(prefix, each)
     }
 
+    fn settle(&self, name: &ObjectName) -> Result<(), StoreError> {
+        self.run(|_| self.inner.settle(name))
+    }
+
     fn describe(&self) -> String {
         self.inner.describe()
     }

@@ -286,6 +286,13 @@ impl Store for LocalStore {
         walk::objects(&self.root, prefix, each).map_err(|error| self.failed(Operation::List, prefix, &error))
     }
 
+    /// The object's own bytes were synced before it got its name; what may be missing is the sync of the directory.
+    fn settle(&self, name: &ObjectName) -> Result<(), StoreError> {
+        let failed = |error: io::Error| self.failed(Operation::Put, name.as_str(), &error);
+        let dir = self.directory(name.split().0).map_err(failed)?;
+        sync_directory(&dir).map_err(|error| failed(error.into()))
+    }
+
     fn describe(&self) -> String {
         self.path.display().to_string()
     }
