@@ -40,7 +40,7 @@ pub(crate) fn log_in(wire: &mut Wire, target: &Target, host: &Host) -> Result<()
             }
             OK => return Ok(()),
             CLEARTEXT => {
-                if matches!(wire.socket, Socket::Tcp(_)) {
+                if wire.socket.look(|socket| matches!(socket, Socket::Tcp(_))) {
                     let hint = "use sslmode=verify-full, or have scram-sha-256 in pg_hba.conf";
                     return Err(
                         login.fail("the server wants the password in clear over a connection without TLS", hint)
@@ -111,12 +111,12 @@ impl Login<'_> {
             let why = format!("the server offers only {}", offered.join(", "));
             return Err(self.fail(why, "have scram-sha-256 in pg_hba.conf for this role"));
         }
-        let binding = match (&wire.socket, self.target.channel_binding) {
+        let binding = wire.socket.look(|socket| match (socket, self.target.channel_binding) {
             (Socket::Tls(tls), ChannelBinding::Prefer | ChannelBinding::Require) => {
                 tls::server_certificate(tls).and_then(|certificate| tls::end_point_hash(certificate))
             }
             _ => None,
-        };
+        });
         let (mechanism, binding, bound) = match binding {
             Some(hash) if offers(SCRAM_PLUS) => (SCRAM_PLUS, sasl::ChannelBinding::tls_server_end_point(hash), true),
             // We could and the server says that it can't: who cuts the offer out in between is found out by this.

@@ -1,17 +1,21 @@
 //! A connection for replication.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use model::Lsn;
 use postgres_protocol::message::frontend;
 
 use crate::{
-    BaseBackup, BaseBackupOptions, Error, Host, Target, auth,
+    BaseBackup, BaseBackupOptions, Error, Host, StreamOptions, Target, WalStream, auth,
+    refusal::HISTORY,
     socket::{SILENCE_MAX, Socket},
     tls,
-    wire::{Wire, parse_row},
+    wire::{RawRow, Wire, parse_raw_row, parse_row},
 };
+
+/// A result's rows, as text.
+type Rows = Vec<Vec<Option<String>>>;
 
 /// The most rows that are taken of the answer to a command. The longest is a base backup's list of tablespaces.
 const ROWS_MAX: usize = 1 << 16;
@@ -38,11 +42,22 @@ pub struct WalPosition {
     pub timeline: u32,
 }
 
+/// A timeline's history file, as the server has it. `pg_format::wal::TimelineHistory` reads it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TimelineFile {
+    /// Its name, `00000002.history`.
+    pub name: String,
+    /// What is in it: mostly text, but a restore point's name in it can be in any encoding.
+    pub content: Vec<u8>,
+}
+
 /// A connection for physical replication. Dropping it ends it.
 #[derive(Debug)]
 pub struct Connection {
     pub(crate) wire: Wire,
     major: u32,
+    /// A stream was begun: what comes is of that, until it was finished.
+    pub(crate) in_stream: bool,
 }
 
 impl Connection {
@@ -71,7 +86,7 @@ impl Connection {
         let socket = Socket::connect(host, deadline).map_err(failed)?;
         socket.set_patience(target.connect_timeout).map_err(failed)?;
         let socket = tls::begin(socket, target, host)?;
-        let mut wire = Wire::new(socket, host.to_string());
+        let mut wire = Wire::new(socket, host.to_string(), target.connect_timeout).map_err(failed)?;
         let mut out = BytesMut::new();
         let parameters = [
             ("user", target.user.as_str()),
@@ -91,11 +106,11 @@ impl Connection {
                 _ => return Err(wire.unexpected(DOING, &message)),
             }
         }
-        wire.socket.set_patience(SILENCE_MAX).map_err(failed)?;
+        wire.patience = SILENCE_MAX;
         let version = wire.parameters.get("server_version").cloned().unwrap_or_default();
         let digits = version.split(|character: char| !character.is_ascii_digit()).next().unwrap_or_default();
         match digits.parse() {
-            Ok(major) if MAJORS.contains(&major) => Ok(Self { wire, major }),
+            Ok(major) if MAJORS.contains(&major) => Ok(Self { wire, major, in_stream: false }),
             _ => Err(Error::Version { host: host.to_string(), version }),
         }
     }
@@ -120,8 +135,8 @@ impl Connection {
 
     /// Whether the connection is encrypted.
     #[must_use]
-    pub const fn is_tls(&self) -> bool {
-        matches!(self.wire.socket, Socket::Tls(_))
+    pub fn is_tls(&self) -> bool {
+        self.wire.socket.look(|socket| matches!(socket, Socket::Tls(_)))
     }
 
     /// Whether the server is a standby; servers before 14 do not say.
@@ -177,6 +192,43 @@ impl Connection {
         size.ok_or_else(|| self.wire.protocol("SHOW", format!("{text:?} is no size")))
     }
 
+    /// A setting that is a time; zero where that means "never".
+    ///
+    /// # Errors
+    /// As [`Connection::show`].
+    pub fn show_time(&mut self, setting: &str) -> Result<Duration, Error> {
+        let text = self.show(setting)?;
+        let units = [("ms", 1), ("min", 60_000), ("s", 1000), ("h", 3_600_000), ("d", 86_400_000), ("", 1)];
+        let millis = units
+            .into_iter()
+            .find_map(|(unit, factor): (&str, u64)| text.strip_suffix(unit)?.parse::<u64>().ok()?.checked_mul(factor));
+        millis.map(Duration::from_millis).ok_or_else(|| self.wire.protocol("SHOW", format!("{text:?} is no time")))
+    }
+
+    /// Fetches the history file of a timeline. Timeline 1 has none.
+    ///
+    /// # Errors
+    /// When the server does not have it ([`crate::Refusal::NoHistory`]), or the connection breaks.
+    pub fn timeline_history(&mut self, timeline: u32) -> Result<TimelineFile, Error> {
+        let rows = self.query_bytes(&format!("TIMELINE_HISTORY {timeline}"), HISTORY)?;
+        let mut columns = rows.into_iter().next().unwrap_or_default().into_iter();
+        let (name, content) = (columns.next().flatten(), columns.next().flatten());
+        let expected = format!("{timeline:08X}.history");
+        match (name, content) {
+            (Some(name), Some(content)) if name == expected.as_bytes() => Ok(TimelineFile { name: expected, content }),
+            _ => Err(self.wire.protocol(HISTORY, format!("the answer is not {expected}"))),
+        }
+    }
+
+    /// Begins to stream WAL.
+    ///
+    /// # Errors
+    /// When the server refuses ([`Error::refusal`] tells why), or the connection breaks. Not everything is refused at once: see
+    /// [`WalStream::next`].
+    pub fn stream_wal(&mut self, options: &StreamOptions) -> Result<WalStream<'_>, Error> {
+        WalStream::begin(self, options)
+    }
+
     /// Begins a base backup. Returns when the server has done its checkpoint and sends.
     ///
     /// # Errors
@@ -186,13 +238,20 @@ impl Connection {
     }
 
     pub(crate) fn send_query(&mut self, command: &str, doing: &'static str) -> Result<(), Error> {
+        if self.in_stream {
+            return Err(self.wire.protocol(doing, "a stream was begun on this connection and not finished"));
+        }
         let mut out = BytesMut::new();
         frontend::query(command, &mut out).map_err(|error| self.wire.protocol(doing, error.to_string()))?;
         self.wire.send(&out, doing)
     }
 
     /// The rows of the next result, up to its end.
-    pub(crate) fn read_result(&mut self, doing: &'static str) -> Result<Vec<Vec<Option<String>>>, Error> {
+    pub(crate) fn read_result(&mut self, doing: &'static str) -> Result<Rows, Error> {
+        self.read_result_as(doing, parse_row)
+    }
+
+    fn read_result_as<R>(&mut self, doing: &'static str, parse: fn(&[u8]) -> Option<R>) -> Result<Vec<R>, Error> {
         let mut rows = Vec::new();
         loop {
             let message = self.wire.read(doing)?;
@@ -200,7 +259,7 @@ impl Connection {
                 b'T' => {}
                 b'D' if rows.len() == ROWS_MAX => return Err(self.wire.protocol(doing, "it has too many rows")),
                 b'D' => {
-                    let row = parse_row(self.wire.bytes(&message));
+                    let row = parse(self.wire.bytes(&message));
                     rows.push(row.ok_or_else(|| self.wire.protocol(doing, "a row is malformed"))?);
                 }
                 b'C' => return Ok(rows),
@@ -221,9 +280,23 @@ impl Connection {
         }
     }
 
-    fn query(&mut self, command: &str, doing: &'static str) -> Result<Vec<Vec<Option<String>>>, Error> {
+    pub(crate) fn query(&mut self, command: &str, doing: &'static str) -> Result<Rows, Error> {
+        self.query_as(command, doing, parse_row)
+    }
+
+    /// As [`Connection::query`], with the columns as whatever bytes they are.
+    pub(crate) fn query_bytes(&mut self, command: &str, doing: &'static str) -> Result<Vec<RawRow>, Error> {
+        self.query_as(command, doing, parse_raw_row)
+    }
+
+    fn query_as<R>(
+        &mut self,
+        command: &str,
+        doing: &'static str,
+        parse: fn(&[u8]) -> Option<R>,
+    ) -> Result<Vec<R>, Error> {
         self.send_query(command, doing)?;
-        match self.read_result(doing) {
+        match self.read_result_as(doing, parse) {
             Ok(rows) => self.read_ready(doing).map(|()| rows),
             Err(refused @ Error::Server { .. }) => {
                 // A refused command leaves the connection in order: what ended it says so itself.

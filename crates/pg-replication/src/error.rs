@@ -2,6 +2,10 @@
 
 use std::{fmt, io, path::PathBuf};
 
+use model::Lsn;
+
+use crate::Refusal;
+
 /// What the server said in an error message.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServerError {
@@ -15,6 +19,8 @@ pub struct ServerError {
     pub detail: Option<String>,
     /// The server's own hint.
     pub hint: Option<String>,
+    /// The function of the server's source that said so: unlike the message it is in no language. Empty where it was not told.
+    pub routine: String,
 }
 
 impl fmt::Display for ServerError {
@@ -32,15 +38,17 @@ impl fmt::Display for ServerError {
 
 impl ServerError {
     /// What a person can do about it.
-    fn hint(&self) -> &'static str {
+    fn hint(&self, doing: &str) -> &'static str {
+        if let Some(refusal) = Refusal::of(doing, self) {
+            return refusal.hint();
+        }
         match self.code.as_str() {
             "28P01" => "the password is wrong, or the role has none: see the password file and ALTER ROLE ... PASSWORD",
             "28000" if self.message.contains("pg_hba.conf") => {
                 "pg_hba.conf needs a line for database `replication`, this role and this address (with hostssl for TLS), then a reload"
             }
             "28000" => "see that the role exists and has LOGIN and REPLICATION",
-            "42501" => "the role needs REPLICATION: ALTER ROLE ... REPLICATION",
-            "53300" => "max_wal_senders or max_connections is used up: end another session or raise it",
+            "53300" => "max_connections is used up: end another session or raise it",
             "57P01" | "57P02" | "57P03" => "the server is starting or stopping: try again when it is up",
             "XX001" => {
                 "pages of the source are corrupt: see the server's log, and backup with checksums not verified if it must be"
@@ -108,7 +116,7 @@ pub enum Error {
         hint: &'static str,
     },
     /// The server refused.
-    #[error("{host} refuses {doing}: {error}; hint: {}", .error.hint())]
+    #[error("{host} refuses {doing}: {error}; hint: {}", .error.hint(.doing))]
     Server {
         /// Where.
         host: String,
@@ -118,12 +126,36 @@ pub enum Error {
         error: Box<ServerError>,
     },
     /// A server of another version.
-    #[error("{host} is PostgreSQL {version}; hint: BASE_BACKUP is supported with 13 to 18")]
+    #[error("{host} is PostgreSQL {version}; hint: replication is supported with 13 to 18")]
     Version {
         /// Where.
         host: String,
         /// As the server says.
         version: String,
+    },
+    /// A server of a version that lacks the command.
+    #[error("{host} is PostgreSQL {major}, which has no {doing}; hint: {hint}")]
+    TooOld {
+        /// Where.
+        host: String,
+        /// What was wanted.
+        doing: &'static str,
+        /// Its major version.
+        major: u32,
+        /// What to do instead.
+        hint: &'static str,
+    },
+    /// An acknowledgement of WAL that never came. Nothing of it reached the server.
+    #[error(
+        "WAL up to {reported} was to be acknowledged to {host}, which sent it up to {received}; hint: this is a bug of oxpecker"
+    )]
+    NotReceived {
+        /// Where.
+        host: String,
+        /// How far was to be acknowledged.
+        reported: Lsn,
+        /// How far was received.
+        received: Lsn,
     },
     /// What came is not the protocol.
     #[error(
@@ -146,9 +178,20 @@ impl Error {
         match self {
             Self::Connect { .. } | Self::Io { .. } => true,
             Self::Server { error, .. } => {
-                matches!(error.code.as_str(), "53300" | "57P01" | "57P02" | "57P03") || error.code.starts_with("08")
+                // 55006: the server did not notice yet that our last connection is gone.
+                matches!(error.code.as_str(), "53300" | "55006" | "57P01" | "57P02" | "57P03")
+                    || error.code.starts_with("08")
             }
             _ => false,
+        }
+    }
+
+    /// What the server's refusal means to a receiver of WAL, if it means something special.
+    #[must_use]
+    pub fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Server { doing, error, .. } => Refusal::of(doing, error),
+            _ => None,
         }
     }
 }

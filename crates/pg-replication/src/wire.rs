@@ -2,14 +2,15 @@
 
 use std::{
     collections::BTreeMap,
-    fmt,
-    io::{self, Read, Write},
+    fmt, io,
     ops::Range,
+    sync::Arc,
+    time::{Duration, Instant},
 };
 
 use bytes::BytesMut;
 
-use crate::{Error, ServerError, socket::Socket};
+use crate::{Error, ServerError, shared::SharedSocket, socket::Socket};
 
 /// The longest message that is taken, in bytes. Servers send backups in messages of some ten KiB.
 pub const MESSAGE_MAX: usize = 16 << 20;
@@ -29,7 +30,9 @@ pub(crate) struct Message {
 
 /// The connection as messages.
 pub(crate) struct Wire {
-    pub(crate) socket: Socket,
+    pub(crate) socket: Arc<SharedSocket>,
+    /// How long a read or write may take, unless it is told otherwise.
+    pub(crate) patience: Duration,
     /// For messages to people.
     pub(crate) host: String,
     /// What the server reports of its settings.
@@ -47,19 +50,29 @@ impl fmt::Debug for Wire {
 }
 
 impl Wire {
-    pub(crate) fn new(socket: Socket, host: String) -> Self {
-        Self { socket, host, parameters: BTreeMap::new(), buffer: vec![0; READ_BYTES], filled: 0..0 }
+    pub(crate) fn new(socket: Socket, host: String, patience: Duration) -> io::Result<Self> {
+        let socket = Arc::new(SharedSocket::new(socket)?);
+        let (parameters, buffer) = (BTreeMap::new(), vec![0; READ_BYTES]);
+        Ok(Self { socket, patience, host, parameters, buffer, filled: 0..0 })
     }
 
     pub(crate) fn send(&mut self, bytes: &BytesMut, doing: &'static str) -> Result<(), Error> {
-        let sent = self.socket.write_all(bytes).and_then(|()| self.socket.flush());
+        let sent = self.socket.write_all(bytes, Instant::now() + self.patience);
         sent.map_err(|source| self.io(doing, source))
     }
 
     /// The next message that is neither a notice nor a setting. An error message becomes an error.
     pub(crate) fn read(&mut self, doing: &'static str) -> Result<Message, Error> {
+        match self.read_until(doing, Instant::now() + self.patience)? {
+            Some(message) => Ok(message),
+            None => Err(self.silent(doing)),
+        }
+    }
+
+    /// As [`Wire::read`]; `None` when none was there by the deadline. What came of one until then is kept.
+    pub(crate) fn read_until(&mut self, doing: &'static str, deadline: Instant) -> Result<Option<Message>, Error> {
         loop {
-            let message = self.read_any(doing)?;
+            let Some(message) = self.read_any(doing, deadline)? else { return Ok(None) };
             match message.tag {
                 // Notices, and notifications that nobody asked for.
                 b'N' | b'A' => {}
@@ -68,9 +81,13 @@ impl Wire {
                     let error = Box::new(parse_error(self.bytes(&message)));
                     return Err(Error::Server { host: self.host.clone(), doing, error });
                 }
-                _ => return Ok(message),
+                _ => return Ok(Some(message)),
             }
         }
+    }
+
+    pub(crate) fn silent(&self, doing: &'static str) -> Error {
+        self.io(doing, io::Error::new(io::ErrorKind::TimedOut, "the server was silent for too long"))
     }
 
     pub(crate) fn bytes(&self, message: &Message) -> &[u8] {
@@ -89,12 +106,14 @@ impl Wire {
         self.protocol(doing, format!("a message {:?} came", char::from(message.tag)))
     }
 
-    fn io(&self, doing: &'static str, source: io::Error) -> Error {
+    pub(crate) fn io(&self, doing: &'static str, source: io::Error) -> Error {
         Error::Io { host: self.host.clone(), doing, source }
     }
 
-    fn read_any(&mut self, doing: &'static str) -> Result<Message, Error> {
-        self.fill(HEADER, doing)?;
+    fn read_any(&mut self, doing: &'static str, deadline: Instant) -> Result<Option<Message>, Error> {
+        if !self.fill(HEADER, doing, deadline)? {
+            return Ok(None);
+        }
         let start = self.filled.start;
         let header = &self.buffer[start..start + HEADER];
         let tag = header[0];
@@ -105,14 +124,16 @@ impl Wire {
             Some(total) if (HEADER..=MESSAGE_MAX).contains(&total) => total,
             _ => return Err(self.protocol(doing, format!("a message of {len} bytes came"))),
         };
-        self.fill(total, doing)?;
+        if !self.fill(total, doing, deadline)? {
+            return Ok(None);
+        }
         let start = self.filled.start;
         self.filled.start += total;
-        Ok(Message { tag, body: start + HEADER..start + total })
+        Ok(Some(Message { tag, body: start + HEADER..start + total }))
     }
 
-    /// Reads until `wanted` bytes are there.
-    fn fill(&mut self, wanted: usize, doing: &'static str) -> Result<(), Error> {
+    /// Reads until `wanted` bytes are there; false when they were not by the deadline.
+    fn fill(&mut self, wanted: usize, doing: &'static str, deadline: Instant) -> Result<bool, Error> {
         while self.filled.len() < wanted {
             if self.buffer.len() - self.filled.start < wanted || self.filled.is_empty() {
                 self.buffer.copy_within(self.filled.clone(), 0);
@@ -121,21 +142,17 @@ impl Wire {
             if self.buffer.len() < wanted {
                 self.buffer.resize(wanted, 0);
             }
-            match self.socket.read(&mut self.buffer[self.filled.end..]) {
+            match self.socket.read(&mut self.buffer[self.filled.end..], deadline) {
                 Ok(0) => {
                     let source = io::Error::new(io::ErrorKind::UnexpectedEof, "the server closed it");
                     return Err(self.io(doing, source));
                 }
                 Ok(count) => self.filled.end += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    let source = io::Error::new(io::ErrorKind::TimedOut, "the server was silent for too long");
-                    return Err(self.io(doing, source));
-                }
+                Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ok(false),
                 Err(error) => return Err(self.io(doing, error)),
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn note_parameter(&mut self, message: &Message) {
@@ -170,14 +187,18 @@ fn parse_error(mut body: &[u8]) -> ServerError {
             b'M' => error.message = text,
             b'D' => error.detail = Some(text),
             b'H' => error.hint = Some(text),
+            b'R' => error.routine = text,
             _ => {}
         }
     }
     error
 }
 
-/// The columns of a data row, as text; `None` when it is malformed.
-pub(crate) fn parse_row(body: &[u8]) -> Option<Vec<Option<String>>> {
+/// A row's columns as bytes.
+pub(crate) type RawRow = Vec<Option<Vec<u8>>>;
+
+/// The columns of a data row; `None` when it is malformed.
+pub(crate) fn parse_raw_row(body: &[u8]) -> Option<RawRow> {
     let (count, mut rest) = body.split_first_chunk::<2>()?;
     let count = usize::from(u16::from_be_bytes(*count));
     let mut columns = Vec::new();
@@ -190,10 +211,20 @@ pub(crate) fn parse_row(body: &[u8]) -> Option<Vec<Option<String>>> {
             continue;
         }
         let (value, after) = rest.split_at_checked(usize::try_from(len).ok()?)?;
-        columns.push(Some(String::from_utf8_lossy(value).into_owned()));
+        columns.push(Some(value.to_vec()));
         rest = after;
     }
     rest.is_empty().then_some(columns)
+}
+
+/// As [`parse_raw_row`], as text.
+pub(crate) fn parse_row(body: &[u8]) -> Option<Vec<Option<String>>> {
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap_or_else(|bad| lossy(bad.as_bytes()));
+    Some(parse_raw_row(body)?.into_iter().map(|column| column.map(text)).collect())
+}
+
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 #[cfg(test)]

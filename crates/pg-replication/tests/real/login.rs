@@ -4,9 +4,11 @@ use std::{
     fs,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
-use pg_replication::{ChannelBinding, Connection, Error, Host, SslMode, Target};
+use model::Lsn;
+use pg_replication::{ChannelBinding, Connection, Error, Host, SslMode, StreamEnd, StreamOptions, Target, WalEvent};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 use scratch::ScratchCluster;
 
@@ -141,6 +143,32 @@ fn without_tls(cluster: &ScratchCluster, dir: &Path) {
     assert!(matches!(nobody, Error::Connect { .. }) && nobody.is_passing(), "{nobody}");
 }
 
+/// TLS is one state for both directions: statuses go out while WAL comes in, as many as possible.
+fn streams(connection: &mut Connection, cluster: &ScratchCluster) {
+    let segment = connection.wal_segment_size().unwrap();
+    let start = Lsn(connection.identify_system().unwrap().flushed.0 / segment * segment);
+    let options = StreamOptions { status_interval: Duration::ZERO, ..StreamOptions::new(start, 1) };
+    let mut stream = connection.stream_wal(&options).unwrap();
+    let status = stream.status();
+    let heartbeat = status.heartbeat(Duration::from_secs(60)).unwrap();
+    sql(cluster, &["create table wide as select repeat(md5(i::text), 30) as x from generate_series(1, 8000) i"]);
+    let end: Lsn = sql(cluster, &["select pg_current_wal_flush_lsn()"]).parse().unwrap();
+    let mut received = Vec::new();
+    while stream.received() < end {
+        if let WalEvent::Wal { bytes, .. } = stream.next(Duration::from_secs(60)).unwrap() {
+            received.extend(bytes);
+            assert!(status.flushed(Lsn(start.0 + received.len() as u64)).unwrap());
+        }
+    }
+    drop(heartbeat);
+    assert_eq!(stream.finish().unwrap(), StreamEnd::Finished);
+    let file = cluster.data_dir().join(format!("pg_wal/{:08X}{:08X}{:08X}", 1, 0, start.0 / segment));
+    let file = fs::read(file).unwrap();
+    let first = received.len().min(file.len());
+    assert!(first > 5 << 20 && file[..first] == received[..first]);
+    assert_eq!(connection.identify_system().unwrap().timeline, 1);
+}
+
 fn with_tls(cluster: &ScratchCluster, certificates: &Certificates) {
     let ours = Some(certificates.path("ours.crt"));
     let other = Some(certificates.path("other.crt"));
@@ -153,6 +181,7 @@ fn with_tls(cluster: &ScratchCluster, certificates: &Certificates) {
     let mut connection = Connection::open(&full).unwrap();
     assert!(connection.is_tls());
     assert_eq!(connection.identify_system().unwrap().timeline, 1);
+    streams(&mut connection, cluster);
 
     // By its address the certificate does not name it.
     let by_address = Target { hosts: vec![Host::Tcp("127.0.0.1".to_owned(), cluster.tcp_port())], ..full.clone() };

@@ -7,10 +7,12 @@ mod faults;
 mod impostor;
 mod login;
 mod standby;
+mod wal;
 
 use pg_replication::{Host, SslMode, Target};
 use scratch::{Builder, ScratchCluster};
 use tokio_postgres::{NoTls, SimpleQueryMessage};
+use wal::{alive, receive, refusals, restart, shutdown, slots, switch};
 
 /// What a test wants to set on a cluster before it starts.
 pub fn builder(major: u32) -> Option<Builder> {
@@ -72,4 +74,18 @@ majors! {
     login::works: login_13 = 13, login_14 = 14, login_15 = 15, login_16 = 16, login_17 = 17, login_18 = 18;
     faults::are_named: faults_13 = 13, faults_14 = 14, faults_15 = 15, faults_18 = 18;
     standby::is_copied: standby_13 = 13, standby_15 = 15, standby_18 = 18;
+    receive::as_pg_receivewal: receive_13 = 13, slow_receive_14 = 14, slow_receive_15 = 15, slow_receive_16 = 16, slow_receive_17 = 17,
+        receive_18 = 18;
+    restart::is_survived: slow_restart_13 = 13, slow_restart_14 = 14, restart_15 = 15, slow_restart_16 = 16, slow_restart_17 = 17,
+        slow_restart_18 = 18;
+    shutdown::is_not_held_up: shutdown_13 = 13, slow_shutdown_14 = 14, slow_shutdown_15 = 15, slow_shutdown_16 = 16,
+        slow_shutdown_17 = 17, shutdown_18 = 18;
+    switch::is_followed: switch_13 = 13, slow_switch_14 = 14, slow_switch_15 = 15, slow_switch_16 = 16, slow_switch_17 = 17,
+        switch_18 = 18;
+    slots::are_managed: slow_slots_13 = 13, slots_14 = 14, slow_slots_15 = 15, slow_slots_16 = 16, slow_slots_17 = 17, slots_18 = 18;
+    slots::are_given_up: slow_given_up_13 = 13, slow_given_up_14 = 14, slow_given_up_15 = 15, slow_given_up_16 = 16,
+        given_up_17 = 17, given_up_18 = 18;
+    slots::hold_up_checkpoints: slow_hold_up_14 = 14, slow_hold_up_18 = 18;
+    refusals::are_named: refusals_13 = 13, slow_refusals_15 = 15, refusals_18 = 18;
+    alive::while_storage_is_slow: slow_alive_13 = 13, alive_16 = 16, slow_alive_18 = 18;
 }
