@@ -170,6 +170,28 @@ fn expired_backups_leave_what_others_need() {
     assert!(repository.check(true, &|_| {}).unwrap().is_clean());
 }
 
+/// A prune beside a running backup, from another process: what is stored and not yet committed looks like garbage, and is none.
+#[test]
+fn a_collection_beside_a_running_backup_takes_nothing_of_it() {
+    let store = memory();
+    let (writer, pruner) = (create(&store), open(&store));
+    let files = files(12, 200);
+    let session = begin(&writer);
+    store_files(&session, &files, 2);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while session.counts().stored_packs == 0 {
+        assert!(std::time::Instant::now() < deadline, "no pack was stored before the commit");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    pruner.collect().unwrap();
+    assert!(pruner.check(false, &|_| {}).unwrap().unneeded_packs > 0);
+    let id = session.commit(&Value::Null).unwrap();
+    pruner.refresh().unwrap();
+    pruner.collect().unwrap();
+    assert_eq!(restore(&pruner, id), files);
+    assert!(pruner.check(true, &|_| {}).unwrap().is_clean());
+}
+
 #[test]
 fn what_a_hold_needs_does_not_expire() {
     let store = memory();

@@ -408,3 +408,90 @@ fn all_roads_at_once_end_the_same() {
     assert!(!objects(&store).keys().any(|name| name.contains(".t/")));
     assert!(open(&store).check(true, &|_| {}).unwrap().is_clean());
 }
+
+/// Readers beside a receiver: what was acknowledged before they asked is in what they get, also while chunks give way to the segment.
+#[test]
+fn readers_never_see_less_than_was_acknowledged() {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    let (store, _) = new_wal();
+    let acknowledged = AtomicU64::new(0);
+    const SEGMENTS: u64 = 150;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let wal = wal_of(&store);
+            for number in 0..SEGMENTS {
+                let bytes = segment(1, number);
+                let mut tail = wal.tail(1, number).unwrap();
+                for end in (1..=SIZE).step_by(17) {
+                    tail.flush(&bytes[..usize::try_from(end).unwrap()]).unwrap();
+                    acknowledged.store(number * SIZE + end, Ordering::SeqCst);
+                }
+                tail.finish(&bytes).unwrap();
+                acknowledged.store((number + 1) * SIZE, Ordering::SeqCst);
+            }
+        });
+        for _ in 0..2 {
+            let wal = wal_of(&store);
+            let acknowledged = &acknowledged;
+            scope.spawn(move || {
+                loop {
+                    let before = acknowledged.load(Ordering::SeqCst);
+                    if before == SEGMENTS * SIZE {
+                        break;
+                    }
+                    let (number, least) = (before / SIZE, before % SIZE);
+                    match wal.get_segment(1, number) {
+                        Ok(Segment::Whole(bytes)) => assert_eq!(bytes, segment(1, number)),
+                        Ok(Segment::Beginning(bytes)) => {
+                            assert!(bytes.len() as u64 >= least, "{} of {least} in {number}", bytes.len());
+                            assert_eq!(bytes, segment(1, number)[..bytes.len()]);
+                        }
+                        Ok(Segment::Absent) => assert_eq!(least, 0, "in {number}"),
+                        Err(error) => panic!("segment {number}: {error}"),
+                    }
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn chunks_go_also_when_their_remover_was_killed() {
+    let made = memory();
+    drop(create(&made));
+    let made = objects(&made);
+    let bytes = segment(1, 0);
+    for k in 1..40 {
+        let inner = store_of(&made);
+        let wal = wal_of(&inner);
+        let mut tail = wal.tail(1, 0).unwrap();
+        for end in [10, 20, 30, 40, 50, 60, 70, 80, 90] {
+            tail.flush(&bytes[..end]).unwrap();
+        }
+        drop(tail);
+        let faulty: Arc<dyn Store> = Arc::new(FaultyStore::new(inner.clone(), [(k, Fault::CrashAfter)]));
+        if let Ok(repository) = Repository::open(faulty, &options(), &secret()) {
+            let wal = repository.wal(STREAM, SIZE).unwrap();
+            let _killed = wal.tail(1, 0).and_then(|tail| tail.finish(&bytes));
+        }
+        // Whoever finishes it again finds what is left by probing: what is there begins at the first.
+        wal.tail(1, 0).unwrap().finish(&bytes).unwrap();
+        let left: Vec<_> = objects(&inner).into_keys().filter(|name| name.contains(".t/")).collect();
+        assert!(left.is_empty(), "killed at {k}: {left:?}");
+    }
+}
+
+#[test]
+fn an_index_waits_for_what_is_under_way() {
+    let (store, wal) = new_wal();
+    let indexes = || objects(&store).keys().filter(|name| name.ends_with("/index")).count();
+    put_all(&wal, (0..128).filter(|n| ![70, 100].contains(n)));
+    assert_eq!(indexes(), 1);
+    put_all(&wal_of(&store), [100]);
+    assert_eq!(indexes(), 1, "70 is under way");
+    put_all(&wal, [70]);
+    put_all(&wal, [128]);
+    assert_eq!(indexes(), 2);
+    assert_eq!(wal_of(&store).reach(1, 0).unwrap(), whole(129));
+}
