@@ -1,4 +1,4 @@
-//! kill -9 at every write point of a backup and of a restore: the repository stays valid, a half restore can't be started, and the next run
+//! kill -9 at every write point of a backup, a restore and a prune, on each major: the repository stays valid, a half restore can't be started, and the next run
 //! completes.
 //!
 //! The worker is this very program as a child: it kills itself before or after its n-th operation on the store, or before its n-th extent.
@@ -10,6 +10,7 @@
     reason = "all of it is tests, also outside of functions marked so"
 )]
 
+#[macro_use]
 mod common;
 
 use std::{
@@ -26,9 +27,11 @@ use std::{
 use backup::{CreateOptions, Progress, RestoreOptions, Stage, Update};
 use common::{Done, Notes, Repo, Sql, cluster, contents, create, installation, open, place, restore, start, verify};
 use repository::{
-    BackupId,
+    BackupId, Repository, RepositoryError,
+    log::Expired,
     store::{LocalStore, ObjectName, Put, Store, StoreError},
 };
+use scratch::Installation;
 
 /// Tells the child what to do: `create URL REPO` or `restore ID TARGET REPO`, and where to die.
 const TASK: &str = "OXPECKER_TEST_TASK";
@@ -95,7 +98,10 @@ impl<S: Store> Store for Mortal<S> {
     }
 
     fn delete(&self, name: &ObjectName) -> Result<(), StoreError> {
-        self.inner.delete(name)
+        self.death.comes();
+        let deleted = self.inner.delete(name);
+        self.death.comes();
+        deleted
     }
 
     fn list(&self, prefix: &str, each: &mut dyn FnMut(ObjectName, u64)) -> Result<(), StoreError> {
@@ -122,6 +128,11 @@ fn child() -> Done {
         ["create", url, path, "extent", at] => {
             backup::create(&drafting(url), &open(Arc::new(store(path))), &Death::new(at.parse()?))?;
         }
+        ["prune", id, path, at] => {
+            let repository = open(Arc::new(Mortal { inner: store(path), death: Death::new(at.parse()?) }));
+            expire(&repository, id.parse()?)?;
+            repository.collect()?;
+        }
         ["restore", id, target, path, at] => {
             let options = RestoreOptions::new(id.parse::<BackupId>()?, target);
             backup::restore(&options, &open(Arc::new(store(path))), &Death::new(at.parse()?))?;
@@ -147,9 +158,8 @@ fn dies(task: &[&str]) -> bool {
 }
 
 /// A backup that dies at `points(n)` for each n, until it lives through.
-fn killed_backups(major: u32, how: &str, points: impl Iterator<Item = u32>) -> Done {
-    let Some(installation) = installation(major) else { return Ok(()) };
-    let source = cluster(&installation).setting("autovacuum", "off").start()?;
+fn killed_backups(installation: &Installation, how: &str, points: impl Iterator<Item = u32>) -> Done {
+    let source = cluster(installation).setting("autovacuum", "off").start()?;
     let sql = Sql::connect(&source.url("postgres"));
     sql.run("CREATE TABLE thing AS SELECT g AS id, md5(g::text) AS text FROM generate_series(1, 60000) g; CHECKPOINT");
     let expected = contents(&source.url("postgres"));
@@ -178,8 +188,8 @@ fn killed_backups(major: u32, how: &str, points: impl Iterator<Item = u32>) -> D
     let place = place();
     let target = place.path().join("data");
     restore(&created, &repo, &target);
-    verify(&target, major);
-    let server = start(&installation, &target);
+    verify(&target, installation.major());
+    let server = start(installation, &target);
     assert_eq!(contents(&server.url("postgres")), expected);
     // What the killed ones left goes.
     repo.repository.collect()?;
@@ -188,24 +198,26 @@ fn killed_backups(major: u32, how: &str, points: impl Iterator<Item = u32>) -> D
     Ok(())
 }
 
-#[test]
-fn a_backup_killed_at_a_write_is_made_by_the_next_run() -> Done {
-    killed_backups(17, "write", [1, 2, 3, 4, 7, 10, 15, 20].into_iter())
+on_majors!(a_backup_killed_at_a_write_is_made_by_the_next_run, 17);
+
+fn a_backup_killed_at_a_write_is_made_by_the_next_run(installation: &Installation) -> Done {
+    killed_backups(installation, "write", [1, 2, 3, 4, 7, 10, 15, 20].into_iter())
 }
 
 #[test]
 fn slow_a_backup_killed_at_any_write_is_made_by_the_next_run() -> Done {
-    killed_backups(16, "write", 1..)
+    let Some(installation) = installation(16) else { return Ok(()) };
+    killed_backups(&installation, "write", 1..)
 }
 
 #[test]
 fn slow_a_backup_killed_at_any_extent_is_made_by_the_next_run() -> Done {
-    killed_backups(14, "extent", (1..).step_by(40))
+    let Some(installation) = installation(14) else { return Ok(()) };
+    killed_backups(&installation, "extent", (1..).step_by(40))
 }
 
-fn killed_restores(major: u32, points: impl Iterator<Item = u32>) -> Done {
-    let Some(installation) = installation(major) else { return Ok(()) };
-    let source = cluster(&installation).setting("autovacuum", "off").start()?;
+fn killed_restores(installation: &Installation, points: impl Iterator<Item = u32>) -> Done {
+    let source = cluster(installation).setting("autovacuum", "off").start()?;
     Sql::connect(&source.url("postgres"))
         .run("CREATE TABLE thing AS SELECT g AS id, md5(g::text) AS text FROM generate_series(1, 60000) g");
     let expected = contents(&source.url("postgres"));
@@ -226,20 +238,81 @@ fn killed_restores(major: u32, points: impl Iterator<Item = u32>) -> Done {
     if !target.join("global/pg_control").exists() {
         restore(&created, &repo, &target);
     }
-    verify(&target, major);
-    let server = start(&installation, &target);
+    verify(&target, installation.major());
+    let server = start(installation, &target);
     assert_eq!(contents(&server.url("postgres")), expected);
     Ok(())
 }
 
-#[test]
-fn a_restore_killed_midway_goes_on() -> Done {
-    killed_restores(18, [1, 5, 20, 100, 250].into_iter())
+on_majors!(a_restore_killed_midway_goes_on, 18);
+
+fn a_restore_killed_midway_goes_on(installation: &Installation) -> Done {
+    killed_restores(installation, [1, 5, 20, 100, 250].into_iter())
 }
 
 #[test]
 fn slow_a_restore_killed_anywhere_goes_on() -> Done {
-    killed_restores(13, (1..).step_by(50))
+    let Some(installation) = installation(13) else { return Ok(()) };
+    killed_restores(&installation, (1..).step_by(50))
+}
+
+/// As a prune says it, with the oldest backup named.
+fn expire(repository: &Repository, id: BackupId) -> Result<usize, RepositoryError> {
+    repository.expire(&[Expired { backup: id, reason: "the test says so".to_owned() }])
+}
+
+/// A prune that dies at each of `points`, until one lives through. What is kept is whole after each.
+fn killed_prunes(installation: &Installation, points: impl Iterator<Item = u32>) -> Done {
+    let source = cluster(installation).setting("autovacuum", "off").start()?;
+    let sql = Sql::connect(&source.url("postgres"));
+    let (repo, place) = (Repo::new(), place());
+    let path = repo.path().display().to_string();
+    let mut deaths = 0;
+    sql.run("CREATE TABLE thing AS SELECT g AS id, md5(g::text) AS text FROM generate_series(1, 30000) g");
+    let mut old = create(&source, &repo).id;
+    for at in points {
+        // Everything new: the old backup's packs are garbage once it has expired.
+        sql.run("UPDATE thing SET text = md5(text); CHECKPOINT");
+        let kept = create(&source, &repo);
+        let lives = !dies(&["prune", &old.to_string(), &path, &at.to_string()]);
+        deaths += u32::from(!lives);
+        let repository = repo.reopen();
+        let report = repository.check(true, &|_| {})?;
+        assert!(report.damaged.is_empty() && report.restorable.contains(&kept.id), "at {at}: {report:?}");
+        // The next prune takes what this one left.
+        if repository.backups().iter().any(|backup| backup.id == old) {
+            expire(&repository, old)?;
+        }
+        repository.collect()?;
+        let report = repository.check(true, &|_| {})?;
+        assert!(
+            report.findings.is_empty() && report.restorable == [kept.id],
+            "after the one that followed {at}: {report:?}"
+        );
+        old = kept.id;
+        if lives {
+            break;
+        }
+    }
+    assert!(deaths > 3, "only {deaths} runs were killed");
+    let target = place.path().join("data");
+    backup::restore(&RestoreOptions::new(old, &target), &repo.reopen(), &Notes::default())?;
+    verify(&target, installation.major());
+    let server = start(installation, &target);
+    assert_eq!(contents(&server.url("postgres")), contents(&source.url("postgres")));
+    Ok(())
+}
+
+on_majors!(a_prune_killed_at_a_write_is_finished_by_the_next, 16);
+
+fn a_prune_killed_at_a_write_is_finished_by_the_next(installation: &Installation) -> Done {
+    killed_prunes(installation, [1, 2, 3, 5, 8, 11, 14].into_iter())
+}
+
+#[test]
+fn slow_a_prune_killed_at_any_write_is_finished_by_the_next() -> Done {
+    let Some(installation) = installation(15) else { return Ok(()) };
+    killed_prunes(&installation, 1..)
 }
 
 /// How often it is tried to kill a backup while a draft holds what it stored.

@@ -7,6 +7,7 @@
     reason = "all of it is tests, also outside of functions marked so"
 )]
 
+#[macro_use]
 mod common;
 
 use backup::{Note, RestoreOptions, create::Road, info::Source};
@@ -14,11 +15,12 @@ use common::{
     Done, Load, Notes, Repo, Sql, amcheck, check_load, cluster, contents, create, installation, options, place,
     restore, start, start_with, verify,
 };
+use scratch::Installation;
 
 /// A cluster under load is backed up and restored; its state is one of those that it went through.
-fn under_load(major: u32, road: Road) -> Done {
-    let Some(installation) = installation(major) else { return Ok(()) };
-    let source = cluster(&installation).start()?;
+fn under_load(installation: &Installation, road: Road) -> Done {
+    let major = installation.major();
+    let source = cluster(installation).start()?;
     let sql = Sql::connect(&source.url("postgres"));
     sql.run("CREATE TABLE still AS SELECT g AS id, md5(g::text) AS text FROM generate_series(1, 20000) g; ALTER TABLE still ADD PRIMARY KEY (id)");
     let repo = Repo::new();
@@ -43,7 +45,7 @@ fn under_load(major: u32, road: Road) -> Done {
     let restored = restore(&created, &repo, &target);
     assert!(restored.plan.start_command.contains("pg_ctl"), "{}", restored.plan.start_command);
     verify(&target, major);
-    let server = start(&installation, &target);
+    let server = start(installation, &target);
     check_load(|database| server.url(database));
     let found: Vec<_> =
         contents(&server.url("postgres")).into_iter().filter(|line| line.starts_with("public.still")).collect();
@@ -56,64 +58,16 @@ fn under_load(major: u32, road: Road) -> Done {
     Ok(())
 }
 
-#[test]
-fn a_cluster_under_load_comes_back_15() -> Done {
-    under_load(15, Road::Auto)
+on_majors!(a_cluster_under_load_comes_back: slow_v13 = 13, slow_v14 = 14, v15 = 15, slow_v16 = 16, slow_v17 = 17, v18 = 18);
+
+fn a_cluster_under_load_comes_back(installation: &Installation) -> Done {
+    under_load(installation, Road::Auto)
 }
 
-#[test]
-fn a_cluster_under_load_comes_back_18() -> Done {
-    under_load(18, Road::Auto)
-}
+on_majors!(the_servers_stream_is_a_backup_too: slow_v13 = 13, slow_v14 = 14, slow_v15 = 15, v16 = 16, slow_v17 = 17, v18 = 18);
 
-#[test]
-fn the_servers_stream_is_a_backup_too_16() -> Done {
-    under_load(16, Road::BaseBackup)
-}
-
-#[test]
-fn the_servers_stream_is_a_backup_too_18() -> Done {
-    under_load(18, Road::BaseBackup)
-}
-
-#[test]
-fn slow_the_servers_stream_is_a_backup_too_13() -> Done {
-    under_load(13, Road::BaseBackup)
-}
-
-#[test]
-fn slow_the_servers_stream_is_a_backup_too_14() -> Done {
-    under_load(14, Road::BaseBackup)
-}
-
-#[test]
-fn slow_the_servers_stream_is_a_backup_too_15() -> Done {
-    under_load(15, Road::BaseBackup)
-}
-
-#[test]
-fn slow_the_servers_stream_is_a_backup_too_17() -> Done {
-    under_load(17, Road::BaseBackup)
-}
-
-#[test]
-fn slow_a_cluster_under_load_comes_back_13() -> Done {
-    under_load(13, Road::Auto)
-}
-
-#[test]
-fn slow_a_cluster_under_load_comes_back_14() -> Done {
-    under_load(14, Road::Auto)
-}
-
-#[test]
-fn slow_a_cluster_under_load_comes_back_16() -> Done {
-    under_load(16, Road::Auto)
-}
-
-#[test]
-fn slow_a_cluster_under_load_comes_back_17() -> Done {
-    under_load(17, Road::Auto)
+fn the_servers_stream_is_a_backup_too(installation: &Installation) -> Done {
+    under_load(installation, Road::BaseBackup)
 }
 
 /// Nothing changes between two backups: the second one stores next to nothing.

@@ -23,6 +23,26 @@ use tokio_postgres::{NoTls, SimpleQueryMessage};
 
 pub type Done = Result<(), Box<dyn std::error::Error>>;
 
+/// A test of each major version out of a function of an installation: one version in the default tier, the others in the slow one.
+macro_rules! on_majors {
+    ($test:ident, 14) => { on_majors!($test: v14 = 14, slow_v15 = 15, slow_v16 = 16, slow_v17 = 17, slow_v18 = 18); };
+    ($test:ident, 15) => { on_majors!($test: slow_v14 = 14, v15 = 15, slow_v16 = 16, slow_v17 = 17, slow_v18 = 18); };
+    ($test:ident, 16) => { on_majors!($test: slow_v14 = 14, slow_v15 = 15, v16 = 16, slow_v17 = 17, slow_v18 = 18); };
+    ($test:ident, 17) => { on_majors!($test: slow_v14 = 14, slow_v15 = 15, slow_v16 = 16, v17 = 17, slow_v18 = 18); };
+    ($test:ident, 18) => { on_majors!($test: slow_v14 = 14, slow_v15 = 15, slow_v16 = 16, slow_v17 = 17, v18 = 18); };
+    ($test:ident: $($name:ident = $major:literal),+) => {
+        mod $test {
+            $(#[test]
+            fn $name() -> crate::common::Done {
+                match crate::common::installation($major) {
+                    Some(installation) => super::$test(&installation),
+                    None => Ok(()),
+                }
+            })+
+        }
+    };
+}
+
 /// The installation of a major version; `None`, with the reason printed, where there is none.
 #[allow(clippy::print_stderr, reason = "a skipped test says why")]
 pub fn installation(major: u32) -> Option<Installation> {
