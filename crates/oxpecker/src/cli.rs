@@ -68,6 +68,8 @@ pub enum Command {
     /// Running vacuums and the governor that holds them
     #[command(subcommand)]
     Vacuum(VacuumCommand),
+    /// Would this outage happen to you? Checks of manifests and what lies beside them
+    Audit(crate::commands::audit::AuditArgs),
     /// Incidents and their reports
     #[command(subcommand)]
     Incident(IncidentCommand),

@@ -1,5 +1,6 @@
 //! The commands, one file each.
 
+pub mod audit;
 mod backup;
 mod config;
 mod drill;
@@ -34,6 +35,7 @@ pub fn dispatch(cli: Cli) -> Outcome {
         Command::Restore(args) => restore::restore(global, &args),
         Command::Key(command) => key::run(global, command),
         Command::Vacuum(VacuumCommand::Status) => vacuum::status(global),
+        Command::Audit(args) => audit::run(global, &args),
         Command::Incident(IncidentCommand::List) => incident::list(global),
         Command::Incident(IncidentCommand::Report { id }) => incident::report(global, id.as_deref()),
         Command::Config(ConfigCommand::Check) => config::check(global),

@@ -1,0 +1,274 @@
+//! What the files say, in one vocabulary for Kubernetes, compose and systemd.
+//!
+//! A [`Collector`] takes file after file and keeps of each only what checks ask for; [`Facts`] is what checks see.
+
+mod backup;
+mod collect;
+mod compose;
+mod containers;
+mod evidence;
+mod image;
+mod kubernetes;
+mod oxpecker;
+mod resources;
+mod routes;
+mod rules;
+mod settings;
+mod systemd;
+mod workload;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use jiff::civil::Date;
+use serde::Serialize;
+
+pub use self::{
+    backup::BackupTool,
+    collect::{Collector, Ignore, Problem, ProblemKind},
+    evidence::{ExpectedHost, Named},
+    image::{Engine, Image},
+    resources::{Claim, KeyStore, LimitRange, Selector, StorageClass},
+    routes::{Backend, Route, Service},
+    rules::{AlertRule, Subject},
+    settings::{Setting, Settings},
+    workload::{Container, Mount, Origin, Port, Probe, Variable, VariableSource, Workload},
+};
+use crate::finding::{Evidence, Place};
+
+/// Something with the place where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Located<T> {
+    /// The thing.
+    pub value: T,
+    /// Where.
+    pub place: Place,
+}
+
+impl<T: std::fmt::Display> Located<T> {
+    /// `name: value` at its place.
+    pub fn evidence(&self, name: &str) -> Evidence {
+        let value = crate::words::shown(&format!("{name}: {}", self.value));
+        Evidence { place: self.place.clone(), value }
+    }
+}
+
+/// What a check may need to see before it can say anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Source {
+    /// Something that runs: a Kubernetes workload, a compose service, a systemd service.
+    Workloads,
+    /// A database among them.
+    Database,
+    /// A PostgreSQL among them.
+    Postgres,
+    /// Kubernetes objects.
+    Kubernetes,
+    /// Settings of a PostgreSQL: a configuration file or `-c` options.
+    Settings,
+    /// READMEs, `.env` examples or settings files that name variables.
+    Evidence,
+    /// Secrets, config maps, `.env` files, or what makes them.
+    Stores,
+    /// Ingresses or other routes.
+    Routes,
+    /// A list of hosts that must answer: `expected-routes.txt`, or a web server's configuration.
+    ExpectedHosts,
+    /// Alert rules of Prometheus.
+    Rules,
+    /// A backup job.
+    Backups,
+}
+
+impl Source {
+    /// What is missing when it is, as it ends the sentence "not assessed: no ...".
+    pub fn missing(self) -> &'static str {
+        match self {
+            Self::Workloads => "workload",
+            Self::Database => "database",
+            Self::Postgres => "PostgreSQL",
+            Self::Kubernetes => "Kubernetes object",
+            Self::Settings => "postgresql.conf or -c option of a PostgreSQL",
+            Self::Evidence => "README, .env example or settings file that names variables",
+            Self::Stores => "secret, config map or .env file",
+            Self::Routes => "ingress or other route",
+            Self::ExpectedHosts => "list of expected hosts (expected-routes.txt, or a web server's configuration)",
+            Self::Rules => "alert rule",
+            Self::Backups => "backup job",
+        }
+    }
+}
+
+/// Everything that checks may know.
+#[derive(Debug)]
+pub struct Facts {
+    /// Today, for what runs out.
+    pub today: Date,
+    /// What runs.
+    pub workloads: Vec<Workload>,
+    /// Services of Kubernetes: names that stand for pods.
+    pub services: Vec<Service>,
+    /// What is served under which host.
+    pub routes: Vec<Route>,
+    /// Where values come from: secrets, config maps, `.env` files.
+    pub stores: Vec<KeyStore>,
+    /// Claims of volumes.
+    pub claims: Vec<Claim>,
+    /// Classes of volumes.
+    pub classes: Vec<StorageClass>,
+    /// Volumes with what becomes of them: the claim that each is bound to, and its policy.
+    pub volumes: Vec<StorageClass>,
+    /// Limits that a namespace gives by default.
+    pub limit_ranges: Vec<LimitRange>,
+    /// Disruption budgets.
+    pub budgets: Vec<Selector>,
+    /// Workloads (`kind/name`) that an autoscaler keeps at two or more.
+    pub scaled: BTreeSet<String>,
+    /// Secrets that a certificate will fill: namespace and name.
+    pub certificates: Vec<(Option<String>, String)>,
+    /// Alert rules.
+    pub rules: Vec<AlertRule>,
+    /// Variables that documents name.
+    pub named: Vec<Named>,
+    /// Hosts that are expected to answer.
+    pub expected: Vec<ExpectedHost>,
+    /// Where an order of start is written down.
+    pub orders: Vec<Place>,
+    /// Edges "needs" that were declared: from, to, where.
+    pub needs: Vec<(String, String, Place)>,
+    /// Backups that are objects of an operator, a tool's own configuration, or a job.
+    pub backups: Vec<backup::Backup>,
+    /// Where a restore test was seen.
+    pub restore_tests: Vec<Place>,
+    /// Databases that an operator runs: it brings probes, order and failover of its own.
+    pub operated: Vec<Located<String>>,
+    /// A service that waits only until another was started: who, for what, where.
+    pub started_only: Vec<(String, String, Place)>,
+    /// Our own guard with a route for its alerts.
+    pub guarded: Option<Place>,
+    /// Our own guard's heartbeat to the outside.
+    pub heartbeat: Option<Place>,
+    /// Kinds that are none of Kubernetes' own and that nothing here knows, with how many.
+    pub unknown_kinds: BTreeMap<String, usize>,
+    /// Files read.
+    pub files: usize,
+    kubernetes: bool,
+}
+
+impl Facts {
+    fn new(today: Date) -> Self {
+        Self {
+            today,
+            workloads: vec![],
+            services: vec![],
+            routes: vec![],
+            stores: vec![],
+            claims: vec![],
+            classes: vec![],
+            volumes: vec![],
+            limit_ranges: vec![],
+            budgets: vec![],
+            scaled: BTreeSet::new(),
+            certificates: vec![],
+            rules: vec![],
+            named: vec![],
+            expected: vec![],
+            orders: vec![],
+            needs: vec![],
+            backups: vec![],
+            restore_tests: vec![],
+            operated: vec![],
+            started_only: vec![],
+            guarded: None,
+            heartbeat: None,
+            unknown_kinds: BTreeMap::new(),
+            files: 0,
+            kubernetes: false,
+        }
+    }
+
+    /// Whether a source is there.
+    pub fn has(&self, source: Source) -> bool {
+        match source {
+            Source::Workloads => !self.workloads.is_empty(),
+            Source::Database => self.databases().next().is_some() || !self.operated.is_empty(),
+            Source::Postgres => self.postgres().next().is_some() || !self.operated.is_empty(),
+            Source::Kubernetes => self.kubernetes,
+            Source::Settings => self.postgres().any(|workload| !workload.settings.is_empty()),
+            Source::Evidence => !self.named.is_empty(),
+            Source::Stores => !self.stores.is_empty(),
+            Source::Routes => !self.routes.is_empty(),
+            Source::ExpectedHosts => !self.expected.is_empty(),
+            Source::Rules => !self.rules.is_empty(),
+            Source::Backups => !self.backups.is_empty(),
+        }
+    }
+
+    /// Workloads that go on until they are stopped.
+    pub fn lasting(&self) -> impl Iterator<Item = &Workload> {
+        self.workloads.iter().filter(|workload| workload.lasting)
+    }
+
+    /// Workloads that hold data.
+    pub fn databases(&self) -> impl Iterator<Item = &Workload> {
+        self.lasting().filter(|workload| workload.engine().is_some_and(Engine::holds_data))
+    }
+
+    /// Workloads that are a PostgreSQL.
+    pub fn postgres(&self) -> impl Iterator<Item = &Workload> {
+        self.lasting().filter(|workload| workload.engine() == Some(Engine::Postgres))
+    }
+
+    /// The workloads that a service's selector finds.
+    pub fn behind<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = &'a Workload> {
+        self.workloads.iter().filter(|workload| {
+            same_namespace(workload.namespace.as_deref(), service.namespace.as_deref())
+                && service.selector.as_ref().is_some_and(|selector| selected(selector, &workload.labels))
+        })
+    }
+
+    /// The store of a name, if it is in the set.
+    pub fn store(&self, kind: resources::StoreKind, namespace: Option<&str>, name: &str) -> Option<&KeyStore> {
+        self.stores.iter().find(|store| {
+            store.kind == kind && store.name == name && same_namespace(store.namespace.as_deref(), namespace)
+        })
+    }
+
+    /// The claim of a name, if it is in the set.
+    pub fn claim(&self, namespace: Option<&str>, name: &str) -> Option<&Claim> {
+        self.claims.iter().find(|claim| claim.name == name && same_namespace(claim.namespace.as_deref(), namespace))
+    }
+}
+
+pub(crate) use evidence::is_plain_secret;
+pub use resources::StoreKind;
+
+/// Whether two objects may share a namespace; one that names none may be applied to any.
+pub fn same_namespace(one: Option<&str>, other: Option<&str>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => one == other,
+        _ => true,
+    }
+}
+
+/// Whether labels carry all that a selector asks for; an empty one finds nothing here.
+pub fn selected(selector: &BTreeMap<String, String>, labels: &BTreeMap<String, String>) -> bool {
+    !selector.is_empty() && selector.iter().all(|(key, value)| labels.get(key) == Some(value))
+}
+
+/// The folder of a file; empty for one that stands alone.
+pub fn folder(file: &str) -> &str {
+    file.rfind('/').map_or("", |at| &file[..at])
+}
+
+/// Whether a file lies in a folder or below it.
+pub fn lies_below(file: &str, folder: &str) -> bool {
+    folder.is_empty() || file.strip_prefix(folder).is_some_and(|rest| rest.starts_with('/'))
+}
+
+fn place(file: &Arc<str>, line: u32) -> Place {
+    Place { file: Arc::clone(file), line }
+}
