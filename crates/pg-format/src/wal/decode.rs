@@ -12,6 +12,10 @@ use crate::{Major, le};
 
 /// The longest record that a server makes (`XLogRecordMaxSize`): 1020 MiB.
 const RECORD_LEN_MAX: u32 = 1020 << 20;
+/// How much of a record's body is kept until it is whole: 64 MiB. What the headers of its blocks say is in the first kilobyte; only the
+/// record of a commit that drops millions of relations needs more, and logical messages, which nobody here reads. Of a longer one only
+/// the first part is handed out ([`Record::is_cut`]), its CRC is checked over all of it.
+pub const BODY_KEPT_MAX: usize = 64 << 20;
 /// Records start at multiples of this.
 const ALIGNMENT: u64 = 8;
 
@@ -80,8 +84,14 @@ pub struct Decoder {
     page_header: Vec<u8>,
     /// The timeline of the page at hand; zero before the first.
     timeline: u32,
-    /// The record at hand, as far as it is there.
+    /// The record at hand, as far as it is there and kept.
     record: Vec<u8>,
+    /// How many bytes of it are there.
+    taken: u64,
+    /// The CRC of its body, as far as it is there.
+    body_crc: u32,
+    /// How much of a body is kept: [`BODY_KEPT_MAX`].
+    body_kept: usize,
     record_lsn: Lsn,
     record_timeline: u32,
     /// Where the last whole record starts.
@@ -99,6 +109,14 @@ impl Decoder {
     /// # Errors
     /// When `from` is no page's start or lies behind `start`.
     pub fn new(stream: Stream, from: Lsn, start: Lsn) -> Result<Self, WalError> {
+        Self::resume(stream, from, start, None)
+    }
+
+    /// As [`Decoder::new`], where the record before `start` is known: it starts at `previous`, and the first record must name it.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn resume(stream: Stream, from: Lsn, start: Lsn, previous: Option<Lsn>) -> Result<Self, WalError> {
         // A block size of zero would be divided by.
         if stream.block_size < 1024 || stream.page_start(from) != from || from > start {
             return Err(WalError::Range { start: from, stop: start });
@@ -111,9 +129,12 @@ impl Decoder {
             page_header: Vec::with_capacity(LongPageHeader::LEN),
             timeline: 0,
             record: Vec::new(),
+            taken: 0,
+            body_crc: 0,
+            body_kept: BODY_KEPT_MAX,
             record_lsn: start,
             record_timeline: 0,
-            previous: None,
+            previous,
             end: start,
             overwritten: None,
         })
@@ -235,17 +256,21 @@ impl Decoder {
                 return Ok(());
             }
             State::SkipSegment => return Ok(()),
+            State::SkipRest(_) if header.overwrites() => {
+                self.state = State::Record;
+                return Ok(());
+            }
             State::SkipRest(left) => left,
             State::Record if self.record.is_empty() => 0,
             State::Record if header.overwrites() => {
                 self.overwritten = Some(self.record_lsn);
-                self.record.clear();
+                self.clear_record();
                 return Ok(());
             }
             State::Record => {
                 // Its first four bytes are there: records start at multiples of eight and so do pages.
                 let total = le::u32(&self.record, 0).unwrap_or(0);
-                u64::from(total).saturating_sub(self.record.len() as u64)
+                u64::from(total).saturating_sub(self.taken)
             }
         };
         let found = if header.continues() { remaining } else { 0 };
@@ -265,6 +290,7 @@ impl Decoder {
         if self.record.len() < RecordHeader::LEN {
             let wanted = room.min(RecordHeader::LEN - self.record.len());
             Self::take(&mut self.at, bytes, wanted, &mut self.record);
+            self.taken = self.record.len() as u64;
             if self.record.len() < RecordHeader::LEN {
                 // What a server has not written is zero: said at once, or the end of WAL would be said of the next page.
                 return match le::u32(&self.record, 0) {
@@ -275,9 +301,15 @@ impl Decoder {
             return self.check_header();
         }
         let Some(header) = RecordHeader::parse(&self.record) else { return Ok(false) };
-        let total = usize::try_from(header.total_len).unwrap_or(usize::MAX);
-        Self::take(&mut self.at, bytes, room.min(total - self.record.len()), &mut self.record);
-        Ok(self.record.len() == total)
+        let left = u64::from(header.total_len).saturating_sub(self.taken);
+        let count = room.min(usize::try_from(left).unwrap_or(usize::MAX)).min(bytes.len());
+        let (taken, rest) = bytes.split_at(count);
+        self.body_crc = crc32c::crc32c_append(self.body_crc, taken);
+        let room = (RecordHeader::LEN + self.body_kept).saturating_sub(self.record.len());
+        self.record.extend_from_slice(&taken[..count.min(room)]);
+        (self.taken, self.at.0) = (self.taken + count as u64, self.at.0.saturating_add(count as u64));
+        *bytes = rest;
+        Ok(self.taken == u64::from(header.total_len))
     }
 
     /// Checks a record's header, now that it is there; true when there is nothing else to the record.
@@ -297,13 +329,18 @@ impl Decoder {
         Ok(usize::try_from(total).ok() == Some(RecordHeader::LEN))
     }
 
+    fn clear_record(&mut self) {
+        self.record.clear();
+        (self.taken, self.body_crc) = (0, 0);
+    }
+
     fn finish_record(&mut self, on_record: &mut impl FnMut(&Record<'_>) -> Flow) -> Result<Flow, WalError> {
         let lsn = self.record_lsn;
         let (header, body) = match RecordHeader::parse(&self.record) {
             Some(header) => (header, &self.record[RecordHeader::LEN..]),
             None => return Err(WalError::record(lsn, "it is shorter than its header")),
         };
-        let crc = crc32c::crc32c_append(crc32c::crc32c(body), &self.record[..RecordHeader::CRC_COVERS]);
+        let crc = crc32c::crc32c_append(self.body_crc, &self.record[..RecordHeader::CRC_COVERS]);
         if crc != header.crc {
             return Err(WalError::record(lsn, format!("its CRC is {:08x}, computed is {crc:08x}", header.crc)));
         }
@@ -327,7 +364,7 @@ impl Decoder {
             end = Lsn(end.0.next_multiple_of(self.stream.segment_size.bytes()));
         }
         let flow = on_record(&Record { lsn, end, timeline: self.record_timeline, header, body });
-        self.record.clear();
+        self.clear_record();
         (self.previous, self.end) = (Some(lsn), end);
         Ok(flow)
     }

@@ -1,11 +1,11 @@
 //! Which records a backup, a restore or a proof has to know, with what they say.
 //!
-//! Sources: access/rmgrlist.h, catalog/pg_control.h, commands/dbcommands_xlog.h, commands/tablespace.h, access/xlog_internal.h and
-//! access/xact.h.
+//! Sources: access/rmgrlist.h, catalog/pg_control.h, commands/dbcommands_xlog.h, commands/tablespace.h, access/xlog_internal.h,
+//! access/xact.h, access/rmgr.h and catalog/storage_xlog.h.
 
 use model::Lsn;
 
-use super::{Record, RecordParts};
+use super::{Fork, Record, RecordParts, Relation};
 use crate::{
     Major,
     control::{self, Checkpoint, WalLevel},
@@ -26,6 +26,10 @@ pub mod rmgr {
     pub const TABLESPACE: u8 = 5;
     /// The relation map.
     pub const RELMAP: u8 = 7;
+    /// SP-GiST indexes.
+    pub const SPGIST: u8 = 16;
+    /// The last one of PostgreSQL's own: logical messages.
+    pub const LAST_OWN: u8 = 21;
     /// The first number of extensions.
     pub const FIRST_CUSTOM: u8 = 128;
 }
@@ -34,6 +38,10 @@ pub mod rmgr {
 const INFO_MASK: u8 = 0xF0;
 /// Of a transaction's record: which operation.
 const XACT_OPERATION_MASK: u8 = 0x70;
+/// Of a transaction's record: it says what else it holds.
+const XACT_HAS_INFO: u8 = 0x80;
+/// Of any record: it changes files in another way than by its blocks.
+const SPECIAL_UPDATE: u8 = 0x01;
 /// Of `XLOG`: which record. Also used by the decoder.
 pub(super) const XLOG_SWITCH: u8 = 0x40;
 pub(super) const XLOG_OVERWRITE_CONTRECORD: u8 = 0xD0;
@@ -91,6 +99,8 @@ pub enum Kind<'a> {
         timeline: u32,
         /// The one before.
         previous_timeline: u32,
+        /// `wal_level` from here on; `None` before 17, and for a number that is none.
+        wal_level: Option<WalLevel>,
     },
     /// A crash left a record unfinished; this one follows it.
     OverwriteContinuation {
@@ -138,16 +148,65 @@ pub enum Kind<'a> {
     Commit {
         /// When, in microseconds since 2000.
         time: i64,
+        /// Relations whose files replay removes.
+        dropped: Relations<'a>,
     },
     /// An abort, also of a prepared transaction.
     Abort {
         /// When, in microseconds since 2000.
         time: i64,
+        /// Relations whose files replay removes.
+        dropped: Relations<'a>,
+    },
+    /// A file of a relation was made.
+    RelationCreate {
+        /// The relation.
+        relation: Relation,
+        /// The fork.
+        fork: Fork,
+    },
+    /// A relation was cut off.
+    RelationTruncate {
+        /// The relation.
+        relation: Relation,
+        /// How many blocks its main fork keeps.
+        blocks: u32,
+        /// Whether the main fork is cut off; else only its maps are.
+        main: bool,
     },
     /// Any other that is known well enough to be passed over.
     Other,
+    /// A record of a kind that these versions don't have: what replay would do is not known. Of an
+    /// extension's only if it says that it changes files in another way than by its blocks.
+    Unknown,
     /// One of those above whose contents make no sense: a version that differs from what it says.
     Unreadable,
+}
+
+/// Relations in a record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Relations<'a>(&'a [[u8; RELATION_LEN]]);
+
+/// `RelFileLocator`.
+const RELATION_LEN: usize = 12;
+
+impl Relations<'_> {
+    /// One by one.
+    pub fn iter(&self) -> impl Iterator<Item = Relation> + '_ {
+        self.0.iter().filter_map(|bytes| relation(bytes, 0))
+    }
+
+    /// How many.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
 }
 
 impl<'a> Kind<'a> {
@@ -158,9 +217,12 @@ impl<'a> Kind<'a> {
         let main = parts.main;
         let kind = match record.header.rmgr {
             rmgr::XLOG => xlog(major, info, main),
-            rmgr::XACT => transaction(record.header.info & XACT_OPERATION_MASK, main),
+            rmgr::XACT => transaction(info, main),
+            rmgr::SMGR => storage(info, main),
             rmgr::DATABASE => database(major, info, main),
             rmgr::TABLESPACE => tablespace(info, main),
+            _ if record.header.info & SPECIAL_UPDATE != 0 => Some(Self::Unknown),
+            number if number > rmgr::LAST_OWN && number < rmgr::FIRST_CUSTOM => Some(Self::Unknown),
             _ => Some(Self::Other),
         };
         kind.unwrap_or(Self::Unreadable)
@@ -183,18 +245,75 @@ fn xlog(major: Major, info: u8, main: &[u8]) -> Option<Kind<'_>> {
         }),
         0x70 => Kind::RestorePoint { time: le::i64(main, 0)?, name: until_zero(main.get(8..)?) },
         0x80 => Kind::FullPageWrites(le::u8(main, 0)? != 0),
-        0x90 => Kind::EndOfRecovery { timeline: le::u32(main, 8)?, previous_timeline: le::u32(main, 12)? },
+        0x90 => Kind::EndOfRecovery {
+            timeline: le::u32(main, 8)?,
+            previous_timeline: le::u32(main, 12)?,
+            wal_level: if major.number() < 17 { None } else { WalLevel::from_number(le::i32(main, 16)?) },
+        },
         XLOG_OVERWRITE_CONTRECORD => Kind::OverwriteContinuation { overwritten: Lsn(le::u64(main, 0)?) },
-        0xE0 => Kind::CheckpointRedo { wal_level: WalLevel::from_number(le::i32(main, 0)?) },
+        0xE0 if major.number() >= 17 => Kind::CheckpointRedo { wal_level: WalLevel::from_number(le::i32(main, 0)?) },
+        0xE0.. => Kind::Unknown,
+        // Next oids, images of pages, nothing at all.
         _ => Kind::Other,
     })
 }
 
-fn transaction(operation: u8, main: &[u8]) -> Option<Kind<'_>> {
-    Some(match operation {
-        0x00 | 0x30 => Kind::Commit { time: le::i64(main, 0)? },
-        0x20 | 0x40 => Kind::Abort { time: le::i64(main, 0)? },
-        _ => Kind::Other,
+fn transaction(info: u8, main: &[u8]) -> Option<Kind<'_>> {
+    Some(match info & XACT_OPERATION_MASK {
+        0x00 | 0x30 => Kind::Commit { time: le::i64(main, 0)?, dropped: dropped(info, main)? },
+        0x20 | 0x40 => Kind::Abort { time: le::i64(main, 0)?, dropped: dropped(info, main)? },
+        // Prepare, whose drops come with its commit or abort; assignment of subtransactions; invalidations.
+        0x10 | 0x50 | 0x60 => Kind::Other,
+        _ => Kind::Unknown,
+    })
+}
+
+/// What a commit's or abort's record says of files: behind its time there are, each if a flag says so, the database, subtransactions,
+/// and then these relations. More follows.
+fn dropped(info: u8, main: &[u8]) -> Option<Relations<'_>> {
+    const HAS_DATABASE: u32 = 1;
+    const HAS_SUBTRANSACTIONS: u32 = 2;
+    const HAS_RELATIONS: u32 = 4;
+    if info & XACT_HAS_INFO == 0 {
+        return Some(Relations::default());
+    }
+    let (flags, mut at) = (le::u32(main, 8)?, 12usize);
+    if flags & HAS_RELATIONS == 0 {
+        return Some(Relations::default());
+    }
+    if flags & HAS_DATABASE != 0 {
+        at += 8;
+    }
+    if flags & HAS_SUBTRANSACTIONS != 0 {
+        let count = usize::try_from(le::u32(main, at)?).ok()?;
+        at = at.checked_add(4)?.checked_add(count.checked_mul(4)?)?;
+    }
+    let count = usize::try_from(le::u32(main, at)?).ok()?;
+    let (relations, _) = main.get(at.checked_add(4)?..)?.as_chunks::<RELATION_LEN>();
+    relations.get(..count).map(Relations)
+}
+
+fn relation(bytes: &[u8], at: usize) -> Option<Relation> {
+    Some(Relation {
+        tablespace: le::u32(bytes, at)?,
+        database: le::u32(bytes, at + 4)?,
+        number: le::u32(bytes, at + 8)?,
+    })
+}
+
+fn storage(info: u8, main: &[u8]) -> Option<Kind<'_>> {
+    const TRUNCATES_MAIN: i32 = 1;
+    Some(match info {
+        0x10 => {
+            let fork = Fork::from_number(u8::try_from(le::i32(main, 12)?).ok()?)?;
+            Kind::RelationCreate { relation: relation(main, 0)?, fork }
+        }
+        0x20 => Kind::RelationTruncate {
+            relation: relation(main, 4)?,
+            blocks: le::u32(main, 0)?,
+            main: le::i32(main, 16)? & TRUNCATES_MAIN != 0,
+        },
+        _ => Kind::Unknown,
     })
 }
 
@@ -224,7 +343,7 @@ fn database(major: Major, info: u8, main: &[u8]) -> Option<Kind<'_>> {
             tablespaces: oids.iter().map(|oid| u32::from_le_bytes(*oid)).collect(),
         }
     } else {
-        Kind::Other
+        Kind::Unknown
     })
 }
 
@@ -232,7 +351,7 @@ fn tablespace(info: u8, main: &[u8]) -> Option<Kind<'_>> {
     Some(match info {
         0x00 => Kind::TablespaceCreate { oid: le::u32(main, 0)?, path: until_zero(main.get(4..)?) },
         0x10 => Kind::TablespaceDrop { oid: le::u32(main, 0)? },
-        _ => Kind::Other,
+        _ => Kind::Unknown,
     })
 }
 
@@ -261,7 +380,7 @@ mod tests {
         assert_eq!(kind(Major::V15, rmgr::DATABASE, 0x20, &main), dropped);
         let created = Kind::DatabaseCreate { database: 9, tablespace: 1 };
         assert_eq!(kind(Major::V15, rmgr::DATABASE, 0x10, &main), created);
-        assert_eq!(kind(Major::V14, rmgr::DATABASE, 0x20, &main), Kind::Other);
+        assert_eq!(kind(Major::V14, rmgr::DATABASE, 0x20, &main), Kind::Unknown);
         let copied = Kind::DatabaseCopy { database: 9, tablespace: 1, from_database: 1663, from_tablespace: 7 };
         assert_eq!(kind(Major::V18, rmgr::DATABASE, 0x00, &main), copied);
     }
@@ -280,9 +399,52 @@ mod tests {
         assert_eq!(kind(Major::V13, 200, 0x50, b"short"), Kind::Other);
     }
 
+    #[test]
+    fn files_of_relations() {
+        let bytes = |numbers: &[u32]| -> Vec<u8> { numbers.iter().flat_map(|number| number.to_le_bytes()).collect() };
+        let at = |number| Relation { tablespace: 1663, database: 5, number };
+        let created = Kind::RelationCreate { relation: at(16_384), fork: Fork::Init };
+        assert_eq!(kind(Major::V13, rmgr::SMGR, 0x10, &bytes(&[1663, 5, 16_384, 3])), created);
+        assert_eq!(kind(Major::V13, rmgr::SMGR, 0x10, &bytes(&[1663, 5, 16_384, 4])), Kind::Unreadable);
+        for (flags, main) in [(7, true), (1, true), (6, false)] {
+            let cut = Kind::RelationTruncate { relation: at(16_384), blocks: 9, main };
+            assert_eq!(kind(Major::V18, rmgr::SMGR, 0x20, &bytes(&[9, 1663, 5, 16_384, flags])), cut);
+        }
+        assert_eq!(kind(Major::V18, rmgr::SMGR, 0x30, &[]), Kind::Unknown);
+        // Time, flags, database and its tablespace, subtransactions, relations, whatever follows.
+        let all = bytes(&[1, 0, 0x1FF, 5, 1663, 2, 700, 701, 2, 1663, 5, 1, 1663, 5, 2, 99, 99]);
+        let only = bytes(&[1, 0, 0x4, 1, 1663, 5, 1]);
+        for (info, main, numbers) in
+            [(0x80, &all, vec![1, 2]), (0xB0, &all, vec![1, 2]), (0x80, &only, vec![1]), (0x00, &all, vec![])]
+        {
+            let Kind::Commit { time: 1, dropped } = kind(Major::V13, rmgr::XACT, info, main) else { panic!("{info}") };
+            assert_eq!(dropped.iter().collect::<Vec<_>>(), numbers.into_iter().map(at).collect::<Vec<_>>());
+        }
+        for info in [0xA0, 0xC0] {
+            let Kind::Abort { dropped, .. } = kind(Major::V16, rmgr::XACT, info, &all) else { panic!("{info}") };
+            assert_eq!((dropped.len(), dropped.is_empty()), (2, false));
+        }
+        assert_eq!(kind(Major::V16, rmgr::XACT, 0x80, &all[..50]), Kind::Unreadable);
+    }
+
+    #[test]
+    fn what_is_not_known() {
+        for (major, rmgr, info) in [
+            (Major::V16, 0, 0xE0),
+            (Major::V18, 0, 0xF0),
+            (Major::V16, 1, 0x70),
+            (Major::V16, 22, 0),
+            (Major::V16, 10, 1),
+        ] {
+            assert_eq!(kind(major, rmgr, info, &[0; 40]), Kind::Unknown, "{rmgr} {info}");
+        }
+        assert_eq!(kind(Major::V16, 128, 0xF0, &[0; 40]), Kind::Other);
+        assert_eq!(kind(Major::V16, 128, 0xF1, &[0; 40]), Kind::Unknown);
+    }
+
     proptest! {
         #[test]
-        fn nothing_panics(rmgr in 0u8..8, info: u8, major in 0usize..6, main in proptest::collection::vec(any::<u8>(), 0..120)) {
+        fn nothing_panics(rmgr in 0u8..24, info: u8, major in 0usize..6, main in proptest::collection::vec(any::<u8>(), 0..120)) {
             let _ = kind(Major::ALL[major], rmgr, info, &main);
         }
     }

@@ -52,8 +52,16 @@ pub struct Record<'a> {
     pub timeline: u32,
     /// The header.
     pub header: RecordHeader,
-    /// What follows the header.
+    /// What follows the header; of a long one only the first [`super::BODY_KEPT_MAX`] bytes.
     pub body: &'a [u8],
+}
+
+impl Record<'_> {
+    /// Whether `body` is only the first part.
+    #[must_use]
+    pub const fn is_cut(&self) -> bool {
+        (self.body.len() as u64) < (self.header.total_len as u64).saturating_sub(RecordHeader::LEN as u64)
+    }
 }
 
 /// The number of a relation's fork.
@@ -97,10 +105,29 @@ pub struct Relation {
 pub struct Image<'a> {
     /// Whether replay writes it; else it is there for checks only.
     pub apply: bool,
-    /// Whether it is compressed.
-    pub compressed: bool,
+    /// How it is compressed.
+    pub compression: Compression,
+    /// Where the page has a stretch of zeros that was left out; zero for none.
+    pub hole_offset: u16,
+    /// How long that stretch is, where the record says so: of an image that is not compressed it is what is missing to a page.
+    pub hole_len: Option<u16>,
     /// Its bytes, without the hole.
     pub bytes: &'a [u8],
+}
+
+/// How an image is compressed (`wal_compression`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Compression {
+    /// Not at all.
+    None,
+    /// PostgreSQL's own; all that 13 and 14 have.
+    Pglz,
+    /// LZ4, from 15 on.
+    Lz4,
+    /// Zstandard, from 15 on.
+    Zstd,
+    /// By a method that is not known.
+    Unknown,
 }
 
 /// A block that a record changes.
@@ -133,6 +160,9 @@ pub struct RecordParts<'a> {
     pub origin: Option<u16>,
     /// The top-level transaction of a subtransaction, if there (from 14 on).
     pub top_xid: Option<u32>,
+    /// Whether only the first part of the record is known ([`Record::is_cut`]): the blocks are all there, their bytes and `main`
+    /// may be missing, that is empty.
+    pub cut: bool,
 }
 
 /// Highest id of a block in a record, `XLR_MAX_BLOCK_ID`.
@@ -150,16 +180,22 @@ const SAME_RELATION: u8 = 0x80;
 
 const IMAGE_HAS_HOLE: u8 = 0x01;
 
-/// The bits of an image's flags that moved in 15.
-struct ImageBits {
-    compressed: u8,
-    apply: u8,
-}
-
-const fn image_bits(major: Major) -> ImageBits {
+/// What an image's flags say: whether replay writes it, and how it is compressed. 15 moved the bits.
+const fn image_flags(major: Major, flags: u8) -> (bool, Compression) {
     match major {
-        Major::V13 | Major::V14 => ImageBits { compressed: 0x02, apply: 0x04 },
-        Major::V15 | Major::V16 | Major::V17 | Major::V18 => ImageBits { compressed: 0x1C, apply: 0x02 },
+        Major::V13 | Major::V14 => {
+            (flags & 0x04 != 0, if flags & 0x02 == 0 { Compression::None } else { Compression::Pglz })
+        }
+        Major::V15 | Major::V16 | Major::V17 | Major::V18 => {
+            let compression = match flags & 0x1C {
+                0x00 => Compression::None,
+                0x04 => Compression::Pglz,
+                0x08 => Compression::Lz4,
+                0x10 => Compression::Zstd,
+                _ => Compression::Unknown,
+            };
+            (flags & 0x02 != 0, compression)
+        }
     }
 }
 
@@ -170,7 +206,8 @@ struct Pending {
     fork: Fork,
     block: u32,
     will_init: bool,
-    image: Option<(bool, bool, usize)>,
+    /// Without its bytes, and how many those are.
+    image: Option<(Image<'static>, usize)>,
     data_len: usize,
 }
 
@@ -178,18 +215,20 @@ impl<'a> Record<'a> {
     /// Takes the body apart; `None` when it is none (the CRC fits, so that only a bug, a forgery or an unknown version has that).
     #[must_use]
     pub fn parts(&self, major: Major) -> Option<RecordParts<'a>> {
-        parts(self.body, major)
+        let total = (self.header.total_len as usize).saturating_sub(RecordHeader::LEN);
+        parts(self.body, total.saturating_sub(self.body.len()), major)
     }
 }
 
-fn parts(body: &[u8], major: Major) -> Option<RecordParts<'_>> {
-    let mut parts = RecordParts::default();
+/// `missing`: how many bytes of the body were not kept.
+fn parts(body: &[u8], missing: usize, major: Major) -> Option<RecordParts<'_>> {
+    let mut parts = RecordParts { cut: missing > 0, ..RecordParts::default() };
     let mut pending: Vec<Pending> = Vec::new();
     let mut rest = Cursor(body);
     // The sum of all lengths that the headers announce; the headers end where just these are left.
     let mut announced = 0usize;
     let mut main_len = 0;
-    while rest.0.len() > announced {
+    while rest.0.len().checked_add(missing)? > announced {
         match rest.u8()? {
             ID_SHORT => main_len = usize::from(rest.u8()?),
             ID_LONG => main_len = usize::try_from(rest.u32()?).ok()?,
@@ -204,7 +243,7 @@ fn parts(body: &[u8], major: Major) -> Option<RecordParts<'_>> {
             id if id <= MAX_BLOCK_ID && pending.last().is_none_or(|last| last.id < id) => {
                 let block = block_header(id, &mut rest, pending.last().map(|last| last.relation), major)?;
                 announced =
-                    announced.checked_add(block.data_len)?.checked_add(block.image.map_or(0, |image| image.2))?;
+                    announced.checked_add(block.data_len)?.checked_add(block.image.map_or(0, |(_, len)| len))?;
                 pending.push(block);
                 continue;
             }
@@ -214,19 +253,19 @@ fn parts(body: &[u8], major: Major) -> Option<RecordParts<'_>> {
         announced = announced.checked_add(main_len)?;
         break;
     }
-    if rest.0.len() != announced {
+    if rest.0.len().checked_add(missing)? != announced {
         return None;
     }
     for block in pending {
         let Pending { id, relation, fork, block: number, will_init, image, data_len } = block;
         let image = match image {
-            Some((apply, compressed, len)) => Some(Image { apply, compressed, bytes: rest.take(len)? }),
+            Some((image, len)) => Some(Image { bytes: rest.take_kept(len, missing > 0)?, ..image }),
             None => None,
         };
-        let data = rest.take(data_len)?;
+        let data = rest.take_kept(data_len, missing > 0)?;
         parts.blocks.push(BlockRef { id, relation, fork, block: number, will_init, image, data });
     }
-    parts.main = rest.take(main_len)?;
+    parts.main = rest.take_kept(main_len, missing > 0)?;
     Some(parts)
 }
 
@@ -239,13 +278,11 @@ fn block_header(id: u8, rest: &mut Cursor<'_>, last: Option<Relation>, major: Ma
     let image = if flags & HAS_IMAGE == 0 {
         None
     } else {
-        let (len, _hole_offset, image_flags) = (rest.u16()?, rest.u16()?, rest.u8()?);
-        let bits = image_bits(major);
-        let compressed = image_flags & bits.compressed != 0;
-        if compressed && image_flags & IMAGE_HAS_HOLE != 0 {
-            let _hole_len = rest.u16()?;
-        }
-        Some((image_flags & bits.apply != 0, compressed, usize::from(len)))
+        let (len, hole_offset, flags) = (rest.u16()?, rest.u16()?, rest.u8()?);
+        let (apply, compression) = image_flags(major, flags);
+        let has_hole_len = compression != Compression::None && flags & IMAGE_HAS_HOLE != 0;
+        let hole_len = if has_hole_len { Some(rest.u16()?) } else { None };
+        Some((Image { apply, compression, hole_offset, hole_len, bytes: &[] }, usize::from(len)))
     };
     let relation = if flags & SAME_RELATION == 0 {
         Relation { tablespace: rest.u32()?, database: rest.u32()?, number: rest.u32()? }
@@ -263,6 +300,15 @@ impl<'a> Cursor<'a> {
         let (taken, rest) = self.0.split_at_checked(len)?;
         self.0 = rest;
         Some(taken)
+    }
+
+    /// As [`Cursor::take`]; of a cut record what is not there is empty, and so is all that follows.
+    fn take_kept(&mut self, len: usize, cut: bool) -> Option<&'a [u8]> {
+        if cut && len > self.0.len() {
+            self.0 = &[];
+            return Some(&[]);
+        }
+        self.take(len)
     }
 
     fn u8(&mut self) -> Option<u8> {
@@ -293,27 +339,49 @@ mod tests {
         body.extend([1, SAME_RELATION | WILL_INIT | 2, 0, 0, 9, 0, 0, 0]);
         body.extend([ID_ORIGIN, 4, 0, ID_TOP_XID, 8, 0, 0, 0, ID_SHORT, 4]);
         body.extend(b"imgdamain");
-        let parts = parts(&body, Major::V16).unwrap();
+        let parts = parts(&body, 0, Major::V16).unwrap();
         assert_eq!((parts.origin, parts.top_xid, parts.main), (Some(4), Some(8), &b"main"[..]));
         let relation = Relation { tablespace: 1663, database: 5, number: 16384 };
         let [first, second] = parts.blocks[..] else { panic!("two blocks") };
         assert_eq!((first.relation, first.block, first.data), (relation, 7, &b"da"[..]));
-        assert_eq!(first.image, Some(Image { apply: true, compressed: false, bytes: b"img" }));
+        assert_eq!(
+            first.image,
+            Some(Image { apply: true, compression: Compression::None, hole_offset: 0, hole_len: None, bytes: b"img" })
+        );
         assert_eq!((second.relation, second.fork, second.block), (relation, Fork::VisibilityMap, 9));
         assert!(second.will_init && second.data.is_empty() && second.image.is_none());
         // In 14 the same flag says that it is compressed.
-        let parts = super::parts(&body, Major::V14).unwrap();
-        assert_eq!(parts.blocks[0].image.map(|image| (image.apply, image.compressed)), Some((false, true)));
+        let parts = super::parts(&body, 0, Major::V14).unwrap();
+        assert_eq!(
+            parts.blocks[0].image.map(|image| (image.apply, image.compression)),
+            Some((false, Compression::Pglz))
+        );
         for len in 0..body.len() {
-            let _ = super::parts(&body[..len], Major::V16);
+            let _ = super::parts(&body[..len], 0, Major::V16);
         }
-        assert_eq!(super::parts(&body[..body.len() - 1], Major::V16), None);
+        assert_eq!(super::parts(&body[..body.len() - 1], 0, Major::V16), None);
+    }
+
+    #[test]
+    fn of_a_cut_body_the_blocks_are_there() {
+        let mut body = vec![0, HAS_DATA, 2, 0];
+        for number in [1663u32, 5, 16384, 7] {
+            body.extend(number.to_le_bytes());
+        }
+        body.extend([ID_LONG, 100, 0, 0, 0]);
+        body.extend(b"da");
+        let parts = parts(&body, 100, Major::V16).unwrap();
+        assert!(parts.cut && parts.main.is_empty());
+        assert_eq!((parts.blocks[0].block, parts.blocks[0].data), (7, &b"da"[..]));
+        let parts = super::parts(&body[..body.len() - 1], 101, Major::V16).unwrap();
+        assert_eq!((parts.blocks[0].block, parts.blocks[0].data), (7, &b""[..]));
+        assert_eq!(super::parts(&body, 99, Major::V16), None);
     }
 
     proptest! {
         #[test]
-        fn nothing_panics(body in proptest::collection::vec(any::<u8>(), 0..300), major in 0usize..6) {
-            let _ = parts(&body, Major::ALL[major]);
+        fn nothing_panics(body in proptest::collection::vec(any::<u8>(), 0..300), missing in 0usize..100, major in 0usize..6) {
+            let _ = parts(&body, missing, Major::ALL[major]);
         }
     }
 }

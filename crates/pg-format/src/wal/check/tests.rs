@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{
     Major,
-    wal::{RecordHeader, SegmentSize},
+    wal::{SegmentSize, testing::WalWriter},
 };
 
 const STREAM: Stream = Stream { major: Major::V16, segment_size: MIB, block_size: 8192, system_identifier: Some(77) };
@@ -14,78 +14,34 @@ const MIB: SegmentSize = match SegmentSize::new(1 << 20) {
     Err(_) => panic!(),
 };
 
-/// Writes WAL as a server does.
-struct Writer {
-    bytes: Vec<u8>,
-    origin: u64,
-    previous: u64,
-    timeline: u32,
+/// As [`WalWriter`], of this stream, with records that have main data only.
+struct Writer(WalWriter);
+
+impl std::ops::Deref for Writer {
+    type Target = WalWriter;
+
+    fn deref(&self) -> &WalWriter {
+        &self.0
+    }
+}
+
+impl std::ops::DerefMut for Writer {
+    fn deref_mut(&mut self) -> &mut WalWriter {
+        &mut self.0
+    }
 }
 
 impl Writer {
     fn new(origin: u64) -> Self {
-        Self { bytes: Vec::new(), origin, previous: 1, timeline: 1 }
-    }
-
-    fn at(&self) -> u64 {
-        self.origin + self.bytes.len() as u64
-    }
-
-    fn page_header(&mut self, flags: u16, remaining: usize) {
-        let at = self.at();
-        let long = at.is_multiple_of(STREAM.segment_size.bytes());
-        self.bytes.extend(STREAM.major.wal_magic().to_le_bytes());
-        self.bytes.extend((flags | if long { 2 } else { 0 }).to_le_bytes());
-        self.bytes.extend(self.timeline.to_le_bytes());
-        self.bytes.extend(at.to_le_bytes());
-        self.bytes.extend(u64::try_from(remaining).unwrap().to_le_bytes());
-        if long {
-            self.bytes.extend(77u64.to_le_bytes());
-            self.bytes.extend((1u32 << 20).to_le_bytes());
-            self.bytes.extend(8192u32.to_le_bytes());
-        }
+        Self(WalWriter::new(STREAM, origin))
     }
 
     /// Returns where it starts and ends.
     fn record(&mut self, rmgr: u8, info: u8, main: &[u8]) -> (Lsn, Lsn) {
-        self.bytes.resize(self.bytes.len().next_multiple_of(8), 0);
-        if self.at().is_multiple_of(8192) {
-            self.page_header(0, 0);
-        }
         let mut body = vec![254];
         body.extend(u32::try_from(main.len()).unwrap().to_le_bytes());
         body.extend(main);
-        let lsn = self.at();
-        let mut record = u32::try_from(RecordHeader::LEN + body.len()).unwrap().to_le_bytes().to_vec();
-        record.extend(0u32.to_le_bytes());
-        record.extend(self.previous.to_le_bytes());
-        record.extend([info, rmgr, 0, 0]);
-        let crc = crc32c::crc32c_append(crc32c::crc32c(&body), &record);
-        record.extend(crc.to_le_bytes());
-        record.extend(body);
-        self.previous = lsn;
-        self.write(&record);
-        (Lsn(lsn), Lsn(self.at().next_multiple_of(8)))
-    }
-
-    fn write(&mut self, mut record: &[u8]) {
-        loop {
-            let room = 8192 - usize::try_from(self.at() % 8192).unwrap();
-            let count = room.min(record.len());
-            self.bytes.extend(&record[..count]);
-            record = &record[count..];
-            if record.is_empty() {
-                return;
-            }
-            self.page_header(1, record.len());
-        }
-    }
-
-    fn switch(&mut self) -> (Lsn, Lsn) {
-        let (lsn, _) = self.record(0, 0x40, &[]);
-        let end = self.at().next_multiple_of(STREAM.segment_size.bytes());
-        self.bytes.resize(usize::try_from(end - self.origin).unwrap(), 0);
-        (lsn, Lsn(end))
+        self.0.record(rmgr, info, &body)
     }
 }
 
