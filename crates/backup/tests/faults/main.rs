@@ -13,6 +13,7 @@
 mod common;
 
 mod agents;
+mod clock;
 mod server;
 mod store;
 
