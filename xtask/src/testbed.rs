@@ -73,6 +73,12 @@ pub fn run(args: &Args) -> Result<()> {
             failed.push(format!("PostgreSQL {major}: {error:#}"));
         }
     }
+    // A test more or less: it says why it is skipped.
+    if !shell::has("faketime")
+        && let Err(error) = debian::install_faketime()
+    {
+        shell::say(&format!("warning: {error:#}"));
+    }
     drop(lock);
     if scratch::installations().is_empty() {
         // Better one real server than none.

@@ -30,6 +30,12 @@ pub fn install_pip() -> Result<()> {
     install("python3-pip")
 }
 
+/// Installs libfaketime, under which a test sets its clock.
+pub fn install_faketime() -> Result<()> {
+    may_install("faketime")?;
+    install("faketime")
+}
+
 fn may_install(package: &str) -> Result<()> {
     let hint = format!("hint: install the package `{package}` (or what your distribution calls it)");
     if std::env::var_os("OXPECKER_TEST_NO_INSTALL").is_some() {
