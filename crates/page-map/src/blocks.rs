@@ -82,11 +82,9 @@ impl Chunk {
             Self::Few(blocks) => Box::new(blocks.iter().copied()),
             Self::Many { words, .. } => {
                 let set = words.iter().zip((0..=u16::MAX).step_by(64)).filter(|(word, _)| **word != 0);
-                Box::new(
-                    set.flat_map(|(word, first)| {
-                        (0..64).filter(|bit| word & (1 << bit) != 0).map(move |bit| first + bit)
-                    }),
-                )
+                Box::new(set.flat_map(|(word, first)| {
+                    (0..64).filter(move |bit| word & (1 << bit) != 0).map(move |bit| first + bit)
+                }))
             }
         }
     }
