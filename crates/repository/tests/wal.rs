@@ -462,7 +462,7 @@ fn chunks_go_also_when_their_remover_was_killed() {
     drop(create(&made));
     let made = objects(&made);
     let bytes = segment(1, 0);
-    for k in 1..40 {
+    for k in 1..90 {
         let inner = store_of(&made);
         let wal = wal_of(&inner);
         let mut tail = wal.tail(1, 0).unwrap();
