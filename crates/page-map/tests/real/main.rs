@@ -7,20 +7,20 @@ mod load;
 mod truth;
 
 macro_rules! majors {
-    ($($name:ident = $major:literal, $crash:literal;)*) => {
+    ($($name:ident = $major:literal, $crash:literal, $steps:literal;)*) => {
         $(#[test]
         fn $name() {
-            truth::agrees($major, $crash);
+            truth::agrees($major, $crash, $steps);
         })*
     };
 }
 
 majors! {
-    map_14 = 14, true;
-    map_18 = 18, false;
-    slow_map_13 = 13, true;
-    slow_map_15 = 15, true;
-    slow_map_16 = 16, false;
-    slow_map_17 = 17, true;
-    slow_map_18_crash = 18, true;
+    map_14 = 14, true, 100;
+    map_18 = 18, false, 100;
+    slow_map_13 = 13, true, 250;
+    slow_map_15 = 15, true, 250;
+    slow_map_16 = 16, false, 250;
+    slow_map_17 = 17, true, 250;
+    slow_map_18_crash = 18, true, 250;
 }

@@ -5,7 +5,7 @@ use std::{
     fs,
     path::Path,
     sync::atomic::Ordering,
-    time::{Instant, SystemTime},
+    time::{Duration, Instant, SystemTime},
 };
 
 use model::Lsn;
@@ -20,9 +20,6 @@ use scratch::ScratchCluster;
 use crate::{dump, load};
 
 const BLOCK: usize = 8192;
-/// Steps of each of two sessions, before and after the point of the first copy.
-const STEPS: u32 = 250;
-
 /// The pages of a cluster, as far as a backup takes them.
 type Copy = BTreeMap<(Relation, Fork), BTreeMap<u32, Vec<u8>>>;
 
@@ -187,7 +184,7 @@ fn start(major: u32) -> Option<ScratchCluster> {
     for (name, value) in settings {
         builder = builder.setting(name, value);
     }
-    let cluster = builder.start().unwrap();
+    let cluster = builder.start_within(Duration::from_secs(180)).start().unwrap();
     let space = cluster.directory().join("space");
     fs::create_dir(&space).unwrap();
     cluster.give(&space).unwrap();
@@ -196,14 +193,15 @@ fn start(major: u32) -> Option<ScratchCluster> {
     Some(cluster)
 }
 
-pub(crate) fn agrees(major: u32, crash: bool) {
+/// `steps`: of each of two sessions, before and after the point of the first copy.
+pub(crate) fn agrees(major: u32, crash: bool, steps: u32) {
     let seed =
         SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(1, |time| u64::from(time.subsec_nanos()));
     println!("PostgreSQL {major}, seed {seed}");
     let Some(mut cluster) = start(major) else { return };
     let data = cluster.data_dir();
     load::prepare(&cluster.url("postgres"));
-    load::run(&cluster.url("postgres"), seed, STEPS, major);
+    load::run(&cluster.url("postgres"), seed, steps, major);
     cluster.stop_fast().unwrap();
     let before = control(&data);
     assert!(before.state.is_clean());
@@ -212,12 +210,12 @@ pub(crate) fn agrees(major: u32, crash: bool) {
 
     cluster.start_again().unwrap();
     if crash {
-        load::run(&cluster.url("postgres"), seed + 1, STEPS / 2, major);
+        load::run(&cluster.url("postgres"), seed + 1, steps / 2, major);
         cluster.kill9().unwrap();
         cluster.start_again().unwrap();
-        load::run(&cluster.url("postgres"), seed + 2, STEPS / 2, major);
+        load::run(&cluster.url("postgres"), seed + 2, steps / 2, major);
     } else {
-        load::run(&cluster.url("postgres"), seed + 1, STEPS, major);
+        load::run(&cluster.url("postgres"), seed + 1, steps, major);
     }
     cluster.stop_fast().unwrap();
     let new = copy(&data);
