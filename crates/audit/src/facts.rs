@@ -18,7 +18,7 @@ mod systemd;
 mod workload;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
 };
 
@@ -156,6 +156,14 @@ pub struct Facts {
     /// Files read.
     pub files: usize,
     kubernetes: bool,
+    by_name: ByName,
+}
+
+/// Where things of a name are: in sets of thousands each is asked for thousands of times.
+#[derive(Debug, Default)]
+struct ByName {
+    stores: HashMap<(StoreKind, String), Vec<usize>>,
+    claims: HashMap<String, Vec<usize>>,
 }
 
 impl Facts {
@@ -187,6 +195,17 @@ impl Facts {
             unknown_kinds: BTreeMap::new(),
             files: 0,
             kubernetes: false,
+            by_name: ByName::default(),
+        }
+    }
+
+    /// To be called when all is collected.
+    fn index(&mut self) {
+        for (index, store) in self.stores.iter().enumerate() {
+            self.by_name.stores.entry((store.kind, store.name.clone())).or_default().push(index);
+        }
+        for (index, claim) in self.claims.iter().enumerate() {
+            self.by_name.claims.entry(claim.name.clone()).or_default().push(index);
         }
     }
 
@@ -232,14 +251,14 @@ impl Facts {
 
     /// The store of a name, if it is in the set.
     pub fn store(&self, kind: resources::StoreKind, namespace: Option<&str>, name: &str) -> Option<&KeyStore> {
-        self.stores.iter().find(|store| {
-            store.kind == kind && store.name == name && same_namespace(store.namespace.as_deref(), namespace)
-        })
+        let found = self.by_name.stores.get(&(kind, name.to_owned()))?.iter().map(|index| &self.stores[*index]);
+        found.into_iter().find(|store| same_namespace(store.namespace.as_deref(), namespace))
     }
 
     /// The claim of a name, if it is in the set.
     pub fn claim(&self, namespace: Option<&str>, name: &str) -> Option<&Claim> {
-        self.claims.iter().find(|claim| claim.name == name && same_namespace(claim.namespace.as_deref(), namespace))
+        let found = self.by_name.claims.get(name)?.iter().map(|index| &self.claims[*index]);
+        found.into_iter().find(|claim| same_namespace(claim.namespace.as_deref(), namespace))
     }
 }
 

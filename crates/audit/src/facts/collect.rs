@@ -204,6 +204,7 @@ impl Collector {
     /// The facts, the ignores, the problems, and how many problems more there were.
     pub fn finish(mut self) -> (Facts, Vec<Ignore>, Vec<Problem>, usize) {
         for workload in &mut self.facts.workloads {
+            workload.recognise();
             if let Some(timer) = self.timers.get(&format!("{}.service", workload.name)) {
                 workload.schedule = Some(timer.clone());
                 workload.lasting = false;
@@ -219,6 +220,7 @@ impl Collector {
                 }
             }
         }
+        self.facts.index();
         backup::read(&mut self.facts);
         self.problems.sort();
         (self.facts, self.ignores, self.problems, self.problems_untold)

@@ -275,6 +275,7 @@ impl Object<'_> {
             containers,
             schedule: None,
             suspended: None,
+            engine: None,
         }
     }
 

@@ -55,6 +55,7 @@ pub struct Workload {
     pub schedule: Option<Located<String>>,
     /// A job that was switched off.
     pub suspended: Option<Place>,
+    pub(super) engine: Option<Engine>,
 }
 
 impl Workload {
@@ -73,7 +74,12 @@ impl Workload {
 
     /// What database it is, if one.
     pub fn engine(&self) -> Option<Engine> {
-        self.main_containers().filter_map(|container| container.image.as_ref()?.value.engine()).min()
+        self.engine
+    }
+
+    /// Looks at the images once, as every check asks.
+    pub(super) fn recognise(&mut self) {
+        self.engine = self.main_containers().filter_map(|container| container.image.as_ref()?.value.engine()).min();
     }
 
     /// The container that is the database, else the first.
