@@ -47,7 +47,7 @@ pub struct Update {
     pub files_done: u64,
     /// Files altogether.
     pub files_total: u64,
-    /// Plain bytes per second, over the last seconds.
+    /// Plain bytes per second, over the last seconds; 0 as long as nobody can say, above all in the first moments of a stage.
     pub bytes_per_second: f64,
     /// How long it will take at this rate; `None` as long as nobody can say.
     pub remaining: Option<Duration>,
@@ -176,6 +176,9 @@ pub(crate) struct Counts {
 /// How long the rate remembers: long enough to be steady, short enough to follow a disk that changes its mind.
 const RATE_MEMORY: Duration = Duration::from_secs(10);
 
+/// Before this much of the copying is over, a rate is chance: what lay ready in a buffer is divided by next to no time.
+const RATE_AFTER: Duration = Duration::from_secs(1);
+
 /// An exponentially forgetting rate.
 #[derive(Debug)]
 struct Rate {
@@ -200,7 +203,7 @@ impl Rate {
             self.value += weight * (fresh - self.value);
             self.last = (now, total);
         }
-        self.value
+        if now.duration_since(self.began) < RATE_AFTER { 0.0 } else { self.value }
     }
 }
 
@@ -230,6 +233,32 @@ mod tests {
         assert_eq!(remaining(1000, 3000, value), Some(Duration::from_secs(2)));
         assert_eq!(remaining(0, 1, 0.0), None);
         assert_eq!(remaining(5, 5, 1.0), Some(Duration::ZERO));
+    }
+
+    #[derive(Default)]
+    struct Seen(std::sync::Mutex<Vec<Update>>);
+
+    impl Progress for Seen {
+        fn update(&self, update: &Update) {
+            self.0.lock().unwrap().push(*update);
+        }
+    }
+
+    #[test]
+    fn the_first_moments_promise_nothing() {
+        let (begin, seen) = (Instant::now(), Seen::default());
+        let mut meter = Meter::new(begin);
+        let total = Counts { files: 1, bytes: 1 << 40 };
+        let after = [Duration::from_nanos(1), RATE_AFTER / 2, RATE_AFTER - Duration::from_nanos(1), RATE_AFTER * 2];
+        for (passed, bytes) in after.into_iter().zip([1 << 20, 2 << 20, 3 << 20, 4 << 20]) {
+            meter.tell(&seen, begin + passed, Stage::Copying, Counts { files: 0, bytes }, total);
+        }
+        let (last, first) = seen.0.lock().unwrap().split_last().map(|(last, first)| (*last, first.to_vec())).unwrap();
+        assert_eq!(first.len(), 3);
+        assert!(first.iter().all(|update| update.bytes_per_second == 0.0 && update.remaining.is_none()), "{first:?}");
+        // Of the first burst no more than its share is left.
+        assert!((last.bytes_per_second - f64::from(2 << 20)).abs() < 1.0, "{last:?}");
+        assert!(last.remaining.is_some());
     }
 
     struct Pressed(AtomicU32);
