@@ -7,7 +7,7 @@ use super::{Finding, SourceFile};
 /// A module is pure when it, or one that it lies in, has one of these names.
 const PURE_NAMES: &[&str] = &["controller", "decide", "diagnose", "plan", "policy"];
 /// Crates that are pure but for these modules.
-const PURE_CRATES: &[(&str, &[&str])] = &[("audit", &["source"])];
+const PURE_CRATES: &[(&str, &[&str])] = &[("audit", &["source"]), ("services", &[])];
 /// What a pure module must not name; a path is forbidden when it starts with one of these.
 const FORBIDDEN: &[&[&str]] = &[
     &["tokio"],
@@ -205,6 +205,8 @@ mod tests {
             ("crates/policy/src/outbox.rs", false),
             ("crates/audit/src/facts/collect.rs", true),
             ("crates/audit/src/source.rs", false),
+            ("crates/services/src/discover/dsn.rs", true),
+            ("crates/services/tests/speed.rs", false),
             ("crates/audit/tests/corpus.rs", false),
         ] {
             assert_eq!(!findings(path, "use std::fs;").is_empty(), pure, "{path}");

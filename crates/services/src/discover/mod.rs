@@ -1,0 +1,84 @@
+//! Edges that a host's own files and sessions suggest, with evidence and confidence. They are proposed as configuration to paste; nothing is ever added silently.
+//!
+//! The parsers take texts and rows that somebody else read. No value of an environment variable, no password and no query is kept: of a connection string only
+//! its kind, host, port and database are.
+
+pub mod activity;
+pub mod compose;
+pub mod dsn;
+pub mod proposal;
+pub mod systemd;
+mod yaml;
+
+use model::ServiceName;
+
+pub use self::proposal::Proposal;
+
+/// How sure a proposed edge is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Confidence {
+    /// It may be no need at all, as an order between units is.
+    Low,
+    /// A guess by names or addresses.
+    Medium,
+    /// Somebody wrote it down, or it was observed.
+    High,
+}
+
+impl std::fmt::Display for Confidence {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Low => "low",
+            Self::Medium => "medium",
+            Self::High => "high",
+        })
+    }
+}
+
+/// A proposed edge by one piece of evidence.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// Who needs.
+    pub service: ServiceName,
+    /// What it needs.
+    pub need: ServiceName,
+    /// Where it was found: a file with its line, a unit, a session.
+    pub place: String,
+    /// What was found there.
+    pub what: String,
+    /// How sure that is.
+    pub confidence: Confidence,
+}
+
+/// A service that answers at an address: what hosts and ports of connection strings are compared with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// The service.
+    pub service: ServiceName,
+    /// Names and addresses that lead to it, in lower case.
+    pub hosts: Vec<String>,
+    /// Its port, where it is known.
+    pub port: Option<u16>,
+}
+
+/// The service that answers there, by host and, where both know one, port. `None` also where two would do.
+pub fn answering<'a>(known: &'a [Known], host: &str, port: Option<u16>) -> Option<&'a Known> {
+    let host = host.to_ascii_lowercase();
+    let mut fitting = known.iter().filter(|one| {
+        let same_port = one.port.is_none() || port.is_none() || one.port == port;
+        same_port && one.hosts.contains(&host)
+    });
+    let first = fitting.next()?;
+    fitting.all(|other| other.service == first.service).then_some(first)
+}
+
+/// Whether a name can be a service's: names from outside are data of strangers.
+fn usable(name: &str) -> bool {
+    !name.trim().is_empty() && name.trim() == name && name.len() <= 255 && !name.chars().any(char::is_control)
+}
+
+/// Words from outside, safe in a comment and on a terminal.
+fn plain(text: &str) -> String {
+    const PLAIN_MAX: usize = 160;
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(PLAIN_MAX).collect()
+}

@@ -1,0 +1,175 @@
+//! What was tried, and what came of it.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    time::Duration,
+};
+
+use model::ServiceName;
+
+use super::Action;
+use crate::{
+    graph::Graph,
+    health::RESTARTS_KEPT,
+    state::{Broken, State, Status},
+};
+
+/// Acts that are remembered of all services together, for the budget in total: more than any budget allows.
+pub const ACTS_KEPT: usize = 4096;
+/// How long a driver's act may take to show; until then an old state is no failure.
+pub const SHOWS_WITHIN: Duration = Duration::from_secs(5);
+
+/// One act.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// When, on the boot clock.
+    pub at: Duration,
+    /// What.
+    pub action: Action,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Track {
+    open: Option<Attempt>,
+    tried: bool,
+    failed: u32,
+    failed_at: Option<Duration>,
+    last_failure: Option<String>,
+    acts: VecDeque<Duration>,
+    was_stable: bool,
+    lost: bool,
+}
+
+/// The acts of one recovery and their ends. The executor writes each act to the journal before it acts, and so can make this anew after it was killed.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    tracks: BTreeMap<ServiceName, Track>,
+    repeated: VecDeque<Duration>,
+}
+
+impl Ledger {
+    /// Writes down that a service is acted on now.
+    pub fn acted(&mut self, service: &ServiceName, action: Action, at: Duration) {
+        let track = self.tracks.entry(service.clone()).or_default();
+        if action == Action::Restart || track.tried {
+            push(&mut self.repeated, at, ACTS_KEPT);
+        }
+        push(&mut track.acts, at, RESTARTS_KEPT);
+        track.open = Some(Attempt { at, action });
+        track.tried = true;
+        track.was_stable = false;
+    }
+
+    /// Judges the open attempts by what is seen now, and notes which services broke by themselves.
+    pub fn judge(&mut self, graph: &Graph, statuses: &[Status], now: Duration) {
+        for id in graph.ids() {
+            let Some(status) = statuses.get(id.index()) else { continue };
+            let name = graph.name(id);
+            if !self.tracks.contains_key(name) {
+                self.tracks.insert(name.clone(), Track::default());
+            }
+            if let Some(track) = self.tracks.get_mut(name) {
+                track.judge(status, now);
+            }
+        }
+    }
+
+    /// The attempt on a service that hasn't ended.
+    pub fn open(&self, service: &ServiceName) -> Option<Attempt> {
+        self.tracks.get(service)?.open
+    }
+
+    /// Failed attempts since it was last stable.
+    pub fn failed(&self, service: &ServiceName) -> u32 {
+        self.tracks.get(service).map_or(0, |track| track.failed)
+    }
+
+    /// Whether it was acted on at all.
+    pub fn tried(&self, service: &ServiceName) -> bool {
+        self.tracks.get(service).is_some_and(|track| track.tried)
+    }
+
+    /// When its last attempt failed, if that was after it was last stable.
+    pub fn failed_at(&self, service: &ServiceName) -> Option<Duration> {
+        self.tracks.get(service)?.failed_at
+    }
+
+    /// How its last attempt failed.
+    pub fn last_failure(&self, service: &ServiceName) -> Option<&str> {
+        self.tracks.get(service)?.last_failure.as_deref()
+    }
+
+    /// Acts on a service within a time.
+    pub fn acts_of(&self, service: &ServiceName, now: Duration, within: Duration) -> usize {
+        self.tracks.get(service).map_or(0, |track| count(&track.acts, now, within))
+    }
+
+    /// Restarts and further attempts of all services within a time.
+    pub fn acts_of_all(&self, now: Duration, within: Duration) -> usize {
+        count(&self.repeated, now, within)
+    }
+
+    /// Services that were stable and broke though all they need was stable and nobody acted on them, by name.
+    pub fn lost(&self) -> Vec<&ServiceName> {
+        self.tracks.iter().filter(|(_, track)| track.lost).map(|(name, _)| name).collect()
+    }
+
+    /// A person has looked: what was given up or held against the recovery is forgotten, the budgets are not.
+    pub fn reset(&mut self) {
+        for track in self.tracks.values_mut() {
+            (track.failed, track.failed_at, track.last_failure, track.lost) = (0, None, None, false);
+        }
+    }
+}
+
+impl Track {
+    fn judge(&mut self, status: &Status, now: Duration) {
+        let needs_stable = status.needs_stable_since.is_some();
+        let bad = match &status.state {
+            State::Stable => {
+                (self.open, self.failed, self.failed_at) = (None, 0, None);
+                self.was_stable = true;
+                return;
+            }
+            State::Stopped { .. } => {
+                (self.open, self.was_stable) = (None, false);
+                return;
+            }
+            State::Settling | State::Starting { .. } | State::Unknown { .. } => return,
+            State::Broken { .. } | State::Stuck { .. } | State::Wrong { .. } | State::Removed => &status.state,
+        };
+        if let Some(open) = self.open {
+            if !needs_stable {
+                // What it needs went away under it: that is not its failure.
+                self.open = None;
+            } else if self.ended(open, status, now) {
+                self.open = None;
+                self.failed += 1;
+                self.failed_at = Some(now);
+                self.last_failure = Some(bad.to_string());
+            }
+        } else if self.was_stable {
+            // A stale pool is the need's doing; what fails with its need is no loss of its own either.
+            self.lost |= needs_stable && !matches!(bad, State::Wrong { .. });
+            self.was_stable = false;
+        }
+    }
+
+    /// Whether a bad state tells the end of the attempt: it began after it, or the act had its time to show.
+    fn ended(&self, open: Attempt, status: &Status, now: Duration) -> bool {
+        let seen_after = status.seen_at.is_some_and(|seen| seen > open.at);
+        let new = status.since > open.at && !matches!(status.state, State::Broken { how: Broken::HeldBack });
+        seen_after && (new || now.saturating_sub(open.at) >= SHOWS_WITHIN)
+    }
+}
+
+fn push(times: &mut VecDeque<Duration>, at: Duration, kept: usize) {
+    if times.len() == kept {
+        times.pop_front();
+    }
+    times.push_back(at);
+}
+
+fn count(times: &VecDeque<Duration>, now: Duration, within: Duration) -> usize {
+    times.iter().rev().take_while(|at| now.saturating_sub(**at) < within).count()
+}
