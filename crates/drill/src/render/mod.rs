@@ -61,6 +61,18 @@ mod tests {
     }
 
     #[test]
+    fn vacuums_are_counted_in_words_that_fit() {
+        for (vacuums, words) in
+            [(0, "while no vacuum ran"), (1, "while 1 unthrottled vacuum ran"), (2, "while 2 unthrottled vacuums ran")]
+        {
+            let mut result = samples::result();
+            result.rescue.as_mut().unwrap().vacuums_running = vacuums;
+            let text = render(&result, 100, false);
+            assert!(text.contains(words), "{text}");
+        }
+    }
+
+    #[test]
     fn colour_changes_nothing_but_colour() {
         let coloured = render(&samples::result(), 100, true);
         let mut plain = String::new();

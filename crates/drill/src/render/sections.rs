@@ -190,15 +190,23 @@ pub(super) fn detection(result: &DrillResult, width: usize) -> String {
     text
 }
 
+fn unthrottled(vacuums: i64) -> String {
+    match vacuums {
+        0 => "no vacuum".to_owned(),
+        1 => "1 unthrottled vacuum".to_owned(),
+        several => format!("{several} unthrottled vacuums"),
+    }
+}
+
 /// What the backup was worth.
 pub(super) fn rescue(result: &DrillResult, width: usize) -> String {
     let Some(rescue) = &result.rescue else { return String::new() };
     let mut text = "The backup\n".to_owned();
     let mut say = |words: String| text.push_str(&paragraph("  ", &words, width));
     say(format!(
-        "Taken while {} unthrottled vacuums ran: {:.0} MB in {:.1} s, of which the repository stores {:.0} MB, compressed and \
+        "Taken while {} ran: {:.0} MB in {:.1} s, of which the repository stores {:.0} MB, compressed and \
          encrypted, WAL included.",
-        rescue.vacuums_running,
+        unthrottled(rescue.vacuums_running),
         megabytes(rescue.data_bytes),
         rescue.backup_s,
         megabytes(rescue.repository_bytes)
