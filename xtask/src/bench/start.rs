@@ -47,10 +47,18 @@ pub fn run(_: &super::Args) -> Result<()> {
     let mut table = Table::new(&["what", "measured"]);
     table.figure("program of the release profile, MiB", size_mib(&program::path()?)?, 1);
     shell::run(shell::cargo().args(["build", "--profile", "dist", "--package", "oxpecker"]))?;
-    table.figure("program of the dist profile, which packages ship, MiB", size_mib(&target_directory()?.join("dist/oxpecker"))?, 1);
+    table.figure(
+        "program of the dist profile, which packages ship, MiB",
+        size_mib(&target_directory()?.join("dist/oxpecker"))?,
+        1,
+    );
     for (what, starts) in [("warm", &mut warm), ("cold", &mut cold)] {
         table.figure(&format!("{what} start to ready, ms (median)"), median(&mut starts.ready), 1);
-        table.figure(&format!("{what} start to the first reading of PostgreSQL, ms (median)"), median(&mut starts.reading), 1);
+        table.figure(
+            &format!("{what} start to the first reading of PostgreSQL, ms (median)"),
+            median(&mut starts.reading),
+            1,
+        );
     }
     table.print(&format!("Size and start, {STARTS} starts of each kind"));
     Ok(())

@@ -1,6 +1,8 @@
 //! Sessions that were seen on PostgreSQL (`pg_stat_activity`): who is connected needs the database.
 
-use std::{collections::BTreeMap, net::IpAddr};
+// core's net has values only, std's also sockets.
+use core::net::IpAddr;
+use std::collections::BTreeMap;
 
 use model::ServiceName;
 

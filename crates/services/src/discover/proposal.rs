@@ -25,6 +25,9 @@ pub struct Edge {
     pub evidence: Vec<(Confidence, String)>,
 }
 
+/// The surest first: how sure, where it was seen, and what.
+type Evidence = (std::cmp::Reverse<Confidence>, String, String);
+
 /// What is proposed.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Proposal {
@@ -38,10 +41,7 @@ impl Proposal {
         found: impl IntoIterator<Item = Found>,
         configured: impl Fn(&ServiceName, &ServiceName) -> bool,
     ) -> Self {
-        let mut joined: BTreeMap<
-            (ServiceName, ServiceName),
-            BTreeSet<(std::cmp::Reverse<Confidence>, String, String)>,
-        > = BTreeMap::new();
+        let mut joined: BTreeMap<(ServiceName, ServiceName), BTreeSet<Evidence>> = BTreeMap::new();
         for one in found.into_iter().filter(|one| one.service != one.need && !configured(&one.service, &one.need)) {
             let evidence = (std::cmp::Reverse(one.confidence), one.place, one.what);
             joined.entry((one.service, one.need)).or_default().insert(evidence);

@@ -211,14 +211,14 @@ fn cold_starts(cases: u32) {
     });
     let mut ratios = ratios.into_inner();
     ratios.sort_by(f64::total_cmp);
-    let at = |share: f64| ratios[(share * (ratios.len() - 1) as f64) as usize];
+    let at = |percent: usize| ratios[(ratios.len() - 1) * percent / 100];
     println!(
         "time to all stable / critical path, {} graphs: median {:.3}, p95 {:.3}, p99 {:.3}, worst {:.3}",
         ratios.len(),
-        at(0.5),
-        at(0.95),
-        at(0.99),
-        at(1.0)
+        at(50),
+        at(95),
+        at(99),
+        at(100)
     );
     result.unwrap();
 }
