@@ -19,6 +19,9 @@ use scratch::Installation;
 
 use crate::shell;
 
+/// Programs that some tests want, each of the package of its name: one sets a clock, the other kills at a chosen system call.
+const TOOLS: &[&str] = &["faketime", "strace"];
+
 /// Arguments of `testbed`.
 #[derive(Debug, Default, clap::Args)]
 pub struct Args {
@@ -73,11 +76,13 @@ pub fn run(args: &Args) -> Result<()> {
             failed.push(format!("PostgreSQL {major}: {error:#}"));
         }
     }
-    // A test more or less: it says why it is skipped.
-    if !shell::has("faketime")
-        && let Err(error) = debian::install_faketime()
-    {
-        shell::say(&format!("warning: {error:#}"));
+    for program in TOOLS {
+        // A test more or less: it says why it is skipped.
+        if !shell::has(program)
+            && let Err(error) = debian::install_for_tests(program)
+        {
+            shell::say(&format!("warning: {error:#}"));
+        }
     }
     drop(lock);
     if scratch::installations().is_empty() {

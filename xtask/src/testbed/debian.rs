@@ -30,10 +30,10 @@ pub fn install_pip() -> Result<()> {
     install("python3-pip")
 }
 
-/// Installs libfaketime, under which a test sets its clock.
-pub fn install_faketime() -> Result<()> {
-    may_install("faketime")?;
-    install("faketime")
+/// Installs a package that some tests are skipped without.
+pub fn install_for_tests(package: &str) -> Result<()> {
+    may_install(package)?;
+    install(package)
 }
 
 fn may_install(package: &str) -> Result<()> {

@@ -23,6 +23,8 @@ use crate::info::BackupInfo;
 
 /// The file in the target that says whose half restore it is.
 pub const MARKER: &str = ".oxpecker-restore";
+/// The marker until it is written whole.
+pub(crate) const MARKER_NEW: &str = ".oxpecker-restore.new";
 
 /// How a backup shall be restored.
 #[derive(Clone, Debug)]

@@ -28,7 +28,7 @@ use pg_format::{
 use repository::{BackupReader, Entry, Extent, Repository};
 
 use super::{
-    MARKER, Observed, RestoreError, RestoreOptions, RestorePlan, Restored, conf,
+    MARKER, MARKER_NEW, Observed, RestoreError, RestoreOptions, RestorePlan, Restored, conf,
     plan::{self as planning, place},
     write::{Ids, JOBS_MAX, Job, Target, Work, create, dress},
 };
@@ -136,7 +136,9 @@ fn observe(directory: &Path) -> Result<Observed, RestoreError> {
         Err(error) if error.kind() == io::ErrorKind::NotADirectory => return Ok(Observed::Occupied),
         Err(error) => return Err(fail("look into")(error)),
     };
-    match entries.next() {
+    // All that is left of a restore which was killed before its marker had its name.
+    let nameless = |entry: &io::Result<fs::DirEntry>| entry.as_ref().is_ok_and(|entry| entry.file_name() == MARKER_NEW);
+    match entries.find(|entry| !nameless(entry)) {
         None => return Ok(Observed::Empty),
         Some(entry) => drop(entry.map_err(fail("look into"))?),
     }
@@ -208,8 +210,9 @@ impl Run<'_> {
         let marker = target.join(MARKER);
         if !self.plan.continues {
             // Whole or not at all: a marker that is cut off would make the rest a stranger's.
-            let new = target.join(format!("{MARKER}.new"));
+            let new = target.join(MARKER_NEW);
             self.small(&new, format!("{identity}\n").as_bytes(), 0o600)?;
+            File::open(&new).and_then(|new| new.sync_all()).map_err(RestoreError::io("sync", &new))?;
             fs::rename(&new, &marker).map_err(RestoreError::io("name", &marker))?;
             lock.sync_all().map_err(RestoreError::io("sync", target))?;
         }

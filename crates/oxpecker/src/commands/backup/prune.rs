@@ -26,6 +26,13 @@ pub fn prune(global: &Global, dry_run: bool, yes: bool, args: &RepositoryArgs) -
     work::step_down();
     let settings = Settings::load(global, args)?;
     let repository = settings.open()?;
+    if !dry_run {
+        // What only a killed restore or proof still held may expire at once, not with the next prune.
+        let released = repository.release_dead_holds().map_err(repo::failure)?;
+        if !released.is_empty() {
+            tracing::info!(count = released.len(), "holds of restores or proofs that were killed are released");
+        }
+    }
     let plan = plan(&repository, settings.cluster(), &settings.config.backup.keep)?;
     let backups: Vec<BackupRecord> =
         repository.backups().into_iter().rev().filter(|backup| backup.cluster == settings.cluster()).collect();

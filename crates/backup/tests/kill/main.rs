@@ -11,7 +11,9 @@
 )]
 
 #[macro_use]
+#[path = "../common/mod.rs"]
 mod common;
+mod syscalls;
 
 use std::{
     os::unix::process::ExitStatusExt,
@@ -148,7 +150,11 @@ fn drafting(url: &str) -> CreateOptions {
 
 /// Runs a child; true when it was killed, false when it came to its end.
 fn dies(task: &[&str]) -> bool {
-    let mut command = Command::new(std::env::current_exe().unwrap());
+    dies_under(Command::new(std::env::current_exe().unwrap()), task)
+}
+
+/// As [`dies`], with the command that the child's arguments are given to.
+fn dies_under(mut command: Command, task: &[&str]) -> bool {
     command.args(["--exact", "child", "--ignored", "--nocapture"]).env(TASK, task.join("\n"));
     let output = command.output().unwrap();
     let killed = output.status.signal() == Some(9);
