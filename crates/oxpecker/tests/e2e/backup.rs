@@ -284,7 +284,11 @@ fn keys_are_added_confirmed_removed_and_rotated() {
     );
     expect(&place.ask(&["key", "list", "--passphrase-file", paper.to_str().unwrap()]), 2, &["no key slot"]);
     let only = fine(&place, &["key", "list"])["slots"][0]["id"].as_str().unwrap().to_owned();
-    expect(&place.ask(&["key", "remove", &only, "--yes"]), 3, &["no key slot would be left", "hint: add a passphrase or a key file"]);
+    expect(
+        &place.ask(&["key", "remove", &only, "--yes"]),
+        3,
+        &["no key slot would be left", "hint: add a passphrase or a key file"],
+    );
 }
 
 #[test]
