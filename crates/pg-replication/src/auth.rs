@@ -7,13 +7,15 @@ use postgres_protocol::{
 };
 
 use crate::{
-    ChannelBinding, Error, Host, Target, passfile,
+    ChannelBinding, Error, Host, Target,
     socket::Socket,
     tls,
     wire::{Wire, take_text},
 };
 
 const DOING: &str = "logging in";
+/// What stands for the database in the lines of password files.
+const DATABASE: &str = "replication";
 const SCRAM: &str = "SCRAM-SHA-256";
 const SCRAM_PLUS: &str = "SCRAM-SHA-256-PLUS";
 
@@ -84,7 +86,7 @@ impl Login<'_> {
     }
 
     fn password(&self) -> Result<String, Error> {
-        passfile::password(self.target, self.host)?.ok_or_else(|| {
+        pg_connect::password(self.target, self.host, DATABASE)?.ok_or_else(|| {
             self.fail(
                 "the server wants a password and there is none",
                 "name a password file (passfile) with a line for this host, database `replication` and role",
@@ -113,7 +115,7 @@ impl Login<'_> {
         }
         let binding = wire.socket.look(|socket| match (socket, self.target.channel_binding) {
             (Socket::Tls(tls), ChannelBinding::Prefer | ChannelBinding::Require) => {
-                tls::server_certificate(tls).and_then(|certificate| tls::end_point_hash(certificate))
+                tls::server_certificate(tls).and_then(|certificate| pg_connect::end_point_hash(certificate))
             }
             _ => None,
         });

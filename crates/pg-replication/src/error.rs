@@ -1,6 +1,6 @@
 //! What can go wrong with a replication connection.
 
-use std::{fmt, io, path::PathBuf};
+use std::{fmt, io};
 
 use model::Lsn;
 
@@ -106,15 +106,8 @@ pub enum Error {
         hint: &'static str,
     },
     /// A file of ours can't be used: a certificate, a key, a password file.
-    #[error("can't use {}: {why}; hint: {hint}", .path.display())]
-    File {
-        /// Which.
-        path: PathBuf,
-        /// What is wrong.
-        why: String,
-        /// What to do.
-        hint: &'static str,
-    },
+    #[error(transparent)]
+    File(#[from] pg_connect::FileError),
     /// The server refused.
     #[error("{host} refuses {doing}: {error}; hint: {}", .error.hint(.doing))]
     Server {

@@ -10,8 +10,25 @@ const SOCKET_DIRS: [&str; 2] = ["/run/postgresql", "/tmp"];
 const HOSTS_MAX: usize = 32;
 
 /// Parameters that say nothing to this client and are passed over.
-const IGNORED: &[&str] =
-    &["replication", "target_session_attrs", "fallback_application_name", "client_encoding", "gssencmode", "options"];
+const IGNORED: &[&str] = &[
+    "client_encoding",
+    "fallback_application_name",
+    "gssdelegation",
+    "gssencmode",
+    "gsslib",
+    "keepalives",
+    "keepalives_count",
+    "keepalives_idle",
+    "keepalives_interval",
+    "krbsrvname",
+    "load_balance_hosts",
+    "replication",
+    "sslcompression",
+    "sslnegotiation",
+    "sslsni",
+    "target_session_attrs",
+    "tcp_user_timeout",
+];
 
 /// A text that is no connection string. Never shows a value, for it might be the password.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -44,20 +61,26 @@ impl FromStr for Target {
     type Err = ParseTargetError;
 
     fn from_str(text: &str) -> Result<Self, ParseTargetError> {
-        let url = ["postgresql://", "postgres://"].iter().find_map(|scheme| text.strip_prefix(scheme));
-        let parameters = match url {
-            Some(rest) => parse_url(rest)?,
-            None => parse_pairs(text)?,
-        };
-        build(parameters)
+        parse(text, None::<fn() -> String>)
     }
 }
 
-fn build(mut given: Parameters) -> Result<Target, ParseTargetError> {
-    let user = given.take("user").ok_or_else(|| fail("it names no user"))?;
+/// `user` is who it is where the text does not say; without one it has to.
+pub(super) fn parse(text: &str, user: Option<impl FnOnce() -> String>) -> Result<Target, ParseTargetError> {
+    let url = ["postgresql://", "postgres://"].iter().find_map(|scheme| text.strip_prefix(scheme));
+    let mut given = match url {
+        Some(rest) => parse_url(rest)?,
+        None => parse_pairs(text)?,
+    };
+    let user = given.take("user").or_else(|| user.map(|user| user())).ok_or_else(|| fail("it names no user"))?;
+    build(user, given)
+}
+
+fn build(user: String, mut given: Parameters) -> Result<Target, ParseTargetError> {
     let mut target = Target::new(Host::Tcp(String::new(), PORT), user);
     target.hosts = hosts(given.take("host"), given.take("hostaddr"), given.take("port"))?;
     target.dbname = given.take("dbname");
+    target.options = given.take("options");
     target.password = given.take("password");
     target.passfile = given.take("passfile").map(PathBuf::from);
     target.ssl_root_cert = given.take("sslrootcert").map(PathBuf::from);
@@ -277,7 +300,60 @@ mod tests {
         assert!(!format!("{target:?}").contains("secret"));
     }
 
+    fn path() -> impl Strategy<Value = Option<PathBuf>> {
+        proptest::option::of("[^\0]{1,9}".prop_map(PathBuf::from))
+    }
+
+    fn target() -> impl Strategy<Value = Target> {
+        let text = || proptest::option::of("[^\0]{1,9}");
+        let host = prop_oneof![
+            ("[a-z0-9.:-]{1,9}", any::<u16>()).prop_map(|(name, port)| Host::Tcp(name, port)),
+            ("/[^\0,]{0,9}", any::<u16>()).prop_map(|(path, port)| Host::Unix(PathBuf::from(path), port)),
+        ];
+        let mode = proptest::sample::select(vec![
+            SslMode::Disable,
+            SslMode::Prefer,
+            SslMode::Require,
+            SslMode::VerifyCa,
+            SslMode::VerifyFull,
+        ]);
+        let binding =
+            proptest::sample::select(vec![ChannelBinding::Disable, ChannelBinding::Prefer, ChannelBinding::Require]);
+        let hosts = proptest::collection::vec(host, 1..4);
+        let files = (path(), path(), path(), path());
+        (hosts, "[^\0]{1,9}", (text(), text(), text()), files, mode, binding, 1_u64..99).prop_map(
+            |(hosts, user, (dbname, password, options), files, ssl_mode, channel_binding, seconds)| Target {
+                hosts,
+                user,
+                dbname,
+                password,
+                passfile: files.0,
+                ssl_mode,
+                ssl_root_cert: files.1,
+                ssl_cert: files.2,
+                ssl_key: files.3,
+                channel_binding,
+                connect_timeout: Duration::from_secs(seconds),
+                application_name: "oxpecker".to_owned(),
+                options,
+            },
+        )
+    }
+
+    #[test]
+    fn a_user_is_taken_where_none_is_named() {
+        let user = || "me".to_owned();
+        assert_eq!(Target::parse("host=a", user).unwrap().user, "me");
+        assert_eq!(Target::parse("host=a user=u", user).unwrap().user, "u");
+        assert_eq!(Target::parse("postgresql:///db", user).unwrap().user, "me");
+    }
+
     proptest! {
+        #[test]
+        fn a_connection_string_says_the_same(target in target()) {
+            prop_assert_eq!(target.connection_string().parse::<Target>().unwrap(), target);
+        }
+
         #[test]
         fn nothing_panics(text in "\\PC*") {
             let _ = text.parse::<Target>();

@@ -10,8 +10,11 @@ const OID: u8 = 0x06;
 const RSA: &[u8] = &[0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x01];
 const ECDSA_SHA2: &[u8] = &[0x2A, 0x86, 0x48, 0xCE, 0x3D, 0x04, 0x03];
 
+/// The hash of the server's certificate (DER) that SCRAM is bound to.
+///
 /// `None` where the certificate can't be read or its signature has no hash of its own (Ed25519, RSA-PSS), for which the RFC defines none.
-pub(crate) fn end_point_hash(certificate: &[u8]) -> Option<Vec<u8>> {
+#[must_use]
+pub fn end_point_hash(certificate: &[u8]) -> Option<Vec<u8>> {
     let (SEQUENCE, inner, _) = take(certificate)? else { return None };
     let (SEQUENCE, _, rest) = take(inner)? else { return None };
     let (SEQUENCE, algorithm, _) = take(rest)? else { return None };

@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Error, Host, Target};
+use crate::{FileError, Host, Target};
 
 /// The largest password file that is read, in bytes.
 const FILE_MAX: u64 = 1 << 20;
@@ -14,7 +14,12 @@ const FILE_MAX: u64 = 1 << 20;
 const LOCALHOST: &str = "localhost";
 
 /// The password for `host`: the target's own, or that of its password file. `None` where there is none.
-pub(crate) fn password(target: &Target, host: &Host) -> Result<Option<String>, Error> {
+///
+/// `database` is what the file's third field is compared with: a database's name, or `replication`.
+///
+/// # Errors
+/// The password file can't be used. A file in the home directory that is not there is no error.
+pub fn password(target: &Target, host: &Host, database: &str) -> Result<Option<String>, FileError> {
     if let Some(password) = &target.password {
         return Ok(Some(password.clone()));
     }
@@ -27,29 +32,29 @@ pub(crate) fn password(target: &Target, host: &Host) -> Result<Option<String>, E
         },
     };
     match read(&path) {
-        Ok(text) => Ok(find(&text, host, &target.user, target.dbname.as_deref())),
-        Err(Error::File { .. }) if !named && !path.exists() => Ok(None),
+        Ok(text) => Ok(find(&text, host, &target.user, &[database, target.dbname.as_deref().unwrap_or(database)])),
+        Err(_) if !named && !path.exists() => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-fn read(path: &Path) -> Result<String, Error> {
-    let fail = |why: String, hint| Error::File { path: path.to_owned(), why, hint };
-    let unreadable = |error: io::Error| fail(error.to_string(), "name a password file that this user can read");
+fn read(path: &Path) -> Result<String, FileError> {
+    let unreadable = |error: io::Error| FileError::new(path, error, "name a password file that this user can read");
     let metadata = fs::metadata(path).map_err(unreadable)?;
     // A password that others can read is none; libpq passes over such a file, silently enough to puzzle people.
     if metadata.is_file() && metadata.permissions().mode() & 0o077 != 0 {
-        return Err(fail("others may read it".to_owned(), "chmod 0600 the file"));
+        return Err(FileError::new(path, "others may read it", "chmod 0600 the file"));
     }
     if metadata.len() > FILE_MAX {
-        return Err(fail(format!("it has {} bytes", metadata.len()), "a password file has a line per server"));
+        let why = format!("it has {} bytes", metadata.len());
+        return Err(FileError::new(path, why, "a password file has a line per server"));
     }
     fs::read_to_string(path).map_err(unreadable)
 }
 
 /// The first line that fits: `host:port:database:user:password`, a star fits everything, a backslash stands before colons and
 /// backslashes.
-fn find(text: &str, host: &Host, user: &str, dbname: Option<&str>) -> Option<String> {
+fn find(text: &str, host: &Host, user: &str, databases: &[&str]) -> Option<String> {
     let (name, port) = match host {
         Host::Tcp(name, port) => (name.clone(), *port),
         Host::Unix(directory, port) => (directory.to_string_lossy().into_owned(), *port),
@@ -60,7 +65,7 @@ fn find(text: &str, host: &Host, user: &str, dbname: Option<&str>) -> Option<Str
         let [line_host, line_port, line_dbname, line_user, password] = fields(line)?;
         let fits = |pattern: &str, value: &str| pattern == "*" || pattern == value;
         let host_fits = fits(&line_host, &name) || (is_socket && line_host == LOCALHOST);
-        let database_fits = fits(&line_dbname, "replication") || dbname.is_some_and(|dbname| line_dbname == dbname);
+        let database_fits = databases.iter().any(|database| fits(&line_dbname, database));
         (host_fits && fits(&line_port, &port) && database_fits && fits(&line_user, user)).then_some(password)
     })
 }
@@ -87,14 +92,14 @@ mod tests {
         let text = "# a comment\nbroken\nother:*:*:*:no\ndb:5432:replication:me:it\\:s \\\\\ndb:*:*:*:second\nlocalhost:1:app:*:socket\n";
         let tcp = |port| Host::Tcp("db".to_owned(), port);
         let socket = Host::Unix(PathBuf::from("/run/postgresql"), 1);
-        for (host, user, dbname, expected) in [
-            (&tcp(5432), "me", None, Some("it:s \\")),
-            (&tcp(5432), "you", None, Some("second")),
-            (&tcp(1), "me", None, Some("second")),
-            (&socket, "me", Some("app"), Some("socket")),
-            (&socket, "me", None, None),
+        for (host, user, database, expected) in [
+            (&tcp(5432), "me", "replication", Some("it:s \\")),
+            (&tcp(5432), "you", "replication", Some("second")),
+            (&tcp(1), "me", "app", Some("second")),
+            (&socket, "me", "app", Some("socket")),
+            (&socket, "me", "replication", None),
         ] {
-            assert_eq!(find(text, host, user, dbname).as_deref(), expected, "{host} {user}");
+            assert_eq!(find(text, host, user, &[database]).as_deref(), expected, "{host} {user}");
         }
     }
 
@@ -106,13 +111,13 @@ mod tests {
         let mut target = Target::new(Host::Tcp("db".to_owned(), 1), "me");
         target.passfile = Some(path.clone());
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644)).unwrap();
-        let error = password(&target, &target.hosts[0]).unwrap_err().to_string();
+        let error = password(&target, &target.hosts[0], "replication").unwrap_err().to_string();
         assert!(error.contains("0600") && !error.contains("secret"), "{error}");
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        assert_eq!(password(&target, &target.hosts[0]).unwrap().as_deref(), Some("secret"));
+        assert_eq!(password(&target, &target.hosts[0], "replication").unwrap().as_deref(), Some("secret"));
         target.passfile = Some(dir.path().join("absent"));
-        assert!(password(&target, &target.hosts[0]).is_err());
+        assert!(password(&target, &target.hosts[0], "replication").is_err());
         target.password = Some("own".to_owned());
-        assert_eq!(password(&target, &target.hosts[0]).unwrap().as_deref(), Some("own"));
+        assert_eq!(password(&target, &target.hosts[0], "replication").unwrap().as_deref(), Some("own"));
     }
 }

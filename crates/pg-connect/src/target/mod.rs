@@ -20,6 +20,25 @@ pub enum Host {
     Unix(PathBuf, u16),
 }
 
+impl Host {
+    /// The name, address or directory, as `host` in a connection string has it.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match self {
+            Self::Tcp(name, _) => name.clone(),
+            Self::Unix(directory, _) => directory.to_string_lossy().into_owned(),
+        }
+    }
+
+    /// The port; of a unix socket that in its name.
+    #[must_use]
+    pub const fn port(&self) -> u16 {
+        match self {
+            Self::Tcp(_, port) | Self::Unix(_, port) => *port,
+        }
+    }
+}
+
 impl fmt::Display for Host {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -45,6 +64,20 @@ pub enum SslMode {
     VerifyFull,
 }
 
+impl SslMode {
+    /// As connection strings spell it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Disable => "disable",
+            Self::Prefer => "prefer",
+            Self::Require => "require",
+            Self::VerifyCa => "verify-ca",
+            Self::VerifyFull => "verify-full",
+        }
+    }
+}
+
 /// Whether SCRAM is bound to the TLS connection (libpq's `channel_binding`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChannelBinding {
@@ -56,6 +89,18 @@ pub enum ChannelBinding {
     Require,
 }
 
+impl ChannelBinding {
+    /// As connection strings spell it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Disable => "disable",
+            Self::Prefer => "prefer",
+            Self::Require => "require",
+        }
+    }
+}
+
 /// Where to connect, and how. Parse one from a URL (`postgresql://user@host/?sslmode=...`) or from `key=value` pairs.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Target {
@@ -63,7 +108,7 @@ pub struct Target {
     pub hosts: Vec<Host>,
     /// The role.
     pub user: String,
-    /// The database for the password file's lines and for `pg_hba.conf`; physical replication uses none.
+    /// The database; physical replication uses none, but takes it for the password file's lines.
     pub dbname: Option<String>,
     /// The password, where it does not come from a file.
     pub password: Option<String>,
@@ -83,6 +128,8 @@ pub struct Target {
     pub connect_timeout: Duration,
     /// What the server's lists of sessions show.
     pub application_name: String,
+    /// Settings of the session, as on the command line of a server (`-c name=value`); physical replication passes them over.
+    pub options: Option<String>,
 }
 
 impl Target {
@@ -102,7 +149,49 @@ impl Target {
             channel_binding: ChannelBinding::Prefer,
             connect_timeout: CONNECT_TIMEOUT,
             application_name: "oxpecker".to_owned(),
+            options: None,
         }
+    }
+
+    /// Parses a connection string that need not name a user.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn parse(text: &str, user: impl FnOnce() -> String) -> Result<Self, ParseTargetError> {
+        parse::parse(text, Some(user))
+    }
+
+    /// The same as `key='value'` pairs, which [`str::parse`] and libpq read back. **Holds the password**, where the target does.
+    #[must_use]
+    pub fn connection_string(&self) -> String {
+        let hosts = |of: fn(&Host) -> String| Some(self.hosts.iter().map(of).collect::<Vec<_>>().join(","));
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned());
+        let seconds = self.connect_timeout.as_secs().max(1);
+        let pairs = [
+            ("host", hosts(Host::name)),
+            ("port", hosts(|host| host.port().to_string())),
+            ("user", Some(self.user.clone())),
+            ("dbname", self.dbname.clone()),
+            ("password", self.password.clone()),
+            ("passfile", path(&self.passfile)),
+            ("sslmode", Some(self.ssl_mode.as_str().to_owned())),
+            ("sslrootcert", path(&self.ssl_root_cert)),
+            ("sslcert", path(&self.ssl_cert)),
+            ("sslkey", path(&self.ssl_key)),
+            ("channel_binding", Some(self.channel_binding.as_str().to_owned())),
+            ("connect_timeout", Some(seconds.to_string())),
+            ("application_name", Some(self.application_name.clone())),
+            ("options", self.options.clone()),
+        ];
+        let quoted = |value: &str| value.replace('\\', "\\\\").replace('\'', "\\'");
+        let pairs = pairs.iter().filter_map(|(key, value)| Some(format!("{key}='{}'", quoted(value.as_deref()?))));
+        pairs.collect::<Vec<_>>().join(" ")
+    }
+
+    /// Whether every host is a unix socket, which never has TLS.
+    #[must_use]
+    pub fn is_local(&self) -> bool {
+        self.hosts.iter().all(|host| matches!(host, Host::Unix(..)))
     }
 }
 
