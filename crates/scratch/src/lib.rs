@@ -19,6 +19,8 @@
 
 mod builder;
 mod cache;
+#[cfg(feature = "certificates")]
+pub mod certificates;
 mod cluster;
 mod directory;
 mod error;

@@ -1,66 +1,15 @@
 //! Passwords, TLS, and what of it each mode checks.
 
-use std::{
-    fs,
-    os::unix::fs::PermissionsExt,
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, time::Duration};
 
 use model::Lsn;
 use pg_replication::{ChannelBinding, Connection, Error, Host, SslMode, StreamEnd, StreamOptions, Target, WalEvent};
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use scratch::ScratchCluster;
+use scratch::{
+    ScratchCluster,
+    certificates::{Certificates, TurnedOn},
+};
 
 use crate::{builder, sql, tcp};
-
-/// An authority, a certificate for `localhost`, another authority, and a client's certificate.
-struct Certificates {
-    dir: tempfile::TempDir,
-}
-
-impl Certificates {
-    fn make() -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let write = |name: &str, text: &str| fs::write(dir.path().join(name), text).unwrap();
-        let authority = |name: &str| {
-            let key = KeyPair::generate().unwrap();
-            let mut parameters = CertificateParams::new(Vec::<String>::new()).unwrap();
-            parameters.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-            parameters.distinguished_name.push(rcgen::DnType::CommonName, name);
-            let certificate = parameters.self_signed(&key).unwrap();
-            write(&format!("{name}.crt"), &certificate.pem());
-            Issuer::new(parameters, key)
-        };
-        let ours = authority("ours");
-        authority("other");
-        let signed = |name: &str, common_name: &str| {
-            let key = KeyPair::generate().unwrap();
-            let mut parameters = CertificateParams::new(vec![common_name.to_owned()]).unwrap();
-            parameters.distinguished_name.push(rcgen::DnType::CommonName, common_name);
-            let certificate = parameters.signed_by(&key, &ours).unwrap();
-            write(&format!("{name}.crt"), &certificate.pem());
-            write(&format!("{name}.key"), &key.serialize_pem());
-        };
-        signed("server", "localhost");
-        signed("client", "certified");
-        Self { dir }
-    }
-
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.path().join(name)
-    }
-
-    /// Gives the server its files, which it wants to own.
-    fn install(&self, cluster: &ScratchCluster) {
-        for (name, mode) in [("server.crt", 0o644), ("server.key", 0o600), ("ours.crt", 0o644)] {
-            let to = cluster.data_dir().join(name);
-            fs::copy(self.path(name), &to).unwrap();
-            fs::set_permissions(&to, fs::Permissions::from_mode(mode)).unwrap();
-            cluster.give(&to).unwrap();
-        }
-    }
-}
 
 pub fn hba(cluster: &ScratchCluster, lines: &str) {
     let path = cluster.data_dir().join("pg_hba.conf");
@@ -71,7 +20,6 @@ pub fn hba(cluster: &ScratchCluster, lines: &str) {
 /// The testbed's servers may be built without TLS.
 fn start_with_tls(major: u32, certificates: &Certificates) -> Option<(ScratchCluster, bool)> {
     let mut cluster = builder(major)?.start().unwrap();
-    certificates.install(&cluster);
     sql(
         &cluster,
         &[
@@ -82,18 +30,13 @@ fn start_with_tls(major: u32, certificates: &Certificates) -> Option<(ScratchClu
         ],
     );
     sql(&cluster, &["set password_encryption = 'md5'", "create role md5 login replication password 'old'"]);
-    let path = cluster.data_dir().join("postgresql.auto.conf");
-    let before = fs::read_to_string(&path).unwrap();
-    let tls = "ssl = on\nssl_cert_file = 'server.crt'\nssl_key_file = 'server.key'\nssl_ca_file = 'ours.crt'\n";
-    fs::write(&path, format!("{before}{tls}")).unwrap();
-    cluster.stop_fast().unwrap();
-    if cluster.start_again().is_ok() {
-        return Some((cluster, true));
+    match certificates.turn_on_tls(&mut cluster).unwrap() {
+        TurnedOn::Yes => Some((cluster, true)),
+        TurnedOn::No { log } => {
+            println!("skipped: TLS, with which this server is not built: {log}");
+            Some((cluster, false))
+        }
     }
-    println!("skipped: TLS, with which this server is not built: {}", cluster.log_tail());
-    fs::write(&path, before).unwrap();
-    cluster.start_again().unwrap();
-    Some((cluster, false))
 }
 
 fn refused(target: &Target) -> Error {
@@ -101,13 +44,13 @@ fn refused(target: &Target) -> Error {
 }
 
 pub fn works(major: u32) {
-    let certificates = Certificates::make();
+    let certificates = Certificates::make().unwrap();
     let Some((cluster, has_tls)) = start_with_tls(major, &certificates) else { return };
     hba(
         &cluster,
         "host replication scram all scram-sha-256\nhost replication md5 all md5\nhost replication plain all password\n",
     );
-    without_tls(&cluster, certificates.dir.path());
+    without_tls(&cluster, certificates.dir());
     if has_tls {
         with_tls(&cluster, &certificates);
     }
