@@ -11,6 +11,7 @@ mod guard;
 mod logging;
 mod output;
 mod place;
+mod prompt;
 mod repo;
 mod secret;
 mod work;

@@ -2,19 +2,19 @@
 
 use std::{
     fs,
-    io::{self, BufRead as _, IsTerminal as _, Write as _},
+    io::{self, Write as _},
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
 };
 
 use repository::{RecoveryKey, Secret};
-use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 use zeroize::Zeroizing;
 
 use crate::{
     config::{self, REPOSITORY_PASSPHRASE},
     exit::Failure,
     output,
+    prompt::{Echo, ask},
 };
 
 /// The longest secret that is read from a file or a person, in bytes.
@@ -117,57 +117,6 @@ pub fn ask_new() -> Result<Option<Secret>, Failure> {
         );
     }
     Ok(Some(secret))
-}
-
-/// Whether what is typed is shown.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Echo {
-    /// It is.
-    On,
-    /// It is a secret.
-    Off,
-}
-
-/// One line from the person at the terminal; `None` where there is no terminal.
-pub fn ask(prompt: &str, echo: Echo) -> Result<Option<Zeroizing<String>>, Failure> {
-    let stdin = io::stdin();
-    if !stdin.is_terminal() || !io::stderr().is_terminal() {
-        return Ok(None);
-    }
-    anstream::stderr().write_all(prompt.as_bytes())?;
-    let _silent = (echo == Echo::Off).then(Silent::begin).transpose()?;
-    let mut line = Zeroizing::new(String::new());
-    stdin.lock().read_line(&mut line)?;
-    if echo == Echo::Off {
-        output::note("");
-    }
-    Ok(Some(Zeroizing::new(line.trim_end_matches(['\r', '\n']).to_owned())))
-}
-
-/// Whether the person at the terminal agrees; `None` where there is no terminal.
-pub fn consent(question: &str) -> Result<Option<bool>, Failure> {
-    let answer = ask(&format!("{question} [y/N] "), Echo::On)?;
-    Ok(answer.map(|answer| matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes")))
-}
-
-/// A terminal that does not show what is typed, until this goes.
-struct Silent(Termios);
-
-impl Silent {
-    fn begin() -> io::Result<Self> {
-        let before = tcgetattr(io::stdin())?;
-        let mut silent = before.clone();
-        silent.local_modes.remove(LocalModes::ECHO);
-        tcsetattr(io::stdin(), OptionalActions::Flush, &silent)?;
-        Ok(Self(before))
-    }
-}
-
-impl Drop for Silent {
-    fn drop(&mut self) {
-        // Nothing can be done about a terminal that has gone.
-        let _ = tcsetattr(io::stdin(), OptionalActions::Now, &self.0);
-    }
 }
 
 #[cfg(test)]

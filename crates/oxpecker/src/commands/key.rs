@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeSet,
-    io::{self, IsTerminal as _, Read as _},
+    io::{self, BufRead, IsTerminal as _},
     path::Path,
 };
 
@@ -13,8 +13,9 @@ use crate::{
     cli::{Global, KeyCommand},
     exit::{FINE, Failure, Outcome},
     output, place,
+    prompt::{self, Echo},
     repo::{self, Settings},
-    secret::{self, Echo},
+    secret,
 };
 
 /// The longest recovery key that is read from a pipe, in bytes: 36 characters, dashes and blanks.
@@ -101,12 +102,19 @@ fn add(
             (asked, "passphrase".to_owned(), false)
         }
     };
+    // Made, it would be taken for a key of the repository, which it is none of.
+    let unmade = |failure: Failure| {
+        if made && let Some(path) = key_file {
+            drop(std::fs::remove_file(path));
+        }
+        failure
+    };
     if fresh.kind() == SlotKind::Recovery {
         return Err(Failure::usage(anyhow::anyhow!("this is a recovery key, which `key export` makes"))
             .hint("choose a passphrase of your own"));
     }
     let label = if label.is_empty() { &called } else { label };
-    let slot = repository.keys().add(&fresh, label).map_err(repo::failure)?;
+    let slot = repository.keys().add(&fresh, label).map_err(|error| unmade(repo::failure(error)))?;
     let document = serde_json::json!({ "slot": slot, "label": label, "key_file_made": made });
     output::result(global.output, "key_add", &document, || {
         let made = if made { " (the file was made)" } else { "" };
@@ -205,14 +213,10 @@ fn export(global: &Global, settings: &Settings, label: &str) -> Outcome {
 
 fn confirm(global: &Global, settings: &Settings) -> Outcome {
     let repository = settings.open()?;
-    let typed = match secret::ask("The recovery key, from the paper: ", Echo::On)? {
+    let typed = match prompt::ask("The recovery key, from the paper: ", Echo::On)? {
         Some(typed) => typed,
         None if io::stdin().is_terminal() => zeroize::Zeroizing::default(),
-        None => {
-            let mut text = zeroize::Zeroizing::new(String::new());
-            io::stdin().take(RECOVERY_BYTES_MAX).read_to_string(&mut text)?;
-            text
-        }
+        None => from_pipe(io::stdin().lock())?,
     };
     if typed.trim().is_empty() {
         return Err(Failure::usage(anyhow::anyhow!("no recovery key was given"))
@@ -225,6 +229,18 @@ fn confirm(global: &Global, settings: &Settings) -> Outcome {
         "confirmed: this key opens the repository\n".to_owned()
     })?;
     Ok(FINE)
+}
+
+/// The first line that is not empty. No more is waited for: whoever types it through `ssh` without a terminal ends it by a newline.
+fn from_pipe(from: impl BufRead) -> Result<zeroize::Zeroizing<String>, Failure> {
+    let mut from = from.take(RECOVERY_BYTES_MAX);
+    let mut bytes = zeroize::Zeroizing::new(Vec::new());
+    while bytes.trim_ascii().is_empty() && from.read_until(b'\n', &mut bytes)? > 0 {}
+    match std::str::from_utf8(&bytes) {
+        Ok(text) => Ok(zeroize::Zeroizing::new(text.to_owned())),
+        Err(_) => Err(Failure::usage(anyhow::anyhow!("what came over stdin is no recovery key: it is no text"))
+            .hint("give the one line of digits and letters that `oxpecker key export` showed")),
+    }
 }
 
 /// The first digits of a slot's id.
@@ -246,7 +262,7 @@ fn find(repository: &Repository, text: &str) -> Result<Slot, Failure> {
 }
 
 fn agreed(question: &str) -> Result<(), Failure> {
-    match secret::consent(question)? {
+    match prompt::consent(question)? {
         Some(true) => Ok(()),
         Some(false) => Err(Failure::refused(anyhow::anyhow!("nothing was changed"))),
         None => {

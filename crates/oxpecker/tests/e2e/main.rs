@@ -9,3 +9,5 @@ mod faults;
 mod guard;
 mod guarded_backup;
 mod harness;
+mod prompts;
+mod terminal;

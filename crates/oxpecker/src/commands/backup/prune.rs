@@ -16,9 +16,9 @@ use crate::{
     cli::{Format, Global, RepositoryArgs},
     config,
     exit::{FINE, Failure, Outcome},
-    output,
+    output, prompt,
     repo::{self, Settings},
-    secret, work,
+    work,
 };
 
 /// Lets backups expire, and removes what nobody needs.
@@ -108,7 +108,7 @@ pub fn apply(settings: &Settings, repository: &Repository, plan: &Plan) -> Resul
 
 fn agreed(shown: &str, count: usize) -> Result<(), Failure> {
     output::note(shown);
-    match secret::consent(&format!("Let {count} backups expire?"))? {
+    match prompt::consent(&format!("Let {count} backups expire?"))? {
         Some(true) => Ok(()),
         Some(false) => {
             Err(Failure::refused(anyhow::anyhow!("nothing was changed")).hint("`keep` in [backup] says what is kept"))
