@@ -16,7 +16,8 @@ use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt as _},
     signal::unix::{Signal, SignalKind, signal},
 };
-use tokio_postgres::{Client, NoTls};
+use pg_connect::Sql;
+use tokio_postgres::Client;
 
 use crate::undo::{Home, UndoPlan, Undone, undo};
 
@@ -118,9 +119,9 @@ pub async fn undo_persistently(plan: &UndoPlan, connection: &str) -> Undone {
 }
 
 async fn connect(connection: &str) -> Option<Client> {
-    let mut config: tokio_postgres::Config = connection.parse().ok()?;
-    config.application_name("oxpecker release");
-    let (client, link) = tokio::time::timeout(CONNECT_TIMEOUT, config.connect(NoTls)).await.ok()?.ok()?;
+    let mut sql = Sql::parse(connection).ok()?;
+    sql.config.application_name("oxpecker release");
+    let (client, link) = tokio::time::timeout(CONNECT_TIMEOUT, sql.connect()).await.ok()?.ok()?;
     tokio::spawn(async move {
         // Its end is seen by whoever uses the client.
         let _ = link.await;

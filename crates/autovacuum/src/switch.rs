@@ -17,7 +17,8 @@ use std::{
 use futures_util::future::poll_fn;
 use model::{Pid, event::CostSetting};
 use tokio::sync::watch;
-use tokio_postgres::{AsyncMessage, Client, NoTls};
+use pg_connect::Sql;
+use tokio_postgres::{AsyncMessage, Client};
 
 use crate::{
     alter_system::quoted,
@@ -148,13 +149,12 @@ impl Switch {
     /// # Errors
     /// In words.
     pub async fn connect(connection: &str, name: &str) -> Result<Self, String> {
-        let mut config: tokio_postgres::Config =
-            connection.parse().map_err(|error: tokio_postgres::Error| error.to_string())?;
-        config.application_name(APPLICATION_NAME);
-        let (client, mut link) = tokio::time::timeout(ARM_TIMEOUT, config.connect(NoTls))
+        let mut sql = Sql::parse(connection).map_err(|error| error.to_string())?;
+        sql.config.application_name(APPLICATION_NAME);
+        let (client, mut link) = tokio::time::timeout(ARM_TIMEOUT, sql.connect())
             .await
             .map_err(|_| "PostgreSQL took no second connection in time".to_owned())?
-            .map_err(|error| crate::undo::in_words(&error))?;
+            .map_err(|error| pg_connect::explained(&error))?;
         let (count, notices) = watch::channel(0_u64);
         tokio::spawn(async move {
             while let Some(Ok(message)) = poll_fn(|cx| link.poll_message(cx)).await {

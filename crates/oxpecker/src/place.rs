@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use pg_connect::Host;
+
 use crate::{config, exit::Failure};
 
 const SYSTEM_STATE_DIR: &str = "/var/lib/oxpecker";
@@ -51,60 +53,56 @@ pub struct Target {
 /// # Errors
 /// When the address or the password's file can't be used.
 pub fn target(postgres: &config::Postgres) -> Result<Target, Failure> {
-    let mut connection = match &postgres.url {
-        Some(url) => url
-            .parse()
-            .map_err(|e| Failure::usage(anyhow::Error::new(e).context("postgres.url is not a connection string")))?,
-        None => local(&SOCKET_DIRS.map(PathBuf::from), |name| env::var(name).ok().filter(|v| !v.is_empty())),
+    let variable = |name: &str| env::var(name).ok().filter(|value| !value.is_empty());
+    let mut target = match &postgres.url {
+        Some(url) => pg_connect::Target::parse(url, user_name)
+            .map_err(|error| Failure::usage(anyhow::Error::new(error).context("postgres.url can't be used")))?,
+        None => undeclared(&SOCKET_DIRS.map(PathBuf::from), variable)?,
     };
     let password = match &postgres.password_file {
         Some(path) => Some(
             fs::read_to_string(path)
                 .map_err(|e| Failure::usage(e).hint(format!("postgres.password_file is {}", path.display())))?,
         ),
-        None => env::var("PGPASSWORD").ok(),
+        None => variable("PGPASSWORD"),
     };
-    if let (Some(password), None) = (password, connection.get_password()) {
-        connection.password(password.trim_end_matches(['\r', '\n']));
+    if let (Some(password), None) = (password, &target.password) {
+        target.password = Some(password.trim_end_matches(['\r', '\n']).to_owned());
     }
-    if connection.get_user().is_none() {
-        connection.user(user_name());
-    }
-    Ok(Target { described: describe(&connection), connection: connection_string(&connection) })
+    Ok(Target { described: describe(&target), connection: target.connection_string() })
 }
 
-/// As libpq's key-value form (PostgreSQL manual, 34.1.1.1), which every crate of ours takes.
-fn connection_string(connection: &tokio_postgres::Config) -> String {
-    use tokio_postgres::config::{Host, SslMode};
-    let list = |items: Vec<String>| (!items.is_empty()).then(|| items.join(","));
-    let hosts = connection.get_hosts().iter().map(|host| match host {
-        Host::Tcp(name) => name.clone(),
-        Host::Unix(path) => path.display().to_string(),
-    });
-    let pairs = [
-        ("host", list(hosts.collect())),
-        ("port", list(connection.get_ports().iter().map(ToString::to_string).collect())),
-        ("user", connection.get_user().map(str::to_owned)),
-        ("password", connection.get_password().map(|p| String::from_utf8_lossy(p).into_owned())),
-        ("dbname", connection.get_dbname().map(str::to_owned)),
-        ("options", connection.get_options().map(str::to_owned)),
-        ("sslmode", (connection.get_ssl_mode() == SslMode::Require).then(|| "require".to_owned())),
-    ];
+/// The variables of libpq that say how, each with the parameter that it stands for (the manual, "Environment Variables").
+const VARIABLES: [(&str, &str); 7] = [
+    ("PGSSLMODE", "sslmode"),
+    ("PGSSLROOTCERT", "sslrootcert"),
+    ("PGSSLCERT", "sslcert"),
+    ("PGSSLKEY", "sslkey"),
+    ("PGCHANNELBINDING", "channel_binding"),
+    ("PGPASSFILE", "passfile"),
+    ("PGOPTIONS", "options"),
+];
+
+/// Where nobody declared an address: as the variables say, else the first unix socket there is.
+fn undeclared(dirs: &[PathBuf], variable: impl Fn(&str) -> Option<String>) -> Result<pg_connect::Target, Failure> {
     let quoted = |value: &str| value.replace('\\', "\\\\").replace('\'', "\\'");
-    let pairs = pairs.iter().filter_map(|(key, value)| Some(format!("{key}='{}'", quoted(value.as_deref()?))));
-    pairs.collect::<Vec<_>>().join(" ")
+    let pairs = VARIABLES
+        .iter()
+        .filter_map(|(name, parameter)| variable(name).map(|value| format!("{parameter}='{}'", quoted(&value))));
+    let pairs = pairs.collect::<Vec<_>>().join(" ");
+    let user = || variable("PGUSER").unwrap_or_else(user_name);
+    let mut target = pg_connect::Target::parse(&pairs, user)
+        .map_err(|error| Failure::usage(anyhow::Error::new(error).context("a PGSSL... variable can't be used")))?;
+    target.dbname = Some(variable("PGDATABASE").unwrap_or_else(|| "postgres".to_owned()));
+    target.hosts = vec![host(dirs, variable)];
+    Ok(target)
 }
 
-fn local(dirs: &[PathBuf], variable: impl Fn(&str) -> Option<String>) -> tokio_postgres::Config {
-    let mut connection = tokio_postgres::Config::new();
-    connection.dbname(variable("PGDATABASE").unwrap_or_else(|| "postgres".to_owned()));
-    if let Some(user) = variable("PGUSER") {
-        connection.user(user);
-    }
+fn host(dirs: &[PathBuf], variable: impl Fn(&str) -> Option<String>) -> Host {
     let declared_port = variable("PGPORT").and_then(|p| p.parse().ok());
     if let Some(host) = variable("PGHOST") {
-        connection.host(host).port(declared_port.unwrap_or(DEFAULT_PORT));
-        return connection;
+        let port = declared_port.unwrap_or(DEFAULT_PORT);
+        return if host.starts_with('/') { Host::Unix(host.into(), port) } else { Host::Tcp(host, port) };
     }
     let found = dirs.iter().find_map(|dir| {
         let mut ports: Vec<u16> = fs::read_dir(dir)
@@ -128,8 +126,7 @@ fn local(dirs: &[PathBuf], variable: impl Fn(&str) -> Option<String>) -> tokio_p
         );
         (dir, port)
     });
-    connection.host_path(dir).port(port);
-    connection
+    Host::Unix(dir.clone(), port)
 }
 
 /// The user's name as libpq takes it: `$PGUSER` was looked at before; the password file of the system knows our uid.
@@ -145,34 +142,44 @@ fn user_name() -> String {
     from_passwd.or_else(|| env::var("USER").ok()).unwrap_or_else(|| "postgres".to_owned())
 }
 
-fn describe(connection: &tokio_postgres::Config) -> String {
-    use tokio_postgres::config::Host;
-    let host = match connection.get_hosts().first() {
-        Some(Host::Tcp(name)) => name.clone(),
-        Some(Host::Unix(path)) => path.display().to_string(),
-        None => "localhost".to_owned(),
-    };
-    let port = connection.get_ports().first().copied().unwrap_or(DEFAULT_PORT);
-    let database = connection.get_dbname().or(connection.get_user()).unwrap_or("postgres");
-    format!("{host}:{port}/{database} as {}", connection.get_user().unwrap_or("?"))
+fn describe(target: &pg_connect::Target) -> String {
+    let first = target.hosts.first();
+    let (host, port) = first.map_or_else(|| ("localhost".to_owned(), DEFAULT_PORT), |host| (host.name(), host.port()));
+    let database = target.dbname.as_deref().unwrap_or(&target.user);
+    format!("{host}:{port}/{database} as {}", target.user)
 }
 
 #[cfg(test)]
 mod tests {
+    use pg_connect::SslMode;
+
     use super::*;
 
     #[test]
-    fn the_connection_string_says_the_same() {
-        let mut connection = tokio_postgres::Config::new();
-        connection
-            .host_path("/run/it's here")
-            .port(5433)
-            .user("o\\x")
-            .password("p'w\\")
-            .dbname("a b")
-            .options("-c x=1")
-            .ssl_mode(tokio_postgres::config::SslMode::Require);
-        assert_eq!(connection_string(&connection).parse::<tokio_postgres::Config>().unwrap(), connection);
+    fn variables_say_how() {
+        let variable = |name: &str| match name {
+            "PGHOST" => Some("db.example".to_owned()),
+            "PGPORT" => Some("6000".to_owned()),
+            "PGUSER" => Some("o'x".to_owned()),
+            "PGSSLMODE" => Some("verify-full".to_owned()),
+            "PGSSLROOTCERT" => Some("/it's here".to_owned()),
+            _ => None,
+        };
+        let target = undeclared(&[], variable).unwrap();
+        assert_eq!((target.ssl_mode, target.ssl_root_cert.clone()), (SslMode::VerifyFull, Some("/it's here".into())));
+        assert_eq!(describe(&target), "db.example:6000/postgres as o'x");
+        let wrong = undeclared(&[], |name| (name == "PGSSLMODE").then(|| "s3cret".to_owned())).err().unwrap();
+        assert_eq!(wrong.code, crate::exit::USAGE);
+    }
+
+    #[test]
+    fn what_is_declared_reaches_the_session() {
+        let url = "postgresql://u@db/app?sslmode=verify-ca&sslrootcert=/ca.pem&options=-c%20x%3D1";
+        let postgres = config::Postgres { url: Some(url.to_owned()), ..config::Postgres::default() };
+        let found = target(&postgres).unwrap();
+        let read: pg_connect::Target = found.connection.parse().unwrap();
+        assert_eq!((read.ssl_mode, read.options.as_deref()), (SslMode::VerifyCa, Some("-c x=1")));
+        assert_eq!(found.described, "db:5432/app as u");
     }
 
     #[test]
@@ -182,11 +189,10 @@ mod tests {
             fs::write(dir.path().join(format!(".s.PGSQL.{port}")), "").unwrap();
         }
         let dirs = [PathBuf::from("/nonexistent"), dir.path().to_owned()];
-        assert_eq!(local(&dirs, |_| None).get_ports(), [5433]);
-        assert_eq!(local(&dirs, |n| (n == "PGPORT").then(|| "6000".into())).get_ports(), [6000]);
-        assert_eq!(local(&dirs, |n| (n == "PGHOST").then(|| "db".into())).get_ports(), [5432]);
-        let waiting = local(&[PathBuf::from("/nonexistent"), dir.path().join("..")], |_| None);
-        assert_eq!(waiting.get_ports(), [5432]);
-        assert!(matches!(&waiting.get_hosts()[0], tokio_postgres::config::Host::Unix(path) if path.is_dir()));
+        assert_eq!(host(&dirs, |_| None).port(), 5433);
+        assert_eq!(host(&dirs, |n| (n == "PGPORT").then(|| "6000".into())).port(), 6000);
+        assert_eq!(host(&dirs, |n| (n == "PGHOST").then(|| "db".into())), Host::Tcp("db".to_owned(), 5432));
+        let waiting = host(&[PathBuf::from("/nonexistent"), dir.path().join("..")], |_| None);
+        assert!(matches!(&waiting, Host::Unix(path, 5432) if path.is_dir()));
     }
 }

@@ -47,7 +47,7 @@ pub struct FileError {
 }
 
 impl FileError {
-    pub(crate) fn new(path: &Path, why: impl ToString, hint: &'static str) -> Self {
+    pub(crate) fn new(path: &Path, why: impl std::fmt::Display, hint: &'static str) -> Self {
         Self { path: path.to_owned(), why: why.to_string(), hint }
     }
 }

@@ -92,8 +92,8 @@ struct Facts {
     checksums: bool,
     /// Only where the role may log in for SQL too.
     databases: Option<Vec<DatabaseRow>>,
-    /// Its slot holds WAL until that was sent, last of all.
-    _holder: Option<Server>,
+    /// The session of SQL, where the role may have one. Its slot holds WAL until that was sent, last of all.
+    sql: Option<Server>,
 }
 
 impl Facts {
@@ -106,16 +106,16 @@ impl Facts {
         let version = version_of(connection.version(), connection.major());
         let sql = Server::connect(&options.url);
         let databases = sql.as_ref().ok().and_then(|server| server.databases(version).ok());
-        let holder = match sql {
-            Ok(server) => server.hold_wal().map(|()| server),
+        let held = match &sql {
+            Ok(server) => server.hold_wal(),
             Err(error) => Err(error.to_string()),
         };
-        let holder = holder.inspect_err(|why| {
+        if let Err(why) = held {
             let text = format!(
                 "WAL can't be held by a slot ({why}); it is sent last, and the backup fails if the server has recycled it by then: see wal_keep_size"
             );
             progress.note(&Note::Warning(text));
-        });
+        }
         Ok(Self {
             identity,
             major,
@@ -129,7 +129,7 @@ impl Facts {
             segment_size: SegmentSize::new(segment_size).map_err(|error| stream(error.to_string()))?,
             checksums: connection.show("data_checksums")? == "on",
             databases,
-            _holder: holder.ok(),
+            sql: sql.ok(),
         })
     }
 }
@@ -213,6 +213,8 @@ impl Run<'_> {
             manifest: None,
             ..BaseBackupOptions::new(&self.options.label)
         };
+        let census = || facts.sql.as_ref().and_then(|server| server.census(&self.options.url));
+        let before = census();
         let mut backup = connection.base_backup(&request)?;
         let start_time = Timestamp::now();
         let start = backup.start();
@@ -233,6 +235,7 @@ impl Run<'_> {
         let (brought, end) = self.receive(&mut backup, &assembly, start, total)?;
         let stop = backup.finish()?;
         let stop_time = Timestamp::now();
+        let after = census();
         if stop.timeline != start.timeline {
             return Err(CreateError::Timeline { from: start.timeline, to: stop.timeline });
         }
@@ -297,8 +300,7 @@ impl Run<'_> {
             bytes: tally.bytes,
             wal_bytes: brought.wal_bytes,
             databases: tally.databases(facts.databases.clone().unwrap_or_default()),
-            // No SQL was needed so far, and the role may have the right to replicate only.
-            censuses: Vec::new(),
+            censuses: before.into_iter().chain(after).collect(),
             corrupt_pages_count: tally.corrupt_count,
             corrupt_pages: tally.corrupt,
             throttled,

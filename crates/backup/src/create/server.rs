@@ -6,9 +6,10 @@
 use std::time::Duration;
 
 use model::{Lsn, PgVersion};
+use pg_connect::{Sql, explained};
 use pg_format::Major;
 use tokio::runtime::Runtime;
-use tokio_postgres::{Client, NoTls, Row};
+use tokio_postgres::{Client, Row};
 
 use super::CreateError;
 use crate::proof::{Census, take_census};
@@ -75,13 +76,12 @@ pub(crate) struct Stopped {
 impl Server {
     pub(crate) fn connect(url: &str) -> Result<Self, CreateError> {
         let failed = |error: &dyn std::fmt::Display| CreateError::Connect(error.to_string());
-        let mut config: tokio_postgres::Config = url.parse().map_err(|error: tokio_postgres::Error| failed(&error))?;
-        config.application_name("oxpecker backup");
+        let mut sql = Sql::parse(url).map_err(|error| failed(&error))?;
+        sql.config.application_name("oxpecker backup");
         let runtime =
             tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|error| failed(&error))?;
         let client = runtime.block_on(async {
-            let (client, connection) =
-                config.connect(NoTls).await.map_err(|error| CreateError::Connect(explained(&error)))?;
+            let (client, connection) = sql.connect().await.map_err(|error| CreateError::Connect(explained(&error)))?;
             // Ends when the client is dropped, or the server goes: then every statement fails.
             tokio::spawn(async move {
                 if let Err(error) = connection.await {
@@ -142,11 +142,11 @@ impl Server {
 
     /// What is in the cluster; `None` where this role may not count it. A backup is made without as well.
     pub(crate) fn census(&self, url: &str) -> Option<Census> {
-        let mut config: tokio_postgres::Config = url.parse().ok()?;
-        config
+        let mut sql = Sql::parse(url).ok()?;
+        sql.config
             .application_name("oxpecker backup")
             .options(format!("-c statement_timeout={QUICK} -c lock_timeout={QUICK}"));
-        let counted = async { tokio::time::timeout(CENSUS_PATIENCE, take_census(&config)).await };
+        let counted = async { tokio::time::timeout(CENSUS_PATIENCE, take_census(&sql)).await };
         match self.runtime.block_on(counted) {
             Ok(Ok(census)) => Some(census),
             Ok(Err(error)) => {
@@ -285,21 +285,4 @@ fn sql(what: &'static str, error: &tokio_postgres::Error, hint: &'static str) ->
         return CreateError::SessionLost(explained(error));
     }
     CreateError::Sql { what, why: explained(error), hint }
-}
-
-/// The error with its causes: tokio-postgres itself says only "db error".
-fn explained(error: &tokio_postgres::Error) -> String {
-    match error.as_db_error() {
-        Some(db) => format!("{} (SQLSTATE {})", db.message(), db.code().code()),
-        None => {
-            let mut text = error.to_string();
-            let mut cause = std::error::Error::source(error);
-            while let Some(error) = cause {
-                text.push_str(": ");
-                text.push_str(&error.to_string());
-                cause = error.source();
-            }
-            text
-        }
-    }
 }

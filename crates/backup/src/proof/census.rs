@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use pg_connect::Sql;
 use pg_format::Major;
 use serde::{Deserialize, Serialize};
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::Client;
 
 /// How many databases are counted; more are named, with nothing counted in them.
 pub const DATABASES_MAX: usize = 1000;
@@ -185,13 +186,13 @@ where
     Ok(all)
 }
 
-/// [`full_census`] of the cluster that `config` leads to, in its other databases by the same user.
+/// [`full_census`] of the cluster that `sql` leads to, in its other databases by the same user.
 ///
 /// # Errors
 /// As the server says.
-pub async fn take_census(config: &Config) -> Result<Census, tokio_postgres::Error> {
-    async fn open(config: Config) -> Result<Client, tokio_postgres::Error> {
-        let (client, connection) = config.connect(NoTls).await?;
+pub async fn take_census(sql: &Sql) -> Result<Census, tokio_postgres::Error> {
+    async fn open(sql: Sql) -> Result<Client, tokio_postgres::Error> {
+        let (client, connection) = sql.connect().await?;
         tokio::spawn(async move {
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "a session of the census ended");
@@ -199,13 +200,8 @@ pub async fn take_census(config: &Config) -> Result<Census, tokio_postgres::Erro
         });
         Ok(client)
     }
-    let client = open(config.clone()).await?;
-    full_census(&client, |name| {
-        let mut config = config.clone();
-        config.dbname(name);
-        open(config)
-    })
-    .await
+    let client = open(sql.clone()).await?;
+    full_census(&client, |name| open(sql.in_database(&name))).await
 }
 
 fn count(number: i64) -> u64 {

@@ -11,7 +11,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, sleep_until, timeout},
 };
-use tokio_postgres::{Config, config::SslMode};
+use pg_connect::{Sql, SqlTargetError};
 use tracing::{debug, info, warn};
 
 use super::{
@@ -85,20 +85,10 @@ impl PgOptions {
     }
 }
 
-/// A connection string that can't be used.
+/// A connection string that can't be used, or its password file.
 #[derive(Debug, thiserror::Error)]
-pub enum ObserverConfigError {
-    /// It can't be understood.
-    #[error(
-        "can't read the PostgreSQL connection string: {0} (expected postgresql://user@host:port/database, or host=/run/postgresql user=oxpecker)"
-    )]
-    Url(String),
-    /// It demands TLS.
-    #[error(
-        "the PostgreSQL connection string demands TLS (sslmode=require), which is not supported yet: connect over the unix socket or loopback, with sslmode=prefer"
-    )]
-    Tls,
-}
+#[error("PostgreSQL can't be observed: {0}")]
+pub struct ObserverConfigError(#[source] SqlTargetError);
 
 /// Why a connection was left.
 enum End {
@@ -122,7 +112,7 @@ enum Said {
 /// Observes one PostgreSQL.
 #[derive(Debug)]
 pub struct PgObserver {
-    config: Config,
+    sql: Sql,
     options: PgOptions,
     table: ProcessTable,
     state: StateFile,
@@ -143,16 +133,14 @@ impl PgObserver {
     /// # Errors
     /// Where the connection string can't be used.
     pub fn new(options: PgOptions) -> Result<Self, ObserverConfigError> {
-        let mut config: Config = options.url.parse().map_err(|error| ObserverConfigError::Url(chain(&error)))?;
-        if config.get_ssl_mode() == SslMode::Require {
-            return Err(ObserverConfigError::Tls);
-        }
-        config.application_name(APPLICATION_NAME);
-        config.connect_timeout(CONNECT_TIMEOUT);
-        config.tcp_user_timeout(GIVE_UP);
-        config.keepalives_idle(GIVE_UP);
+        let mut sql = Sql::parse(&options.url).map_err(ObserverConfigError)?;
+        sql.config
+            .application_name(APPLICATION_NAME)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .tcp_user_timeout(GIVE_UP)
+            .keepalives_idle(GIVE_UP);
         Ok(Self {
-            config,
+            sql,
             table: ProcessTable::new(&options.proc_root),
             state: StateFile::default(),
             options,
@@ -197,7 +185,7 @@ impl PgObserver {
     async fn serve(&mut self, observations: &mpsc::Sender<Observation>, backoff: &mut Backoff) -> End {
         let begin = Instant::now();
         let attempt = tokio::select! {
-            attempt = timeout(CONNECT_TIMEOUT, Link::open(&self.config, &mut self.table, &mut self.state)) => attempt,
+            attempt = timeout(CONNECT_TIMEOUT, Link::open(&self.sql, &mut self.table, &mut self.state)) => attempt,
             () = observations.closed() => return End::ReceiverGone,
         };
         let mut link = match attempt {
@@ -497,9 +485,9 @@ mod tests {
     #[test]
     fn connection_strings_are_checked_before_anything_is_tried() {
         for (url, word) in [
-            ("postgresql://app@127.0.0.1:1/x?sslmode=require", "demands TLS"),
-            ("postgresql://app@127.0.0.1:port/x", "can't read"),
-            ("host", "can't read"),
+            ("postgresql://app@127.0.0.1:1/x?sslmode=maybe", "sslmode is none of"),
+            ("postgresql://app@127.0.0.1:port/x", "a port is no port"),
+            ("host", "a name has no value"),
         ] {
             let error = PgObserver::new(PgOptions::new(url)).unwrap_err().to_string();
             assert!(error.contains(word), "{error}");

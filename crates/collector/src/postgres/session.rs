@@ -5,7 +5,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 use jiff::Timestamp;
 use model::{DatabaseName, PgVersion, Pid, ProcessId, event::DownReason, version::Support};
 use tokio::sync::oneshot;
-use tokio_postgres::{Client, Config, NoTls, SimpleQueryMessage, Statement};
+use pg_connect::Sql;
+use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 
 use super::{STATEMENT_TIMEOUT, failure::Failure, row::Columns, sql, state_file::StateFile};
 use crate::{clock, host::ProcessTable};
@@ -71,8 +72,8 @@ pub struct Link {
 
 impl Link {
     /// Connects, makes the session harmless and finds out where it is. Must run within a tokio runtime; the caller bounds the time.
-    pub async fn open(config: &Config, table: &mut ProcessTable, state: &mut StateFile) -> Result<Self, Failure> {
-        let (client, connection) = config.connect(NoTls).await.map_err(|error| Failure::of(&error))?;
+    pub async fn open(sql: &Sql, table: &mut ProcessTable, state: &mut StateFile) -> Result<Self, Failure> {
+        let (client, connection) = sql.connect().await.map_err(|error| Failure::of(&error))?;
         let (end, ended) = oneshot::channel();
         tokio::spawn(async move {
             let failure = match connection.await {

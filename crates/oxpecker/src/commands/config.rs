@@ -63,8 +63,8 @@ pub fn show(global: &Global) -> Outcome {
 }
 
 fn without_password(url: &str) -> String {
-    match url.parse::<tokio_postgres::Config>() {
-        Ok(parsed) if parsed.get_password().is_none() => url.to_owned(),
+    match pg_connect::Target::parse(url, String::new) {
+        Ok(parsed) if parsed.password.is_none() => url.to_owned(),
         _ => "(hidden: it is no address without a password; see `oxpecker config check`)".to_owned(),
     }
 }

@@ -9,5 +9,6 @@ mod faults;
 mod guard;
 mod guarded_backup;
 mod harness;
+mod over_the_network;
 mod prompts;
 mod terminal;

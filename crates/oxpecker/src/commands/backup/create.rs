@@ -14,6 +14,7 @@ use autovacuum::{
 };
 use backup::{CreateError, CreateOptions, Created, create::HeldSettings};
 use model::ByteSize;
+use pg_connect::Sql;
 use repository::{Repository, RepositoryError, log::LogError};
 
 use super::words;
@@ -210,7 +211,7 @@ pub fn failure(error: CreateError) -> Failure {
 pub fn data_dir_of_server(settings: &Settings) -> Option<PathBuf> {
     let target = place::target(&settings.config.postgres).ok()?;
     let asked = async {
-        let (client, connection) = tokio_postgres::connect(&target.connection, tokio_postgres::NoTls).await.ok()?;
+        let (client, connection) = Sql::parse(&target.connection).ok()?.connect().await.ok()?;
         let connection = tokio::spawn(connection);
         let row = client.query_one("SELECT current_setting('data_directory', true)", &[]).await.ok()?;
         connection.abort();
