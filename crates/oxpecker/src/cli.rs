@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use model::Mode;
 
-pub use self::backup::{BackupCommand, CreateArgs, KeyCommand, ProveArgs, RepositoryArgs, RestoreArgs};
+pub use self::backup::{BackupCommand, CreateArgs, KeyCommand, ProveArgs, PruneArgs, RepositoryArgs, RestoreArgs};
 
 /// Keeps a small team's PostgreSQL, and what depends on it, alive.
 #[derive(Debug, Parser)]

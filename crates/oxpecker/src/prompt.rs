@@ -55,7 +55,7 @@ pub fn ask(prompt: &str, echo: Echo) -> Result<Option<Zeroizing<String>>, Failur
     if echo == Echo::Off || !matches!(line, Ok(Line::Typed(_))) {
         output::note("");
     }
-    let refused = |why: &'static str| Err(Failure::refused(anyhow::anyhow!("{why}: nothing was changed")));
+    let refused = |why: &'static str| Err(Failure::refused(anyhow::anyhow!("{why}: nothing more was done")));
     match line? {
         Line::Typed(text) => Ok(Some(text)),
         Line::BrokenOff => refused("broken off at the prompt"),

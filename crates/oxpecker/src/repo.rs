@@ -182,9 +182,11 @@ pub fn code(error: &RepositoryError) -> u8 {
     match error {
         RepositoryError::Key(KeyError::WrongSecret { .. } | KeyError::NoSlot { .. } | KeyError::NotOurRecoveryKey)
         | RepositoryError::NoBackup { .. }
+        | RepositoryError::NoHold { .. }
         | RepositoryError::Ambiguous { .. } => USAGE,
         RepositoryError::Key(KeyError::Exists { .. } | KeyError::LastSlot | KeyError::Forged { .. })
-        | RepositoryError::Log(LogError::Occupied { .. } | LogError::Refused(_) | LogError::Rollback(_)) => REFUSED,
+        | RepositoryError::Log(LogError::Occupied { .. } | LogError::Refused(_) | LogError::Rollback(_))
+        | RepositoryError::HoldRuns { .. } => REFUSED,
         _ => FAILED,
     }
 }

@@ -51,16 +51,7 @@ pub enum BackupCommand {
         repository: RepositoryArgs,
     },
     /// Let backups expire that no rule of `keep` keeps, and remove what nobody needs any more
-    Prune {
-        /// Only say what would go, and why the rest stays
-        #[arg(long, short = 'n')]
-        dry_run: bool,
-        /// Do not ask
-        #[arg(long, short)]
-        yes: bool,
-        #[command(flatten)]
-        repository: RepositoryArgs,
-    },
+    Prune(PruneArgs),
     /// Restore a backup into a scratch directory, start a server on it behind a fence, and check what is in it
     Prove(ProveArgs),
 }
@@ -88,6 +79,22 @@ pub struct CreateArgs {
     /// Begin although the repository may run out of space
     #[arg(long)]
     pub no_space_check: bool,
+    #[command(flatten)]
+    pub repository: RepositoryArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct PruneArgs {
+    /// Only say what would go, and why the rest stays
+    #[arg(long, short = 'n')]
+    pub dry_run: bool,
+    /// Do not ask
+    #[arg(long, short)]
+    pub yes: bool,
+    /// Release the hold of a restore or proof, because you know that its process is dead: its id, or the beginning of it, as `backup
+    /// prune --dry-run` and `backup check` list it; once for each
+    #[arg(long, value_name = "HOLD", conflicts_with = "dry_run")]
+    pub release_hold: Vec<String>,
     #[command(flatten)]
     pub repository: RepositoryArgs,
 }

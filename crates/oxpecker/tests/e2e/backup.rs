@@ -231,7 +231,7 @@ fn nobody_is_asked_where_nobody_is() {
     command.env("OXPECKER_REPOSITORY_PASSPHRASE", "correct horse battery staple");
     expect(&command.output().unwrap(), 0, &["no backup"]);
     expect(
-        &place.ask(&["key", "remove", "0", "--repository", &url, "--passphrase-file", passphrase]),
+        &place.ask(&["key", "remove", "no hexadecimal", "--repository", &url, "--passphrase-file", passphrase]),
         2,
         &["key slots"],
     );

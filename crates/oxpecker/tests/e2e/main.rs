@@ -9,6 +9,7 @@ mod faults;
 mod guard;
 mod guarded_backup;
 mod harness;
+mod holds;
 mod over_the_network;
 mod prompts;
 mod terminal;

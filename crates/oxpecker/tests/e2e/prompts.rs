@@ -68,13 +68,13 @@ fn whoever_breaks_off_or_mistypes_makes_nothing() {
     for ((first, second), code, says) in [
         (twice(PASSPHRASE, &enter(ANOTHER)), 2, "the two passphrases differ"),
         (twice(PASSPHRASE, ENTER), 2, "the two passphrases differ"),
-        (twice(PASSPHRASE, CTRL_C), 3, "broken off at the prompt: nothing was changed"),
-        (twice(PASSPHRASE, CTRL_D), 3, "the input ended at the prompt: nothing was changed"),
+        (twice(PASSPHRASE, CTRL_C), 3, "broken off at the prompt: nothing more was done"),
+        (twice(PASSPHRASE, CTRL_D), 3, "the input ended at the prompt: nothing more was done"),
         (once(ENTER), 2, "has 0 characters, fewer than 12"),
         (once(&enter("too short")), 2, "has 9 characters, fewer than 12"),
-        (once(&format!("half a passphrase{CTRL_C}")), 3, "broken off at the prompt: nothing was changed"),
-        (once("\x1c"), 3, "broken off at the prompt: nothing was changed"),
-        (once(CTRL_D), 3, "the input ended at the prompt: nothing was changed"),
+        (once(&format!("half a passphrase{CTRL_C}")), 3, "broken off at the prompt: nothing more was done"),
+        (once("\x1c"), 3, "broken off at the prompt: nothing more was done"),
+        (once(CTRL_D), 3, "the input ended at the prompt: nothing more was done"),
         (once(&enter("with a Ctrl-Z \x1a in it")), 2, "a control character"),
     ] {
         let place = empty();
@@ -150,8 +150,8 @@ fn keys_are_added_removed_and_rotated_by_whoever_agrees() {
             (enter("n"), "nothing was changed"),
             (enter(""), "nothing was changed"),
             (enter("yesterday"), "nothing was changed"),
-            (CTRL_C.to_owned(), "broken off at the prompt: nothing was changed"),
-            (CTRL_D.to_owned(), "the input ended at the prompt: nothing was changed"),
+            (CTRL_C.to_owned(), "broken off at the prompt: nothing more was done"),
+            (CTRL_D.to_owned(), "the input ended at the prompt: nothing more was done"),
         ] {
             let mut terminal = at(&place, &[command, &["--key-file", &file]].concat());
             terminal.shows("[y/N] ").types(&keys);

@@ -8,6 +8,7 @@ use std::{
 use model::ByteSize;
 use repository::{CheckProgress, CheckReport, Fault};
 
+use super::holds;
 use crate::{
     cli::{Global, RepositoryArgs},
     exit::{FINDING, FINE, Outcome},
@@ -85,6 +86,9 @@ fn text(report: &CheckReport) -> String {
         } else {
             text.push_str("its list of files can't be read\n");
         }
+    }
+    if !report.holds.is_empty() {
+        text.push_str(&format!("\n{}\n", holds::in_words(&report.holds)));
     }
     match (report.restorable.len(), report.damaged.is_empty()) {
         (0, true) => text.push_str("no backup is there\n"),

@@ -2,6 +2,7 @@
 
 mod check;
 pub mod create;
+mod holds;
 mod init;
 mod list;
 pub mod prove;
@@ -22,7 +23,7 @@ pub fn run(global: &Global, command: BackupCommand) -> Outcome {
         BackupCommand::List { repository } => list::list(global, &repository),
         BackupCommand::Show { id, repository } => show::show(global, &id, &repository),
         BackupCommand::Check { deep, repository } => check::check(global, deep, &repository),
-        BackupCommand::Prune { dry_run, yes, repository } => prune::prune(global, dry_run, yes, &repository),
+        BackupCommand::Prune(args) => prune::prune(global, &args),
         BackupCommand::Prove(args) => prove::prove(global, &args),
     }
 }

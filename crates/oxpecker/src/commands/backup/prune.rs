@@ -11,9 +11,9 @@ use repository::{
     store::LocalStore,
 };
 
-use super::words;
+use super::{holds, words};
 use crate::{
-    cli::{Format, Global, RepositoryArgs},
+    cli::{Format, Global, PruneArgs},
     config,
     exit::{FINE, Failure, Outcome},
     output, prompt,
@@ -22,34 +22,51 @@ use crate::{
 };
 
 /// Lets backups expire, and removes what nobody needs.
-pub fn prune(global: &Global, dry_run: bool, yes: bool, args: &RepositoryArgs) -> Outcome {
+pub fn prune(global: &Global, args: &PruneArgs) -> Outcome {
     work::step_down();
-    let settings = Settings::load(global, args)?;
+    let settings = Settings::load(global, &args.repository)?;
     let repository = settings.open()?;
-    if !dry_run {
+    let mut released = Vec::new();
+    if !args.dry_run {
+        released = holds::release(&repository, &args.release_hold)?;
         // What only a killed restore or proof still held may expire at once, not with the next prune.
-        let released = repository.release_dead_holds().map_err(repo::failure)?;
-        if !released.is_empty() {
-            tracing::info!(count = released.len(), "holds of restores or proofs that were killed are released");
-        }
+        released.extend(repository.release_dead_holds().map_err(repo::failure)?);
     }
+    let held = repository.holds();
     let plan = plan(&repository, settings.cluster(), &settings.config.backup.keep)?;
     let backups: Vec<BackupRecord> =
         repository.backups().into_iter().rev().filter(|backup| backup.cluster == settings.cluster()).collect();
-    let shown = || table(&backups, &plan);
-    if dry_run {
-        let document = document(&backups, &plan, None);
-        output::result(global.output, "backup_prune", &document, || shown() + "\nnothing was changed (--dry-run)\n")?;
+    let document = |done| {
+        let mut document = document(&backups, &plan, done);
+        document["holds"] = serde_json::json!(held);
+        document["released_holds"] = serde_json::json!(released);
+        document
+    };
+    let shown = || {
+        let mut text = String::new();
+        for hold in &released {
+            text.push_str(&format!("the hold {} is released\n", holds::short(hold.session)));
+        }
+        text.push_str(&table(&backups, &plan));
+        if !held.is_empty() {
+            text.push('\n');
+            text.push_str(&holds::in_words(&held));
+        }
+        text
+    };
+    if args.dry_run {
+        output::result(global.output, "backup_prune", &document(None), || {
+            shown() + "\nnothing was changed (--dry-run)\n"
+        })?;
         return Ok(FINE);
     }
-    if !plan.expired.is_empty() && !yes {
+    if !plan.expired.is_empty() && !args.yes {
         agreed(&shown(), plan.expired.len())?;
     } else if global.output == Format::Text && !global.quiet {
         output::note(&shown());
     }
     let done = apply(&settings, &repository, &plan)?;
-    let document = document(&backups, &plan, Some(done));
-    output::result(global.output, "backup_prune", &document, || {
+    output::result(global.output, "backup_prune", &document(Some(done)), || {
         format!(
             "{} backups expired, {} packs removed: {} are free again\n",
             done.expired,
@@ -111,7 +128,7 @@ fn agreed(shown: &str, count: usize) -> Result<(), Failure> {
     match prompt::consent(&format!("Let {count} backups expire?"))? {
         Some(true) => Ok(()),
         Some(false) => {
-            Err(Failure::refused(anyhow::anyhow!("nothing was changed")).hint("`keep` in [backup] says what is kept"))
+            Err(Failure::refused(anyhow::anyhow!("no backup expired")).hint("`keep` in [backup] says what is kept"))
         }
         None => Err(Failure::refused(anyhow::anyhow!("{count} backups would expire, and nobody is here to agree"))
             .hint("--yes agrees beforehand, --dry-run only shows the plan")),
