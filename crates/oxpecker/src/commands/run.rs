@@ -29,10 +29,11 @@ pub fn run(global: &Global, args: RunArgs) -> Outcome {
     };
     runtime()?.block_on(async {
         let mut signals = Signals::listen()?;
+        let mut kept = None;
         loop {
-            match guard::guard(&loaded, &state, &mut signals, reread).await? {
+            match guard::guard(&loaded, kept, &state, &mut signals, reread).await? {
                 Ended::Stopped => return Ok(FINE),
-                Ended::Reload(fresh) => loaded = *fresh,
+                Ended::Reload(fresh, runs_on) => (loaded, kept) = (*fresh, runs_on),
             }
         }
     })

@@ -34,6 +34,7 @@ pub use socket::{AskError, Request, ask};
 
 use crate::{config::Loaded, exit::Failure};
 use memory::Memory;
+pub use parts::Kept;
 use parts::Parts;
 use signals::{Wish, tell, watchdog_interval};
 use socket::Question;
@@ -49,37 +50,38 @@ const HOST_RECORDED_EVERY: Duration = Duration::from_millis(900);
 pub enum Ended {
     /// A signal asked for it.
     Stopped,
-    /// There is a new configuration to go on with.
-    Reload(Box<Loaded>),
+    /// There is a new configuration to go on with, and perhaps a part that runs on over the change.
+    Reload(Box<Loaded>, Option<Kept>),
 }
 
-/// Guards until a signal says otherwise. The state directory is claimed by the caller and stays claimed over a reload; `reread` gives
-/// the configuration as it is then, and where that can't be used the guard goes on with the one it has.
+/// Guards until a signal says otherwise. The state directory is claimed by the caller and stays claimed over a reload; `kept` is what the
+/// guard before it left running; `reread` gives the configuration as it is then, and where that can't be used the guard goes on with the one it has.
 ///
 /// # Errors
 /// When something without which there is no guarding can't be had: an address of the server, `/proc`, a journal that may be
 /// written. A server that does not answer, a full disk or a worker that does not start are no errors but findings.
 pub async fn guard(
     loaded: &Loaded,
+    kept: Option<Kept>,
     state: &StateDir,
     signals: &mut Signals,
     reread: impl Fn() -> Result<Loaded, Failure>,
 ) -> Result<Ended, Failure> {
-    let mut parts = Parts::start(loaded, state).await?;
+    let mut parts = Parts::start(loaded, kept, state).await?;
     let mut guard = Guard::new(&parts, loaded);
     let mut self_check = interval(SELF_CHECK);
     self_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut fed = clock::now();
     tell(NotifyState::Ready);
     tracing::info!(cluster = %loaded.config.postgres.name, address = %parts.target.described, mode = %loaded.config.autovacuum_mode(), "guarding");
-    let (ended, reason) = loop {
+    let (fresh, reason) = loop {
         tokio::select! {
             // Wishes first, then what was seen: a flood of questions must not delay an alarm.
             biased;
             wish = signals.next() => match wish {
-                Wish::Stop(signal) => break (Ok(Ended::Stopped), signal.to_owned()),
+                Wish::Stop(signal) => break (Ok(None), signal.to_owned()),
                 Wish::Reload => match reread().and_then(|fresh| Parts::check(&fresh.config).map(|()| fresh)) {
-                    Ok(fresh) => break (Ok(Ended::Reload(Box::new(fresh))), "SIGHUP: the configuration was read again".to_owned()),
+                    Ok(fresh) => break (Ok(Some(fresh)), "SIGHUP: the configuration was read again".to_owned()),
                     // A guard with an old configuration beats none.
                     Err(failure) => {
                         tracing::error!(hint = failure.hint, "going on with the old configuration: {:#}", failure.error);
@@ -107,14 +109,18 @@ pub async fn guard(
             Some(question) = next(&mut parts.questions) => guard.answer(&parts, question),
         }
     };
-    if !matches!(ended, Ok(Ended::Reload(_))) {
+    if !matches!(fresh, Ok(Some(_))) {
         tell(NotifyState::Stopping);
     }
     // Stopping is bounded below the watchdog's patience, and may take most of it.
     tell(NotifyState::Watchdog);
     tracing::info!(reason, "stopping");
-    parts.stop(&reason).await;
-    ended
+    let goes_on = fresh.as_ref().ok().and_then(Option::as_ref).map(|fresh| &fresh.config);
+    let kept = parts.stop(&reason, goes_on).await;
+    Ok(match fresh? {
+        Some(fresh) => Ended::Reload(Box::new(fresh), kept),
+        None => Ended::Stopped,
+    })
 }
 
 /// The next question, where there is a socket to ask at.

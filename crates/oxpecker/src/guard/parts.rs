@@ -73,6 +73,18 @@ pub struct Parts {
     limitations: Vec<String>,
 }
 
+/// What runs on while a guard makes way for the next one, which has another configuration.
+pub struct Kept {
+    backup: BackupTask,
+    backed_up: mpsc::Receiver<(Moment, EventKind)>,
+}
+
+impl std::fmt::Debug for Kept {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Kept").finish_non_exhaustive()
+    }
+}
+
 impl Parts {
     /// Whether these settings can be guarded with: what is found out before anything is stopped or started.
     ///
@@ -90,7 +102,7 @@ impl Parts {
     ///
     /// # Errors
     /// See [`super::guard`].
-    pub async fn start(loaded: &Loaded, state: &StateDir) -> Result<Self, Failure> {
+    pub async fn start(loaded: &Loaded, kept: Option<Kept>, state: &StateDir) -> Result<Self, Failure> {
         let config = &loaded.config;
         let started = clock::now();
         let boot_id = clock::boot_id().unwrap_or_default();
@@ -135,12 +147,16 @@ impl Parts {
         let (governor, governed) = GovernorTask::start(governor, target.connection.clone());
 
         let (observe, observations) = mpsc::channel(OBSERVATIONS);
-        let (backup, backed_up) = match backup::Settings::of(config)? {
-            Some(settings) => {
+        let (backup, backed_up) = match (kept, backup::Settings::of(config)?) {
+            (Some(Kept { backup, backed_up }), _) => {
+                backup.adopt(observe.clone()).await;
+                (Some(backup), backed_up)
+            }
+            (None, Some(settings)) => {
                 let (task, events) = BackupTask::start(settings, state, observe.clone());
                 (Some(task), events)
             }
-            None => {
+            (None, None) => {
                 limitations.push(NO_BACKUPS.to_owned());
                 (None, mpsc::channel(1).1)
             }
@@ -253,11 +269,16 @@ impl Parts {
         self.limitations.iter().cloned().chain(of_routes).chain(of_server).chain(of_governor).collect()
     }
 
-    /// Ends everything: first what acts, then what looks, then what alerts, last what remembers.
-    pub async fn stop(self, reason: &str) {
+    /// Ends everything: first what acts, then what looks, then what alerts, last what remembers. Where the guard goes on with another
+    /// configuration, a backup that this does not concern runs on.
+    pub async fn stop(self, reason: &str, goes_on: Option<&Config>) -> Option<Kept> {
         let Self { journal, delivery, governor, backup, host, mut observers, listening, .. } = self;
         let Self { mut outcomes, mut governed, mut backed_up, .. } = self;
         drop(listening);
+        let (kept, backup) = match (backup, goes_on) {
+            (Some(backup), Some(config)) if backup.suits(config) => (Some(backup), None),
+            (backup, _) => (None, backup),
+        };
         // Side by side: both wait for something else than this process.
         tokio::join!(governor.stop(), async {
             if let Some(backup) = backup {
@@ -268,13 +289,21 @@ impl Parts {
         // The sampler answers within a poll; joining it here keeps its last reading out of the next guard's time.
         drop(host);
         record_rest(&journal, &mut governed).await;
-        record_rest(&journal, &mut backed_up).await;
+        // What a task that runs on has to tell, the next guard hears.
+        let kept = match kept {
+            Some(backup) => Some(Kept { backup, backed_up }),
+            None => {
+                record_rest(&journal, &mut backed_up).await;
+                None
+            }
+        };
         delivery.shutdown().await;
         record_rest(&journal, &mut outcomes).await;
         drop(journal.append(clock::now(), &EventKind::GuardStopped { reason: reason.to_owned() }));
         if let Err(error) = journal.close(JOURNAL_TIMEOUT) {
             tracing::error!(%error, "the journal's end is not on the disk");
         }
+        kept
     }
 }
 

@@ -7,6 +7,7 @@ use std::{
 
 use jiff::{Timestamp, ToSpan as _};
 use model::{EventKind, Moment, event::BackupTask};
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::harness::{Guard, Place, cluster, said};
 
@@ -124,8 +125,7 @@ fn slow_a_killed_worker_is_an_event_and_the_next_attempt_completes() {
     await_event(&place, "a run", |kind| matches!(kind, EventKind::BackupStarted { .. }));
     place.await_status("work", |s| s["backup"]["running"]["stage"].as_str().is_some_and(|stage| stage != "beginning"));
     for pid in workers(&guard) {
-        let pid = rustix::process::Pid::from_raw(pid).unwrap();
-        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        kill_process(Pid::from_raw(pid).unwrap(), Signal::KILL).unwrap();
     }
     let failed = await_event(&place, "a failure", |kind| {
         matches!(kind, EventKind::BackupFailed { .. } | EventKind::ProofFailed { .. })
@@ -141,6 +141,107 @@ fn slow_a_killed_worker_is_an_event_and_the_next_attempt_completes() {
     await_event(&place, "a proven backup", |kind| matches!(kind, EventKind::ProofFinished { .. }));
     let status = place.await_status("the end of the run", |s| s["backup"]["running"].is_null());
     assert_eq!(status["backup"]["failures"], 0, "{status}");
+    assert!(guard.stop().success(), "{}", place.log());
+}
+
+/// Waits until the guard's worker makes a backup, and holds it there: `SIGSTOP`, so that nothing depends on how fast it is.
+fn held_worker(place: &Place, guard: &Guard) -> Pid {
+    await_event(place, "a run", |kind| matches!(kind, EventKind::BackupStarted { task: BackupTask::Create, .. }));
+    let started = Instant::now();
+    loop {
+        if let [pid] = workers(guard).as_slice() {
+            let pid = Pid::from_raw(*pid).unwrap();
+            kill_process(pid, Signal::STOP).unwrap();
+            return pid;
+        }
+        assert!(started.elapsed() < PATIENCE, "no worker was seen: {:?}\n{}", place.event_names(), place.log());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+fn count(place: &Place, name: &str) -> usize {
+    place.event_names().into_iter().filter(|event| *event == name).count()
+}
+
+#[test]
+fn a_reload_that_does_not_concern_a_running_backup_leaves_it_alone() {
+    let Some(cluster) = cluster(&[("checkpoint_timeout", "30s")]) else { return };
+    let place = place(&cluster.url("postgres"));
+    let config = place.path().join("oxpecker.toml");
+    let text = fs::read_to_string(&config).unwrap().replace("[backup]\n", "[backup]\nprove = \"never\"\n");
+    fs::write(&config, &text).unwrap();
+    let guard = Guard::start(&place);
+    let worker = held_worker(&place, &guard);
+    fs::write(&config, format!("{text}\n[journal]\nkeep_events = \"99d\"\n")).unwrap();
+    guard.signal(Signal::HUP);
+    let started = Instant::now();
+    while count(&place, "guard_started") < 2 {
+        assert!(started.elapsed() < PATIENCE, "the guard did not begin anew: {}", place.log());
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    assert_eq!(workers(&guard), [worker.as_raw_nonzero().get()], "{}", place.log());
+    let status = place.await_status("the run that goes on", |s| !s["backup"]["running"].is_null());
+    assert_eq!(status["backup"]["failures"], 0, "{status}");
+    kill_process(worker, Signal::CONT).unwrap();
+    await_event(&place, "the backup", |kind| matches!(kind, EventKind::BackupFinished { .. }));
+    await_event(&place, "the retention", |kind| matches!(kind, EventKind::RetentionApplied { .. }));
+    assert_eq!((count(&place, "backup_started"), count(&place, "backup_failed")), (1, 0), "{}", place.log());
+    // One that concerns it ends what runs, and begins anew.
+    fs::write(&config, text.replace("[backup]\n", "[backup]\nmax_age = \"3d\"\n")).unwrap();
+    guard.signal(Signal::HUP);
+    place.await_status("the new limit", |s| s["backup"]["max_age"].to_string().contains("259200"));
+    assert!(guard.stop().success(), "{}", place.log());
+}
+
+#[test]
+fn a_guard_that_is_killed_takes_its_worker_along_and_the_next_one_makes_the_backup() {
+    let Some(cluster) = cluster(&[("checkpoint_timeout", "30s")]) else { return };
+    let place = place(&cluster.url("postgres"));
+    let guard = Guard::start(&place);
+    let worker = held_worker(&place, &guard);
+    guard.kill9();
+    let started = Instant::now();
+    while rustix::process::test_kill_process(worker).is_ok()
+        && fs::read_to_string(format!("/proc/{worker}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+    {
+        assert!(started.elapsed() < PATIENCE, "the worker outlived its guard");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // Whatever the dead one left in the repository is in nobody's way.
+    let guard = Guard::start(&place);
+    await_event(&place, "the backup", |kind| matches!(kind, EventKind::BackupFinished { .. }));
+    await_event(&place, "the retention", |kind| matches!(kind, EventKind::RetentionApplied { kept: 1, .. }));
+    assert!(guard.stop().success(), "{}", place.log());
+    let checked = place.ask(&["backup", "check", "--deep"]);
+    assert!(checked.status.success(), "{}", said(&checked));
+}
+
+#[test]
+fn a_repository_out_of_reach_is_an_alarm_that_ends_when_it_is_back() {
+    let Some(cluster) = cluster(&[]) else { return };
+    let place = place(&cluster.url("postgres"));
+    let config = place.path().join("oxpecker.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    let text = text.replace("[repository]", "[alert.rules.backup-failing]\nfailures = 1\n[repository]");
+    fs::write(&config, text).unwrap();
+    let (here, away) = (place.path().join("repository"), place.path().join("away"));
+    fs::rename(&here, &away).unwrap();
+    let guard = Guard::start(&place);
+    let problem = await_event(&place, "the problem", |kind| matches!(kind, EventKind::RepositoryProblem { .. }));
+    let EventKind::RepositoryProblem { problem, .. } = problem else { unreachable!() };
+    assert!(problem.contains("there is no repository"), "{problem}");
+    let firing = |status: &serde_json::Value| {
+        status["alerts"].as_array().is_some_and(|all| all.iter().any(|alert| alert["rule"] == "backup-failing"))
+    };
+    let status = place.await_status("the alarm", firing);
+    assert_eq!((&status["backup"]["looked"], count(&place, "backup_started")), (&false.into(), 0), "{status}");
+    let text = said(&place.ask(&["status"]));
+    assert!(text.contains("there is no repository"), "{text}");
+    // It is mounted again; a person does not want to wait for the next look.
+    fs::rename(&away, &here).unwrap();
+    guard.signal(Signal::HUP);
+    await_event(&place, "the backup", |kind| matches!(kind, EventKind::BackupFinished { .. }));
+    place.await_status("the end of the alarm", |status| !firing(status));
     assert!(guard.stop().success(), "{}", place.log());
 }
 

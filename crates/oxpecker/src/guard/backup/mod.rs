@@ -64,9 +64,18 @@ impl Settings {
     }
 }
 
+/// What the task is told.
+enum Told {
+    /// Something was seen.
+    Seen(Observation),
+    /// The guard goes on with another configuration, and takes readings here from now on.
+    Adopted(mpsc::Sender<Observation>),
+}
+
 /// The loop's side of the backups.
 pub struct BackupTask {
-    tell: mpsc::Sender<Observation>,
+    config: Config,
+    tell: mpsc::Sender<Told>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
@@ -94,16 +103,44 @@ impl BackupTask {
         }
         let (tell, told) = mpsc::channel(WAITING);
         let (stop, stopped) = oneshot::channel();
+        let config = settings.config.clone();
         let backups = Backups::new(settings, past, now, events_out, observations);
         let task = tokio::spawn(backups.run(told, stopped));
-        (Self { tell, stop, task }, events)
+        (Self { config, tell, stop, task }, events)
+    }
+
+    /// Whether it may go on as it is under a new configuration: all is the same that it and its worker go by. The worker reads secrets
+    /// when it begins, so a run is never half with an old one.
+    pub fn suits(&self, config: &Config) -> bool {
+        let Config {
+            mode: _,
+            state_dir,
+            postgres,
+            journal: _,
+            host: _,
+            autovacuum,
+            service: _,
+            repository,
+            backup,
+            alert: _,
+        } = config;
+        let ours = &self.config;
+        (state_dir, postgres, repository, backup) == (&ours.state_dir, &ours.postgres, &ours.repository, &ours.backup)
+            // Whose include file tells what a throttle has set.
+            && *autovacuum == ours.autovacuum
+    }
+
+    /// Goes on with another guard: its readings go to `observations` from now on, the first one at once.
+    pub async fn adopt(&self, observations: mpsc::Sender<Observation>) {
+        // It fails only where the task has ended, which the loop sees.
+        let _ = self.tell.send(Told::Adopted(observations)).await;
     }
 
     /// Tells it what was seen, as far as it decides whether the worker steps back.
     pub fn observe(&self, observation: &Observation) {
         let matters =
             matches!(observation, Observation::Reading(Reading::Host(_) | Reading::Activity(_) | Reading::Service(_)));
-        if matters && self.tell.try_send(observation.clone()).is_err() {
+        if matters && self.tell.try_send(Told::Seen(observation.clone())).is_err() {
             tracing::debug!("the backup task is busy and misses a reading");
         }
     }

@@ -15,7 +15,7 @@ use tokio::{
 };
 
 use super::{
-    STOP_TIMEOUT, Settings,
+    STOP_TIMEOUT, Settings, Told,
     child::{Said, Stage, Worker},
     known::Known,
     past::Past,
@@ -83,7 +83,7 @@ impl Backups {
         }
     }
 
-    pub async fn run(mut self, mut told: mpsc::Receiver<Observation>, mut stopped: oneshot::Receiver<()>) {
+    pub async fn run(mut self, mut told: mpsc::Receiver<Told>, mut stopped: oneshot::Receiver<()>) {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -97,8 +97,14 @@ impl Backups {
                 biased;
                 _ = &mut stopped => break,
                 said = said => self.hear(said, clock::now()),
-                observation = told.recv() => match observation {
-                    Some(observation) => self.pressure.observe(&observation),
+                told = told.recv() => match told {
+                    Some(Told::Seen(observation)) => self.pressure.observe(&observation),
+                    Some(Told::Adopted(observations)) => {
+                        self.observations = observations;
+                        // Whoever reloads may have mended what was in the way.
+                        self.looked_at = None;
+                        self.read(clock::now());
+                    }
                     None => break,
                 },
                 _ = tick.tick() => self.step(clock::now()),
