@@ -11,7 +11,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use scratch::Installation;
 
-use super::runtime;
+use super::block_on;
 use crate::{
     cli::{DemoArgs, Format, Global},
     exit::{FINDING, FINE, Failure, Outcome},
@@ -63,7 +63,7 @@ pub fn run(global: &Global, name: &str, args: DemoArgs) -> Outcome {
     }
     let options = options(args)?;
     let mut progress = Shown::new(global);
-    let result = runtime()?.block_on(async {
+    let result = block_on(async {
         let mut signals = Signals::listen()?;
         let cancel = async {
             let _ = signals.next().await;
@@ -72,7 +72,7 @@ pub fn run(global: &Global, name: &str, args: DemoArgs) -> Outcome {
             DrillError::Options { .. } => Failure::usage(error),
             _ => Failure::from(error),
         })
-    });
+    })?;
     progress.end();
     let result = result?;
     output::result(global.output, "drill_result", &result, || {

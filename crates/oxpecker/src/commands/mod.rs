@@ -48,6 +48,15 @@ pub fn dispatch(cli: Cli) -> Outcome {
     }
 }
 
+/// Drives a future to its end. Reads of files that hang, as on a server of files that is gone, hold the end up by nothing: the process that
+/// would wait for them could not be stopped.
+fn block_on<F: Future>(future: F) -> Result<F::Output, crate::exit::Failure> {
+    let runtime = runtime()?;
+    let output = runtime.block_on(future);
+    runtime.shutdown_background();
+    Ok(output)
+}
+
 /// A runtime of one thread: what this program does is waiting.
 fn runtime() -> Result<tokio::runtime::Runtime, crate::exit::Failure> {
     Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)

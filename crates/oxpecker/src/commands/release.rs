@@ -9,7 +9,7 @@ use crate::{
     output, place,
 };
 
-use super::runtime;
+use super::block_on;
 
 /// Undoes a throttle that a dead guard left behind. Does nothing, successfully, where there is none.
 pub fn release(global: &Global) -> Outcome {
@@ -29,7 +29,7 @@ pub fn release(global: &Global) -> Outcome {
     })?;
     // Files and signals need no address; only ALTER SYSTEM can't be undone without.
     let connection = place::target(&loaded.config.postgres).map(|t| t.connection).unwrap_or_default();
-    let undone = runtime()?.block_on(autovacuum::undo_left_behind(&state_dir, &connection))?;
+    let undone = block_on(autovacuum::undo_left_behind(&state_dir, &connection))??;
     output::result(global.output, "release", &serde_json::json!({ "undone": undone }), || match &undone {
         None => "nothing was left behind".to_owned(),
         Some(undone) if undone.complete() => {

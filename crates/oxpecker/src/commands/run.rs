@@ -2,7 +2,7 @@
 
 use journal::StateDir;
 
-use super::runtime;
+use super::block_on;
 use crate::{
     cli::{Global, RunArgs},
     config::{self, Loaded, Overrides},
@@ -27,7 +27,7 @@ pub fn run(global: &Global, args: RunArgs) -> Outcome {
         }
         Ok(fresh)
     };
-    runtime()?.block_on(async {
+    block_on(async {
         let mut signals = Signals::listen()?;
         let mut kept = None;
         loop {
@@ -36,7 +36,7 @@ pub fn run(global: &Global, args: RunArgs) -> Outcome {
                 Ended::Reload(fresh, runs_on) => (loaded, kept) = (*fresh, runs_on),
             }
         }
-    })
+    })?
 }
 
 /// The configuration, if nothing is wrong with it.

@@ -3,7 +3,7 @@
 mod backup;
 mod teller;
 
-use super::runtime;
+use super::block_on;
 use crate::{
     cli::DrillServiceArgs,
     exit::{FINE, Outcome},
@@ -23,7 +23,7 @@ pub fn backup() -> Outcome {
 /// `oxpecker worker release`.
 pub fn release() -> Outcome {
     let orders = tokio::io::BufReader::new(tokio::io::stdin());
-    runtime()?.block_on(autovacuum::release_worker::run(orders))?;
+    block_on(autovacuum::release_worker::run(orders))??;
     Ok(FINE)
 }
 

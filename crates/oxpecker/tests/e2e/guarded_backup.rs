@@ -2,6 +2,9 @@
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader, Write as _},
+    process::Stdio,
+    sync::mpsc,
     time::{Duration, Instant},
 };
 
@@ -9,7 +12,7 @@ use jiff::{Timestamp, ToSpan as _};
 use model::{EventKind, Moment, event::BackupTask};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::harness::{Guard, Place, cluster, said};
+use crate::harness::{Guard, Place, cluster, oxpecker, said};
 
 /// A proof restores, starts a server and looks at everything; the next attempt after a failure waits a minute.
 const PATIENCE: Duration = Duration::from_secs(180);
@@ -243,6 +246,60 @@ fn a_repository_out_of_reach_is_an_alarm_that_ends_when_it_is_back() {
     await_event(&place, "the backup", |kind| matches!(kind, EventKind::BackupFinished { .. }));
     place.await_status("the end of the alarm", |status| !firing(status));
     assert!(guard.stop().success(), "{}", place.log());
+}
+
+/// What the guard does when the host starves: it tells its worker to step back, and later to go on. Here by the guard's own words.
+#[test]
+fn a_worker_that_is_told_to_step_back_reads_nothing_until_it_may_go_on() {
+    let Some(cluster) = cluster(&[]) else { return };
+    let place = place(&cluster.url("postgres"));
+    let config = &place.json(&["config", "show"])["config"];
+    let mut command = oxpecker();
+    command.args(["worker", "backup"]).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+    let mut worker = command.spawn().unwrap();
+    let mut orders = worker.stdin.take().unwrap();
+    let mut tell = |order: serde_json::Value| writeln!(orders, "{order}").unwrap();
+    tell(serde_json::json!({ "say": "begin", "protocol": 1, "job": "create", "config": config }));
+    tell(serde_json::json!({ "say": "pause" }));
+    let (heard, said) = mpsc::channel();
+    let stdout = BufReader::new(worker.stdout.take().unwrap());
+    std::thread::spawn(move || {
+        for line in stdout.lines().map_while(Result::ok) {
+            let _ = heard.send(serde_json::from_str::<serde_json::Value>(&line).unwrap());
+        }
+    });
+    let mut last = String::new();
+    let mut is_said = |what: &str, stage: Option<&str>| {
+        while let Ok(message) = said.recv_timeout(PATIENCE) {
+            last = message.to_string();
+            if message["say"] == what && stage.is_none_or(|stage| message["stage"] == stage) {
+                return true;
+            }
+        }
+        panic!("{what} was not said, but last {last}");
+    };
+    assert!(is_said("progress", Some("copying")));
+    // Bytes that it asked the system for: quiet is it when there are no more of them.
+    let read = || {
+        let io = fs::read_to_string(format!("/proc/{}/io", worker.id())).unwrap();
+        io.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse::<u64>().ok()).unwrap()
+    };
+    let mut before = read();
+    loop {
+        std::thread::sleep(Duration::from_millis(300));
+        let now = read();
+        if now == before {
+            break;
+        }
+        before = now;
+    }
+    let made = || place.json(&["backup", "list"])["backups"].as_array().map(Vec::len);
+    assert_eq!(made(), Some(0), "it was made though it was to step back");
+    tell(serde_json::json!({ "say": "resume" }));
+    assert!(is_said("created", None) && made() == Some(1));
+    // The end of its input is the end of the guard.
+    drop(orders);
+    worker.wait().unwrap();
 }
 
 #[test]

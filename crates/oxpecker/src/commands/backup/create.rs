@@ -20,7 +20,7 @@ use repository::{Repository, RepositoryError, log::LogError};
 use super::words;
 use crate::{
     cli::{CreateArgs, Global},
-    commands::runtime,
+    commands::block_on,
     exit::{FAILED, FINDING, FINE, Failure, Outcome, REFUSED, USAGE},
     output, place,
     repo::{self, Protection, Settings},
@@ -217,7 +217,7 @@ pub fn data_dir_of_server(settings: &Settings) -> Option<PathBuf> {
         connection.abort();
         row.get::<_, Option<String>>(0)
     };
-    let answer = runtime().ok()?.block_on(async { tokio::time::timeout(ASK_TIMEOUT, asked).await.ok().flatten() });
+    let answer = block_on(async { tokio::time::timeout(ASK_TIMEOUT, asked).await.ok().flatten() }).ok()?;
     answer.map(PathBuf::from).filter(|path| path.join("PG_VERSION").exists())
 }
 
