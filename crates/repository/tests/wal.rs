@@ -495,3 +495,31 @@ fn an_index_waits_for_what_is_under_way() {
     assert_eq!(indexes(), 2);
     assert_eq!(wal_of(&store).reach(1, 0).unwrap(), whole(129));
 }
+
+#[test]
+fn segments_are_sealed_ahead_and_put_in_their_turn() {
+    let (store, wal) = new_wal();
+    let sealed: Vec<_> = (0..3).map(|number| wal.seal_segment(1, number, &segment(1, number)).unwrap()).collect();
+    assert_eq!(wal.get_segment(1, 0).unwrap(), Segment::Absent, "nothing is stored before its turn");
+    for (number, sealed) in sealed.iter().enumerate() {
+        assert_eq!(wal.put_sealed(sealed).unwrap(), Stored::Now);
+        assert_eq!(wal_of(&store).get_segment(1, number as u64).unwrap(), Segment::Whole(segment(1, number as u64)));
+        assert_eq!(wal.put_sealed(sealed).unwrap(), Stored::Before, "the reply was lost");
+    }
+    // The other road was quicker, before it was sealed and after.
+    let late = wal.seal_segment(1, 3, &segment(1, 3)).unwrap();
+    wal_of(&store).put_segment(1, 3, &segment(1, 3)).unwrap();
+    assert_eq!(wal.put_sealed(&late).unwrap(), Stored::Before);
+    assert_eq!(wal.put_sealed(&wal.seal_segment(1, 3, &segment(1, 3)).unwrap()).unwrap(), Stored::Before);
+    // Another one is there.
+    assert!(matches!(wal.seal_segment(1, 3, &segment(2, 3)), Err(WalError::Differs { .. })));
+    let forked = wal.seal_segment(1, 4, &segment(2, 4)).unwrap();
+    wal_of(&store).put_segment(1, 4, &segment(1, 4)).unwrap();
+    assert!(matches!(wal.put_sealed(&forked), Err(WalError::Differs { .. })));
+    // Indexes are made as with the other way.
+    for number in 5..64 {
+        wal.put_sealed(&wal.seal_segment(1, number, &segment(1, number)).unwrap()).unwrap();
+    }
+    assert!(objects(&store).keys().any(|name| name.ends_with("/index")));
+    assert_eq!(wal.reach(1, 0).unwrap(), whole(64));
+}

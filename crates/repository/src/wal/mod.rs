@@ -19,6 +19,7 @@
 //! prune     removing what is older than something
 //! ```
 
+mod ahead;
 mod error;
 mod index;
 pub(crate) mod name;
@@ -33,6 +34,7 @@ use std::{
 
 use zeroize::Zeroizing;
 
+pub use ahead::SealedSegment;
 pub use error::WalError;
 pub use index::Reach;
 pub use prune::WalPruned;
