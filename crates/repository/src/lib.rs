@@ -42,6 +42,7 @@ pub use hold::{Hold, HoldRecord};
 pub use holder::{Holder, Standing};
 pub use id::{BackupId, PackId, RepositoryId, SessionId, SlotId};
 pub use key::{KdfCost, RecoveryKey, Secret, Slot, SlotKind};
+pub use log::{WalExpire, WalStart};
 pub use manifest::{ENTRIES_MAX, Entry, Extent, FrameRef, META_MAX, NAME_MAX};
 pub use pack::PACK_TARGET;
 pub use reader::{BackupReader, Entries};

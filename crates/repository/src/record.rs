@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::{
     frame::Identity,
     id::{BackupId, PackId, SessionId},
-    log,
+    log::{self, WalStart},
     pack::Locator,
     seal::Epoch,
     wire::{BadBytes, Bytes, Put},
@@ -113,6 +113,10 @@ pub struct BackupRecord {
     pub stored_bytes: u64,
     /// Why a person wants it kept, whatever the retention says.
     pub pinned: Option<String>,
+    /// Where the WAL begins that leads on from it to later moments; `None` where its maker did not say.
+    pub wal: Option<WalStart>,
+    /// That WAL has expired: the backup can be restored to its own moment only.
+    pub wal_cut: bool,
     /// Its proofs, oldest first; of many, the newest.
     pub proofs: Vec<ProofRecord>,
 }
@@ -135,6 +139,8 @@ impl BackupRecord {
             content_bytes: size(|manifest| manifest.content_bytes),
             stored_bytes: size(|manifest| manifest.stored_bytes),
             pinned: backup.pinned.clone(),
+            wal: backup.wal.clone(),
+            wal_cut: backup.wal_cut,
             proofs: backup.proofs.iter().map(proof).collect(),
         }
     }

@@ -26,7 +26,7 @@ use crate::{
     error::RepositoryError,
     frame::{COMPRESSION_LEVEL, Encoder, Identity, Kind},
     id::{BackupId, PackId, SessionId},
-    log::FreshPack,
+    log::{FreshPack, WalStart},
     manifest::{
         ENTRIES_MAX, Entry, Extent, FrameRef, META_MAX, NAME_MAX, RUNS_MAX, RawEntry, RawRun, Root, TableBuilder,
     },
@@ -225,7 +225,7 @@ impl Session {
     /// # Errors
     /// The store or the log failed, or the session was taken over.
     pub fn draft(&self, info: &Value) -> Result<(), RepositoryError> {
-        self.inner.commit(false, BackupId::random()?, info)
+        self.inner.commit(false, BackupId::random()?, None, info)
     }
 
     /// Writes the manifest and commits. From its return on the backup counts. May be called again after an error.
@@ -233,7 +233,15 @@ impl Session {
     /// # Errors
     /// The store or the log failed; the session was closed or taken over; a name came twice.
     pub fn commit(&self, info: &Value) -> Result<BackupId, RepositoryError> {
-        self.inner.commit(true, self.inner.backup, info)?;
+        self.commit_with_wal(info, None)
+    }
+
+    /// As [`Session::commit`], and says which WAL leads on from the backup: none of it expires unseen while the backup is there.
+    ///
+    /// # Errors
+    /// As there; that WAL has expired already.
+    pub fn commit_with_wal(&self, info: &Value, wal: Option<WalStart>) -> Result<BackupId, RepositoryError> {
+        self.inner.commit(true, self.inner.backup, wal, info)?;
         Ok(self.inner.backup)
     }
 

@@ -17,8 +17,8 @@ use jiff::Timestamp;
 use repository::{
     BackupId, PackId, RepositoryId, SessionId,
     log::{
-        Body, Clock, Commit, Commitment, Digest, Expired, FORMAT, Footprint, FreshPack, Log, LogError, Nonce, Numbers,
-        Opening, Purpose, Record, Refusal, TipMemory, record_name,
+        Body, Clock, Commit, Commitment, Digest, Expired, Footprint, FreshPack, Log, LogError, Nonce, Numbers, Opening,
+        Purpose, Record, Refusal, TipMemory, WalExpire, WalStart, record_name,
     },
     seal::RecordSeal as _,
     store::{Fault, FaultyStore, MemoryStore, ObjectName, Store, StoreErrorKind},
@@ -54,6 +54,15 @@ fn opening(session: u8) -> Opening {
     }
 }
 
+fn wal(line: u32, segment: u64) -> WalStart {
+    WalStart { stream: "system".to_owned(), line, segment, segment_bytes: 256 }
+}
+
+fn wal_expire(lines: &[(u32, u64)], cut: &[u8]) -> Body {
+    let cut = cut.iter().map(|&k| BackupId([k; 16])).collect();
+    Body::WalExpire(WalExpire { stream: "system".to_owned(), lines: lines.to_vec(), cut })
+}
+
 fn commitment(k: u8, complete: bool, shared: &[u8], written: &[u8]) -> Commitment {
     let backup = BackupId(if complete { [k; 16] } else { [k + 100; 16] });
     let ids = |all: &[u8]| all.iter().map(|&n| PackId([n; 16])).collect::<Vec<_>>();
@@ -64,6 +73,7 @@ fn commitment(k: u8, complete: bool, shared: &[u8], written: &[u8]) -> Commitmen
         manifest: json!(k),
         shared: ids(shared),
         written: ids(written).into_iter().map(|id| FreshPack { id, bytes: 10 }).collect(),
+        wal: complete.then(|| wal(1, 10 * u64::from(k))),
         info: json!({ "backup": k }),
     }
 }
@@ -92,6 +102,12 @@ fn work(store: &Arc<dyn Store>) -> Result<(), LogError> {
     log.pin(BackupId([2; 16]), Some("the audit"))?;
     log.expire(&[Expired { backup: BackupId([1; 16]), reason: "old".to_owned() }])?;
     log.collect(&pack_name)?;
+    for (lines, cut) in [([(1, 5)], &[][..]), ([(1, 25)], &[2])] {
+        log.expire_wal(|state| {
+            let Body::WalExpire(expire) = wal_expire(&lines, cut) else { unreachable!() };
+            (state.wal_floor("system", 1) < lines[0].1).then_some(expire)
+        })?;
+    }
     Ok(())
 }
 
@@ -112,7 +128,8 @@ fn outcome(inner: &MemoryStore) -> impl PartialEq + std::fmt::Debug + use<> {
     let packs: BTreeSet<_> = inner.snapshot().into_keys().filter(|name| name.as_str().starts_with("packs/")).collect();
     let known: BTreeSet<_> =
         state.packs().values().map(|pack| (pack.id, pack.status == repository::log::PackStatus::Live)).collect();
-    (backups, packs, known, state.sessions().len())
+    let wal: Vec<_> = state.backups().values().map(|b| (b.wal.clone(), b.wal_cut)).collect();
+    (backups, packs, known, state.sessions().len(), state.wal_floors("system"), wal)
 }
 
 /// A pack that arrived after it was removed is an orphan.
@@ -287,6 +304,7 @@ fn a_record_that_could_lose_data_is_refused_by_every_reader() {
             manifest: Value::Null,
             known: known.iter().copied().collect(),
             fresh: Vec::new(),
+            wal: None,
             info: Value::Null,
         })
     };
@@ -304,13 +322,24 @@ fn a_record_that_could_lose_data_is_refused_by_every_reader() {
         commit(8, &[0]),
         Body::Expire { backups: vec![Expired { backup: BackupId([1; 16]), reason: "twice".to_owned() }] },
         Body::Prove { backup: BackupId([102; 16]), passed: true, receipt: Value::Null },
+        // The third backup leads on from segment 30 of line 1; all before segment 25 of it has expired.
+        wal_expire(&[(1, 31)], &[]),
+        wal_expire(&[(2, 31)], &[]),
+        wal_expire(&[(1, 25)], &[]),
+        wal_expire(&[(1, 5)], &[]),
+        wal_expire(&[(1, 27), (1, 28)], &[]),
+        wal_expire(&[(2, 27), (1, 28)], &[]),
+        wal_expire(&[], &[]),
+        wal_expire(&[(1, 27)], &[3]),
+        wal_expire(&[(1, 31)], &[3, 3]),
+        wal_expire(&[(1, 31)], &[3, 1]),
     ];
     for body in bodies {
         let copy = MemoryStore::new();
         inner.snapshot().iter().for_each(|(name, bytes)| copy.tamper(name, bytes));
         let mut reader = Log::open(Arc::new(copy.clone()), Arc::new(OpenSeal), at(100), None).unwrap();
         let (nonce, time) = (Nonce::from_bytes([1; 16]), Timestamp::from_second(100).unwrap());
-        let record = Record { format: FORMAT, n, prev, nonce, time, body };
+        let record = Record { format: body.format(), n, prev, nonce, time, body };
         copy.tamper(&record_name(n), &OpenSeal.seal_record(n, &record.encode().unwrap()).unwrap());
         let before = reader.state().clone();
         let error = reader.refresh().unwrap_err();
@@ -360,4 +389,57 @@ fn a_long_log_is_opened_from_a_checkpoint() {
     }
     let opened = Log::open(store, Arc::new(OpenSeal), at(100), None).unwrap();
     assert_eq!(opened.state(), log.state());
+}
+
+#[test]
+fn wal_expires_before_what_backups_and_sessions_need() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let mut log = open(&store).unwrap();
+    let commit = |log: &mut Log, k: u8, wal: WalStart| {
+        log.begin(&opening(k), None)?;
+        let result = log.commit(&Commitment { wal: Some(wal), ..commitment(k, true, &[], &[k]) });
+        if result.is_err() {
+            log.close(SessionId([k; 16]), "refused").unwrap();
+        }
+        result
+    };
+    let expire = |log: &mut Log, lines: &[(u32, u64)], cut: &[u8]| {
+        let Body::WalExpire(expire) = wal_expire(lines, cut) else { unreachable!() };
+        log.expire_wal(|_| Some(expire.clone()))
+    };
+    for (k, line, segment) in [(1, 1, 10), (2, 1, 20), (3, 2, 30)] {
+        commit(&mut log, k, wal(line, segment)).unwrap();
+    }
+    // Of a line that no backup's line can have come from, all may go; of later ones nothing that a backup may lead on by.
+    for (lines, needed) in [(&[(1, 11)][..], 1), (&[(2, 11)], 1), (&[(1, 10), (7, 12)], 1)] {
+        let error = expire(&mut log, lines, &[]).unwrap_err();
+        assert!(
+            matches!(error, LogError::Refused(Refusal::WalNeeded { backup, .. }) if backup == BackupId([needed; 16])),
+            "{error}"
+        );
+    }
+    assert!(expire(&mut log, &[(1, 10), (2, 10)], &[]).unwrap());
+    // A reader of the first backup: it is not cut while it is read.
+    let hold = Opening { purpose: Purpose::Hold, bases: vec![BackupId([1; 16])], ..opening(9) };
+    log.begin(&hold, None).unwrap();
+    let error = expire(&mut log, &[(1, 20)], &[1]).unwrap_err();
+    assert!(matches!(error, LogError::Refused(Refusal::WalHeld { line: 1, segment: 20, .. })), "{error}");
+    log.close(hold.session, "read").unwrap();
+    assert!(expire(&mut log, &[(1, 20), (2, 20)], &[1]).unwrap());
+    // What was seen before a commit that needs more does not count any more.
+    let error = commit(&mut log, 4, wal(1, 19)).unwrap_err();
+    assert!(matches!(error, LogError::Refused(Refusal::WalExpired { line: 1, segment: 19, floor: 20 })), "{error}");
+    commit(&mut log, 5, wal(3, 4)).unwrap();
+    let error = expire(&mut log, &[(3, 5)], &[]).unwrap_err();
+    assert!(matches!(error, LogError::Refused(Refusal::WalNeeded { line: 3, segment: 5, .. })), "{error}");
+    assert!(expire(&mut log, &[(1, 500), (2, 30)], &[2]).unwrap(), "no line before the second is needed");
+    // Another stream is another matter.
+    let other = WalExpire { stream: "other".to_owned(), lines: vec![(1, 1000)], cut: Vec::new() };
+    assert!(log.expire_wal(|_| Some(other.clone())).unwrap());
+    let state = log.state().clone();
+    assert_eq!(state.wal_floors("system"), [(1, 500), (2, 30)].into_iter().collect());
+    assert_eq!(state.wal_streams().into_iter().collect::<Vec<_>>(), ["other", "system"]);
+    let cut: Vec<_> = state.backups().iter().filter(|(_, b)| b.wal_cut).map(|(id, _)| id.0[0]).collect();
+    assert_eq!(cut, [1, 2]);
+    assert_eq!(Log::open(store, Arc::new(OpenSeal), at(100), None).unwrap().state(), &state);
 }

@@ -3,8 +3,8 @@
 use std::{path::Path, time::Instant};
 
 use jiff::Timestamp;
-use pg_format::files::Rules;
-use repository::{Repository, Session, SessionInfo};
+use pg_format::{files::Rules, wal::SegmentSize};
+use repository::{Repository, Session, SessionInfo, WalStart};
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -174,7 +174,7 @@ pub(super) fn conclude(
 ) -> Result<Created, CreateError> {
     match run(&session) {
         Ok(info) => {
-            let id = session.commit(&info.to_value())?;
+            let id = session.commit_with_wal(&info.to_value(), wal_start(&info))?;
             let stored_bytes = session.counts().stored_bytes;
             Ok(Created { id, info, stored_bytes, took: began.elapsed() })
         }
@@ -188,6 +188,17 @@ pub(super) fn conclude(
     }
 }
 
+/// The WAL that leads on from a backup: of its system, from the segment in which replay starts.
+fn wal_start(info: &BackupInfo) -> Option<WalStart> {
+    let size = SegmentSize::new(info.wal_segment_size.into()).ok()?;
+    Some(WalStart {
+        stream: info.system_id.to_string(),
+        line: info.timeline,
+        segment: size.number_of(info.start_lsn),
+        segment_bytes: size.bytes(),
+    })
+}
+
 pub(super) fn stage(progress: &dyn Progress, stage: Stage) {
     Meter::new(Instant::now()).tell(progress, Instant::now(), stage, Counts::default(), Counts::default());
 }
@@ -195,6 +206,15 @@ pub(super) fn stage(progress: &dyn Progress, stage: Stage) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn wal_leads_on_from_the_segment_of_the_start() {
+        let info = crate::info::tests::sample();
+        let expected =
+            WalStart { stream: "18446744073709551615".to_owned(), line: 1, segment: 2, segment_bytes: 16 << 20 };
+        assert_eq!(wal_start(&info), Some(expected));
+        assert_eq!(wal_start(&BackupInfo { wal_segment_size: 5, ..info }), None);
+    }
 
     #[test]
     fn only_the_certainly_dead_are_taken_over() {

@@ -2,7 +2,9 @@
 
 use serde_json::Value;
 
-use super::{Body, Commit, Expired, FreshPack, Log, LogError, Opening, Refusal, SessionEnd, State};
+use super::{
+    Body, Commit, Expired, FreshPack, Log, LogError, Opening, Refusal, SessionEnd, State, WalExpire, WalStart,
+};
 use crate::id::{BackupId, PackId, SessionId, SlotId};
 
 /// A commit as the facade knows it: packs by their ids. See [`Commit`].
@@ -20,6 +22,8 @@ pub struct Commitment {
     pub shared: Vec<PackId>,
     /// All packs that it refers to and that this session has written, whether a draft brought them or not.
     pub written: Vec<FreshPack>,
+    /// The WAL that leads on from it.
+    pub wal: Option<WalStart>,
     /// What is to be remembered of the backup.
     pub info: Value,
 }
@@ -36,6 +40,7 @@ impl Commitment {
             manifest: self.manifest.clone(),
             known: shared.chain(drafted).collect::<Result<_, _>>()?,
             fresh: self.written.iter().filter(|pack| number(pack.id).is_none()).copied().collect(),
+            wal: self.wal.clone(),
             info: self.info.clone(),
         }))
     }
@@ -124,6 +129,16 @@ impl Log {
             Ok((!backups.is_empty()).then_some(Body::Expire { backups }))
         })?;
         Ok(count)
+    }
+
+    /// Lets WAL expire, as `make` says, given the state at the tip; it is called again whenever somebody else was quicker. Returns whether
+    /// it wrote a record.
+    ///
+    /// # Errors
+    /// `Refused` where a backup that `make` did not name, or a session, needs some of it, or where the clock is behind the newest record.
+    pub fn expire_wal(&mut self, mut make: impl FnMut(&State) -> Option<WalExpire>) -> Result<bool, LogError> {
+        let appended = self.append(|state| Ok(make(state).map(Body::WalExpire)))?;
+        Ok(appended.is_some())
     }
 
     /// Says that packs failed a check. Those that the log does not know, or knows as damaged, are passed over.

@@ -6,8 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::{
-    Body, Digest, FORMAT, LogError, Nonce, Record, Refusal, RollbackAlarm, Seen, State, Tip, TipMemory, checkpoint,
-    record_name,
+    Body, Digest, LogError, Nonce, Record, Refusal, RollbackAlarm, Seen, State, Tip, TipMemory, checkpoint, record_name,
 };
 use crate::{
     id::{RepositoryId, random},
@@ -225,7 +224,7 @@ impl Log {
     fn seal_next(&self, body: Body, time: Timestamp) -> Result<Vec<u8>, LogError> {
         let n = self.state.next();
         let (prev, nonce) = (self.state.digest(), Nonce::from_bytes(random()?));
-        let plain = Record { format: FORMAT, n, prev, nonce, time, body }.encode()?;
+        let plain = Record { format: body.format(), n, prev, nonce, time, body }.encode()?;
         self.seal.seal_record(n, &plain).map_err(|source| LogError::Seal { n, source })
     }
 

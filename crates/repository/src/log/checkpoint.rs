@@ -1,7 +1,8 @@
 //! Checkpoints: the state after every so many records, so that opening an old repository does not read its whole life.
 //!
 //! A checkpoint holds nothing that the records do not: whoever finds it missing or damaged takes an older one or begins at record 0.
-//! It is sealed like a record, under numbers that no record has, and names the hash of the record that it was made after.
+//! It is sealed like a record, under numbers that no record has, and names the hash of the record that it was made after. Its version is the
+//! lowest that knows all of the state: what an older program made can only be of a state before the first record that it does not know.
 
 use serde::{Deserialize, Serialize};
 
@@ -56,7 +57,7 @@ fn open(seal: &dyn RecordSeal, after: u64, sealed: &[u8]) -> Result<State, LogEr
         seal.open_record(CHECKPOINT_BIT | after, sealed).map_err(|source| LogError::Seal { n: after, source })?;
     let found: Checkpoint = serde_json::from_slice(&plain).map_err(|error| LogError::garbled(after, &error))?;
     let mut state = found.state;
-    if found.format != FORMAT || found.after != after || state.next() != after + 1 {
+    if found.format > FORMAT || found.format < state.format() || found.after != after || state.next() != after + 1 {
         return Err(LogError::garbled(after, &"this checkpoint is of another record or format"));
     }
     state.reindex();
@@ -68,7 +69,7 @@ fn open(seal: &dyn RecordSeal, after: u64, sealed: &[u8]) -> Result<State, LogEr
 pub(super) fn save_if_due(store: &dyn Store, seal: &dyn RecordSeal, state: &State) {
     let Some(after) = state.next().checked_sub(1).filter(|after| *after > 0 && after % EVERY == 0) else { return };
     let save = || -> Result<(), LogError> {
-        let plain = serde_json::to_vec(&CheckpointOf { format: FORMAT, after, state })
+        let plain = serde_json::to_vec(&CheckpointOf { format: state.format(), after, state })
             .map_err(|error| LogError::garbled(after, &error))?;
         let sealed =
             seal.seal_record(CHECKPOINT_BIT | after, &plain).map_err(|source| LogError::Seal { n: after, source })?;

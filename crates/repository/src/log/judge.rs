@@ -4,11 +4,15 @@ use std::collections::BTreeSet;
 
 use jiff::Timestamp;
 
-use super::{Body, Commit, Numbers, Opening, Pack, PackStatus, Purpose, SessionEnd, State};
+use super::{Body, Commit, Numbers, Opening, Pack, PackStatus, Purpose, SessionEnd, State, WalExpire, WalStart};
 use crate::id::{BackupId, PackId, SessionId};
 
 /// Longest name of a cluster, in bytes.
 const CLUSTER_BYTES_MAX: usize = 200;
+/// Longest name of a stream of WAL, in bytes.
+const STREAM_BYTES_MAX: usize = 200;
+/// The most lines that one record lets WAL of expire.
+pub const WAL_LINES_MAX: usize = 10_000;
 
 /// Why the state does not allow a record.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -174,6 +178,57 @@ pub enum Refusal {
         /// Of which cluster.
         cluster: String,
     },
+    /// The WAL that a commit needs has expired.
+    #[error(
+        "the backup needs WAL of line {line} from segment {segment:#x} on, and all before segment {floor:#x} has expired\n  hint: run the backup again: it begins later. If this goes on, the server writes to an old timeline that nothing was kept of"
+    )]
+    WalExpired {
+        /// The line.
+        line: u32,
+        /// What it needs.
+        segment: u64,
+        /// The first segment that stays.
+        floor: u64,
+    },
+    /// A backup leads on by the WAL that would go.
+    #[error(
+        "WAL leads on from backup {backup}, which would go before segment {segment:#x} of line {line}\n  hint: run the prune again: it judges anew"
+    )]
+    WalNeeded {
+        /// Which.
+        backup: BackupId,
+        /// The line.
+        line: u32,
+        /// Before this one something would go that it needs.
+        segment: u64,
+    },
+    /// A session needs the WAL that would go.
+    #[error(
+        "session {session} needs WAL before segment {segment:#x} of line {line}\n  hint: wait for it, or close that session if its process is dead"
+    )]
+    WalHeld {
+        /// Which.
+        session: SessionId,
+        /// The line.
+        line: u32,
+        /// Before this one something would go that it needs.
+        segment: u64,
+    },
+    /// What has expired does not come back.
+    #[error(
+        "WAL of line {line} has expired up to segment {floor:#x} already\n  hint: run the prune again: it judges anew"
+    )]
+    WalFloor {
+        /// The line.
+        line: u32,
+        /// The first segment that stays.
+        floor: u64,
+    },
+    /// WAL that is none.
+    #[error(
+        "a stream of WAL without a name, or with one of more than 200 bytes, or segments without a size, or too many lines at once\n  hint: this is a fault of the program: please report it"
+    )]
+    WalForm,
 }
 
 fn ended(end: &SessionEnd) -> String {
@@ -191,10 +246,12 @@ impl State {
     /// Why not.
     pub fn judge(&self, now: Timestamp, body: &Body) -> Result<(), Refusal> {
         self.sound(body)?;
+        if matches!(body, Body::Expire { .. } | Body::WalExpire(_))
+            && let Some(newest) = self.newest_time().filter(|&newest| now < newest)
+        {
+            return Err(Refusal::ClockBehind { now, newest });
+        }
         if let Body::Expire { backups } = body {
-            if let Some(newest) = self.newest_time().filter(|&newest| now < newest) {
-                return Err(Refusal::ClockBehind { now, newest });
-            }
             for expired in backups {
                 self.may_expire(expired.backup)?;
             }
@@ -268,6 +325,7 @@ impl State {
                 self.all(packs, |pack| pack.status == PackStatus::Deleting && pack.references == 0)
             }
             Body::Damage { packs, .. } => self.all(packs, |_| true),
+            Body::WalExpire(expire) => self.may_expire_wal(expire),
         }
     }
 
@@ -303,6 +361,15 @@ impl State {
         if self.backups().contains_key(&commit.backup) || self.is_expired(commit.backup) {
             return Err(Refusal::BackupExists { backup: commit.backup });
         }
+        if let Some(WalStart { stream, line, segment, segment_bytes }) = &commit.wal {
+            if stream.is_empty() || stream.len() > STREAM_BYTES_MAX || *segment_bytes == 0 {
+                return Err(Refusal::WalForm);
+            }
+            let floor = self.wal_floor(stream, *line);
+            if *segment < floor {
+                return Err(Refusal::WalExpired { line: *line, segment: *segment, floor });
+            }
+        }
         for number in commit.known.iter() {
             let pack = self.pack(number).ok_or_else(|| Refusal::NoPack { pack: format!("number {number}") })?;
             if pack.status == PackStatus::Deleting {
@@ -320,6 +387,42 @@ impl State {
         }
         let fresh = u32::try_from(commit.fresh.len()).ok().and_then(|fresh| self.next_pack().checked_add(fresh));
         fresh.filter(|&next| next < u32::MAX).map(drop).ok_or(Refusal::Exhausted)
+    }
+
+    fn may_expire_wal(&self, expire: &WalExpire) -> Result<(), Refusal> {
+        let WalExpire { stream, lines, cut } = expire;
+        if stream.is_empty() || stream.len() > STREAM_BYTES_MAX || lines.len() > WAL_LINES_MAX {
+            return Err(Refusal::WalForm);
+        }
+        let cut_once: BTreeSet<_> = cut.iter().collect();
+        if lines.is_empty() || lines.windows(2).any(|pair| pair[0].0 >= pair[1].0) || cut_once.len() != cut.len() {
+            return Err(Refusal::Empty);
+        }
+        if let Some(&(line, _)) = lines.iter().find(|(line, first)| *first <= self.wal_floor(stream, *line)) {
+            return Err(Refusal::WalFloor { line, floor: self.wal_floor(stream, line) });
+        }
+        let taken_from = |start: &WalStart| {
+            let taken = |(line, first): &&(u32, u64)| start.needs_before(*line, *first);
+            if start.stream == *stream { lines.iter().find(taken).copied() } else { None }
+        };
+        for (&session, found) in self.sessions() {
+            if let Some((line, segment)) = found.wal.iter().find_map(taken_from) {
+                return Err(Refusal::WalHeld { session, line, segment });
+            }
+        }
+        for (&backup, found) in self.backups() {
+            if let Some((line, segment)) = found.leads_on().and_then(taken_from)
+                && !cut_once.contains(&backup)
+            {
+                return Err(Refusal::WalNeeded { backup, line, segment });
+            }
+        }
+        // Only what loses something is cut.
+        let loses = |id: &&BackupId| self.backups().get(id).and_then(|b| b.leads_on()).and_then(taken_from).is_some();
+        match cut.iter().find(|id| !loses(id)) {
+            Some(&backup) => Err(Refusal::NoBackup { backup }),
+            None => Ok(()),
+        }
     }
 
     fn all(&self, packs: &Numbers, right: impl Fn(&Pack) -> bool) -> Result<(), Refusal> {

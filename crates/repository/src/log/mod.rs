@@ -11,7 +11,9 @@
 //!   revives what is condemned and is refused what is in `delete`. All of them are in one order, so no removal ever hits a pack that
 //!   a committed backup refers to, however long a writer slept;
 //! - names are random and never used twice: what a late writer adds is garbage, what a late collector removes is gone already;
-//! - a session that was closed or taken over never commits again, so what it left behind can be cleaned up.
+//! - a session that was closed or taken over never commits again, so what it left behind can be cleaned up;
+//! - WAL is removed only before the number that a `wal-expire` record says, which never goes down. Such a record names every live backup
+//!   that loses its way on by it, takes nothing from the bases of open sessions, and a commit that needs earlier WAL is refused after it.
 //!
 //! [`State`] and [`policy`] are pure; [`Log`] joins them with a store. For the facade:
 //!
@@ -19,7 +21,7 @@
 //! Log::create / Log::open          replay to the tip, rollback alarm
 //! log.begin(Opening, take_over)    open or takeover
 //! log.commit(Commitment)           also drafts: what an interrupted backup can be resumed from
-//! log.close / prove / pin / expire / damaged / key_slot / accept_clock
+//! log.close / prove / pin / expire / expire_wal / damaged / key_slot / accept_clock
 //! log.collect(|pack| name)         condemn, delete, remove, deleted
 //! log.state()                      backups, packs, sessions, slots
 //! state.footprint(session, pack)   what an object found in the store is: referenced, in work, an orphan
@@ -47,7 +49,7 @@ pub use hex::{Digest, Nonce};
 pub use judge::Refusal;
 pub use memory::{KeyTip, Remembered, Tip, TipMemory};
 pub use numbers::Numbers;
-pub use record::{Body, Commit, Expired, FORMAT, FreshPack, Opening, Purpose, Record};
+pub use record::{Body, Commit, Expired, FORMAT, FreshPack, Opening, Purpose, Record, WalExpire, WalStart};
 pub use state::{Backup, Footprint, KeySlot, Pack, PackStatus, Proof, Session, SessionEnd, State};
 
 use crate::store::ObjectName;

@@ -10,9 +10,14 @@ use serde_json::Value;
 use super::{Digest, LogError, Nonce, Numbers};
 use crate::id::{BackupId, PackId, RepositoryId, SessionId, SlotId};
 
-/// Version of the records that this program writes. It reads this one and refuses newer ones: a record that it does not understand
-/// may forbid what it is about to do.
-pub const FORMAT: u32 = 1;
+/// The newest version of records. Each names the lowest one that knows all that it says, see [`Body::format`], so that a repository
+/// which uses nothing new is open to older programs. Newer ones are refused: a record that is not understood may forbid what its reader
+/// is about to do.
+pub const FORMAT: u32 = 2;
+/// The version of everything but WAL: the first one.
+pub(super) const FORMAT_FIRST: u32 = 1;
+/// The version from which on commits say which WAL leads on from them, and WAL may expire.
+pub(super) const FORMAT_WAL: u32 = 2;
 
 /// Largest record, in bytes before sealing. A first backup of 10 TB in packs of 16 MiB has 42 MB.
 pub(super) const RECORD_BYTES_MAX: usize = 128 << 20;
@@ -20,7 +25,7 @@ pub(super) const RECORD_BYTES_MAX: usize = 128 << 20;
 /// One record.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Record {
-    /// [`FORMAT`].
+    /// [`Body::format`], or more, up to [`FORMAT`].
     pub format: u32,
     /// Its number: the first is 0.
     pub n: u64,
@@ -109,6 +114,8 @@ pub enum Body {
         /// What was found, for people.
         note: String,
     },
+    /// WAL may go.
+    WalExpire(WalExpire),
     /// A key slot was made, changed or removed. The slot itself is an object of its own: without it no record can be opened.
     KeySlot {
         /// Which.
@@ -191,8 +198,44 @@ pub struct Commit {
     pub known: Numbers,
     /// All packs that it refers to and brings: their numbers are the next ones, in this order.
     pub fresh: Vec<FreshPack>,
+    /// The WAL that leads on from it to later moments, where the caller knows of any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wal: Option<WalStart>,
     /// What the caller wants to remember of the backup.
     pub info: Value,
+}
+
+/// Where the WAL begins that leads on from a backup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WalStart {
+    /// The stream, as [`crate::Repository::wal`] knows it: a text.
+    pub stream: String,
+    /// The line that the backup is of.
+    pub line: u32,
+    /// The first segment that replay from the backup on reads.
+    pub segment: u64,
+    /// Bytes of a segment.
+    pub segment_bytes: u64,
+}
+
+impl WalStart {
+    /// Whether what lies before `segment` of `line` (of the same stream) may hold something that leads on from here. Lines have higher
+    /// numbers than those that they come from; more is not known of them here.
+    pub fn needs_before(&self, line: u32, segment: u64) -> bool {
+        line >= self.line && segment > self.segment
+    }
+}
+
+/// WAL that may go: of each line all before some segment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WalExpire {
+    /// The stream.
+    pub stream: String,
+    /// Lines, each with its first segment that stays. Ascending, none twice.
+    pub lines: Vec<(u32, u64)>,
+    /// Live backups that nothing leads on from any more: they can be restored to their own moment only. Whoever writes the record has seen
+    /// each backup that needs what goes; one that is not named here forbids the record.
+    pub cut: Vec<BackupId>,
 }
 
 /// A backup that ends.
@@ -220,8 +263,17 @@ impl Body {
             Self::Delete { .. } => "delete",
             Self::Deleted { .. } => "deleted",
             Self::Damage { .. } => "damage",
+            Self::WalExpire(_) => "wal-expire",
             Self::KeySlot { .. } => "key-slot",
             Self::Clock { .. } => "clock",
+        }
+    }
+
+    /// The lowest version of records that knows all of it.
+    pub fn format(&self) -> u32 {
+        match self {
+            Self::WalExpire(_) | Self::Commit(Commit { wal: Some(_), .. }) => FORMAT_WAL,
+            _ => FORMAT_FIRST,
         }
     }
 }
@@ -254,7 +306,7 @@ impl Record {
             return Err(LogError::Newer { n, format: version.format });
         }
         let record: Self = serde_json::from_slice(plain).map_err(|error| LogError::garbled(n, &error))?;
-        if record.format != FORMAT || record.n != n {
+        if record.format < record.body.format() || record.n != n {
             return Err(LogError::garbled(
                 n,
                 &format!("it says that it is record {} of format {}", record.n, record.format),
@@ -276,10 +328,11 @@ mod tests {
             manifest: serde_json::json!({"pack": 3}),
             known: [0, 1, 2, 9].into_iter().collect(),
             fresh: vec![FreshPack { id: PackId([3; 16]), bytes: 7 }],
+            wal: None,
             info: Value::Null,
         };
         Record {
-            format: FORMAT,
+            format: FORMAT_FIRST,
             n: 5,
             prev: Digest::of(b"x"),
             nonce: Nonce::try_from("ab".repeat(16)).unwrap(),
@@ -302,7 +355,31 @@ mod tests {
         let plain = record().encode().unwrap();
         assert!(matches!(Record::decode(6, &plain), Err(LogError::Garbled { n: 6, .. })));
         assert!(matches!(Record::decode(5, b"{}"), Err(LogError::Garbled { .. })));
-        assert!(matches!(Record::decode(5, br#"{"format":2,"new":[]}"#), Err(LogError::Newer { n: 5, format: 2 })));
+        assert!(matches!(Record::decode(5, br#"{"format":3,"new":[]}"#), Err(LogError::Newer { n: 5, format: 3 })));
         assert!(matches!(Record::decode(5, br#"{"format":1,"n":5}"#), Err(LogError::Garbled { .. })));
+    }
+
+    #[test]
+    fn what_is_new_names_its_version() {
+        let mut record = record();
+        let Body::Commit(commit) = &mut record.body else { panic!() };
+        commit.wal = Some(WalStart { stream: "73".to_owned(), line: 1, segment: 2, segment_bytes: 16 << 20 });
+        assert!(matches!(Record::decode(5, &record.encode().unwrap()), Err(LogError::Garbled { .. })));
+        record.format = record.body.format();
+        assert_eq!(record.format, 2, "older programs refuse it");
+        let text = String::from_utf8(record.encode().unwrap()).unwrap();
+        let wal = r#""wal":{"stream":"73","line":1,"segment":2,"segment_bytes":16777216},"info":null}}"#;
+        assert!(text.ends_with(wal), "{text}");
+        assert_eq!(Record::decode(5, text.as_bytes()).unwrap(), record);
+        record.body = Body::WalExpire(WalExpire {
+            stream: "73".to_owned(),
+            lines: vec![(1, 7), (3, 9)],
+            cut: vec![BackupId([2; 16])],
+        });
+        let text = String::from_utf8(record.encode().unwrap()).unwrap();
+        let tail =
+            r#"{"kind":"wal-expire","stream":"73","lines":[[1,7],[3,9]],"cut":["02020202020202020202020202020202"]}}"#;
+        assert!(text.ends_with(tail), "{text}");
+        assert_eq!(Record::decode(5, text.as_bytes()).unwrap(), record);
     }
 }

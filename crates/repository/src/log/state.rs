@@ -9,7 +9,10 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Body, Commit, Digest, Numbers, Opening, Purpose, Record, Refusal, Tip};
+use super::{
+    Body, Commit, Digest, Numbers, Opening, Purpose, Record, Refusal, Tip, WalExpire, WalStart,
+    record::{FORMAT_FIRST, FORMAT_WAL},
+};
 use crate::id::{BackupId, PackId, RepositoryId, SessionId, SlotId};
 
 /// Receipts of one backup that are kept in the state; the newest. All are in the log.
@@ -40,6 +43,9 @@ pub struct Session {
     pub cluster: String,
     /// What it keeps from expiring.
     pub bases: Vec<BackupId>,
+    /// The WAL that led on from its bases when it began: none of it expires while it is open.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub wal: Vec<WalStart>,
     /// What its writer told.
     pub info: Value,
 }
@@ -103,6 +109,12 @@ pub struct Backup {
     pub manifest: Value,
     /// All packs that it needs.
     pub packs: Numbers,
+    /// Where the WAL begins that leads on from it, or led.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub wal: Option<WalStart>,
+    /// That WAL, or some of it, has expired: it can be restored to its own moment only.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub wal_cut: bool,
     /// What the caller told.
     pub info: Value,
     /// Why a person wants it kept.
@@ -115,6 +127,11 @@ impl Backup {
     /// What its newest proof found; `None` where it was never proven.
     pub fn proven(&self) -> Option<bool> {
         self.proofs.last().map(|proof| proof.passed)
+    }
+
+    /// The WAL that leads on from it and must not expire unseen; `None` where it never was known, or was cut.
+    pub fn leads_on(&self) -> Option<&WalStart> {
+        self.wal.as_ref().filter(|_| !self.wal_cut)
     }
 }
 
@@ -157,6 +174,9 @@ pub struct State {
     packs: BTreeMap<u32, Pack>,
     next_pack: u32,
     slots: BTreeMap<SlotId, KeySlot>,
+    /// By stream and line: the first segment that stays.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    wal_floors: BTreeMap<String, BTreeMap<u32, u64>>,
     #[serde(skip)]
     numbers: HashMap<PackId, u32>,
 }
@@ -280,6 +300,30 @@ impl State {
         &self.slots
     }
 
+    /// By line: the first segment of `stream` that stays, whatever else may go. Lines that are not named keep all.
+    pub fn wal_floors(&self, stream: &str) -> BTreeMap<u32, u64> {
+        self.wal_floors.get(stream).cloned().unwrap_or_default()
+    }
+
+    /// The first segment of a line that stays; 0 where nothing has expired.
+    pub fn wal_floor(&self, stream: &str, line: u32) -> u64 {
+        self.wal_floors.get(stream).and_then(|lines| lines.get(&line)).copied().unwrap_or(0)
+    }
+
+    /// The streams of WAL that live backups lead on in, or that something has expired of.
+    pub fn wal_streams(&self) -> BTreeSet<String> {
+        let named = self.backups.values().filter_map(|backup| backup.wal.as_ref()).map(|wal| wal.stream.clone());
+        named.chain(self.wal_floors.keys().cloned()).collect()
+    }
+
+    /// The lowest version of the format that knows all of it.
+    pub(super) fn format(&self) -> u32 {
+        let wal = !self.wal_floors.is_empty()
+            || self.backups.values().any(|backup| backup.wal.is_some())
+            || self.sessions.values().any(|session| !session.wal.is_empty());
+        if wal { FORMAT_WAL } else { FORMAT_FIRST }
+    }
+
     /// Adds `record`, whose sealed bytes have the hash `digest`.
     ///
     /// # Errors
@@ -322,6 +366,7 @@ impl State {
                 }
             }
             Body::Damage { packs, .. } => self.each_pack(packs, |pack| pack.damaged = true),
+            Body::WalExpire(expire) => self.expire_wal(expire),
             Body::KeySlot { slot, present: true, info } => {
                 self.slots.insert(*slot, KeySlot { n, time, info: info.clone() });
             }
@@ -341,6 +386,7 @@ impl State {
             purpose: open.purpose,
             cluster: open.cluster.clone(),
             bases: open.bases.clone(),
+            wal: open.bases.iter().filter_map(|base| self.backups.get(base)?.leads_on().cloned()).collect(),
             info: open.info.clone(),
         };
         self.sessions.insert(open.session, session);
@@ -387,6 +433,8 @@ impl State {
             complete: commit.complete,
             manifest: commit.manifest.clone(),
             packs,
+            wal: commit.wal.clone(),
+            wal_cut: false,
             info: commit.info.clone(),
             pinned: None,
             proofs: Vec::new(),
@@ -401,6 +449,16 @@ impl State {
         if let Some(gone) = self.backups.remove(&backup) {
             self.each_pack(&gone.packs, |pack| pack.references -= 1);
             self.expired.insert(backup);
+        }
+    }
+
+    fn expire_wal(&mut self, expire: &WalExpire) {
+        let floors = self.wal_floors.entry(expire.stream.clone()).or_default();
+        floors.extend(expire.lines.iter().copied());
+        for backup in &expire.cut {
+            if let Some(backup) = self.backups.get_mut(backup) {
+                backup.wal_cut = true;
+            }
         }
     }
 

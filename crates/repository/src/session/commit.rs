@@ -9,7 +9,7 @@ use crate::{
     error::RepositoryError,
     frame::{FRAME_PLAIN_MAX, Identity, Kind},
     id::{BackupId, PackId},
-    log::Commitment,
+    log::{Commitment, WalStart},
     manifest::{PageBuilder, PageRef, RawEntry, RawRun, Root, TableRef},
     pack::Locator,
     record::ManifestRecord,
@@ -27,7 +27,13 @@ struct Pages {
 }
 
 impl Inner {
-    pub(super) fn commit(&self, complete: bool, backup: BackupId, info: &Value) -> Result<(), RepositoryError> {
+    pub(super) fn commit(
+        &self,
+        complete: bool,
+        backup: BackupId,
+        wal: Option<WalStart>,
+        info: &Value,
+    ) -> Result<(), RepositoryError> {
         let parked = std::mem::take(&mut self.lock().parked);
         for (number, builder) in parked {
             self.seal_pack(number, builder)?;
@@ -63,6 +69,7 @@ impl Inner {
             manifest: serde_json::to_value(manifest).expect("numbers and texts always serialise"),
             shared: commitment.shared.into_iter().collect(),
             written,
+            wal,
             info: info.clone(),
         };
         self.repository.log().commit(&commitment)?;

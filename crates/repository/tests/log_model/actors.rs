@@ -163,6 +163,7 @@ impl Life<'_> {
                 manifest: Value::Null,
                 shared: shared.clone(),
                 written: written.clone(),
+                wal: None,
                 info: Value::Null,
             };
             let mut result = log.commit(&commitment);

@@ -42,6 +42,7 @@ impl Book {
             manifest: Value::Null,
             known: Numbers::default(),
             fresh: Vec::new(),
+            wal: None,
             info: Value::Null,
         };
         self.write(time, Body::Commit(commit));
