@@ -12,6 +12,7 @@
 //! alert over and persisting it does the next guard speak of the same episode under another key.
 
 mod backup;
+mod behind;
 mod connections;
 mod cpu;
 mod gate;
@@ -19,6 +20,7 @@ mod memory;
 mod recording;
 mod rule;
 mod server;
+mod slot;
 mod text;
 mod vacuum;
 mod wraparound;
@@ -57,7 +59,7 @@ pub struct Rules {
 impl Rules {
     /// The rules that the settings leave enabled, all quiet.
     pub fn new(settings: &RuleSettings, subject: Subject) -> Self {
-        let all: [(bool, Box<dyn Rule>); 10] = [
+        let all: [(bool, Box<dyn Rule>); 12] = [
             (settings.postgres_down.enabled, Box::new(server::PostgresDown::new(settings.postgres_down))),
             (
                 settings.vacuum_starves_host.enabled,
@@ -80,6 +82,8 @@ impl Rules {
             (settings.backup_failing.enabled, Box::new(backup::BackupFailing::new(settings.backup_failing))),
             (settings.backup_unproven.enabled, Box::new(backup::BackupUnproven::new(settings.backup_unproven))),
             (settings.repository_unprotected.enabled, Box::new(backup::RepositoryUnprotected::new())),
+            (settings.wal_behind.enabled, Box::new(behind::WalBehind::new(settings.wal_behind))),
+            (settings.slot_retaining.enabled, Box::new(slot::SlotRetaining::new(settings.slot_retaining))),
         ];
         let enabled = all.into_iter().filter(|(enabled, _)| *enabled);
         Self { subject, slots: enabled.map(|(_, rule)| Slot { rule, open: None, newest_us: 0 }).collect() }

@@ -46,6 +46,10 @@ pub struct RuleSettings {
     pub backup_unproven: BackupUnproven,
     /// See [`RepositoryUnprotected`].
     pub repository_unprotected: RepositoryUnprotected,
+    /// See [`WalBehind`].
+    pub wal_behind: WalBehind,
+    /// See [`SlotRetaining`].
+    pub slot_retaining: SlotRetaining,
 }
 
 macro_rules! settings {
@@ -190,6 +194,29 @@ settings! {
     RepositoryUnprotected {}
 }
 
+settings! {
+    /// Rule `wal-behind`: more WAL is not in the repository than `[wal] max_behind` allows to be lost, or some is missing for good.
+    WalBehind {
+        /// How many times `max_behind` it may be behind before that is critical.
+        critical_factor: f64 = 10.0,
+    }
+}
+
+settings! {
+    /// Rule `slot-retaining`: a replication slot makes the server keep so much WAL that its limit (`max_slot_wal_keep_size`) comes near,
+    /// or, where there is none, the end of the disk.
+    SlotRetaining {
+        /// Share of what may be kept at most, per cent: of the limit, or of the disk's free room and what is kept already.
+        retained_percent: f64 = 50.0,
+        /// From which share on that is critical, per cent.
+        critical_percent: f64 = 80.0,
+        /// Share below which the condition ends, per cent.
+        clear_percent: f64 = 40.0,
+        /// However large the share, so little is no matter, in mebibytes: a small limit is reached and left all the time.
+        least_mib: u64 = 64,
+    }
+}
+
 /// Share of the database's CPUs from which running vacuums count as the cause of their saturation, per cent. The share from which
 /// the governor holds them: what is held must be told.
 pub const VACUUM_SHARE_PERCENT: f64 = 15.0;
@@ -252,6 +279,15 @@ impl RuleSettings {
         if !(1.0..=1_000.0).contains(&factor) {
             return Err(range("backup-unproven.critical_factor", factor, "name 1 to 1000 times max_age"));
         }
+        let factor = self.wal_behind.critical_factor;
+        if !(1.0..=1_000.0).contains(&factor) {
+            return Err(range("wal-behind.critical_factor", factor, "name 1 to 1000 times max_behind"));
+        }
+        let s = &self.slot_retaining;
+        percent("slot-retaining.retained_percent", s.retained_percent)?;
+        percent("slot-retaining.critical_percent", s.critical_percent)?;
+        above("slot-retaining.critical_percent", s.critical_percent, s.retained_percent)?;
+        below("slot-retaining.clear_percent", s.clear_percent, s.retained_percent)?;
         Ok(())
     }
 }

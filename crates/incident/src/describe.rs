@@ -1,6 +1,7 @@
 //! One line per event: what the journal's event says, as a person would.
 
 mod backups;
+mod wal;
 
 use model::{AlertState, EventKind, reading::Health};
 
@@ -155,6 +156,13 @@ fn line(kind: &EventKind) -> String {
         | EventKind::ProofFailed { .. }
         | EventKind::RetentionApplied { .. }
         | EventKind::RepositoryProblem { .. } => backups::line(kind),
+        EventKind::WalReceiving { .. }
+        | EventKind::WalInterrupted { .. }
+        | EventKind::WalTimelineChanged { .. }
+        | EventKind::WalMissing { .. }
+        | EventKind::WalSlotLost { .. }
+        | EventKind::WalStoreFailing { .. }
+        | EventKind::WalStoreBack { .. } => wal::line(kind),
         EventKind::RecordingFailed { error, lost } => {
             format!("The journal could not be written ({}); {} lost", quote(error), count(*lost, "record"))
         }

@@ -42,9 +42,14 @@ pub mod rule {
     /// The repository is no protection against everything that a backup is for.
     pub const REPOSITORY_UNPROTECTED: &str = "repository-unprotected";
 
+    /// More WAL is not in the repository than may be lost.
+    pub const WAL_BEHIND: &str = "wal-behind";
+    /// A replication slot makes the server keep so much WAL that its limit or its disk comes near.
+    pub const SLOT_RETAINING: &str = "slot-retaining";
+
     /// Whether a rule tells of a risk that may stand for days, not of something that people feel now: it begins no incident.
     pub fn is_risk(rule: &str) -> bool {
-        [BACKUP_FAILING, BACKUP_UNPROVEN, REPOSITORY_UNPROTECTED].contains(&rule)
+        [BACKUP_FAILING, BACKUP_UNPROVEN, REPOSITORY_UNPROTECTED, SLOT_RETAINING, WAL_BEHIND].contains(&rule)
     }
 }
 

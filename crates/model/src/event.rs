@@ -457,6 +457,60 @@ pub enum EventKind {
         problem: String,
     },
 
+    /// WAL streams into the repository.
+    WalReceiving {
+        /// The timeline.
+        timeline: u32,
+        /// From where on.
+        from: Lsn,
+        /// The slot that keeps on the server what was not received yet.
+        slot: Option<String>,
+        /// How much the slot may make the server keep; none where nothing bounds it and the disk may fill.
+        slot_limit: Option<ByteSize>,
+    },
+    /// WAL does not stream any more; it is tried again until it does.
+    WalInterrupted {
+        /// Why.
+        error: String,
+        /// What would have been lost then, as time.
+        behind: Duration,
+    },
+    /// The server took another timeline, and the archive follows it.
+    WalTimelineChanged {
+        /// What was received.
+        from: u32,
+        /// What is received now.
+        to: u32,
+        /// Where it branched off.
+        switch: Lsn,
+    },
+    /// WAL is missing that the server does not have any more. Recovery can't go over it: only a backup from behind it helps.
+    WalMissing {
+        /// The timeline that was wanted.
+        timeline: u32,
+        /// The first byte that is missing.
+        from: Lsn,
+        /// Where it goes on.
+        to: Lsn,
+    },
+    /// The slot is gone, or the server gave it up.
+    WalSlotLost {
+        /// Its name.
+        slot: String,
+        /// What the server says.
+        why: String,
+    },
+    /// The repository takes no WAL; what comes meanwhile waits on the server.
+    WalStoreFailing {
+        /// What it says.
+        error: String,
+    },
+    /// The repository takes WAL again.
+    WalStoreBack {
+        /// How long it did not.
+        after: Duration,
+    },
+
     /// The journal could not be written; alerts went out without it.
     RecordingFailed {
         /// The store's words.
@@ -516,6 +570,13 @@ impl EventKind {
             Self::ProofFailed { .. } => "proof_failed",
             Self::RetentionApplied { .. } => "retention_applied",
             Self::RepositoryProblem { .. } => "repository_problem",
+            Self::WalReceiving { .. } => "wal_receiving",
+            Self::WalInterrupted { .. } => "wal_interrupted",
+            Self::WalTimelineChanged { .. } => "wal_timeline_changed",
+            Self::WalMissing { .. } => "wal_missing",
+            Self::WalSlotLost { .. } => "wal_slot_lost",
+            Self::WalStoreFailing { .. } => "wal_store_failing",
+            Self::WalStoreBack { .. } => "wal_store_back",
             Self::RecordingFailed { .. } => "recording_failed",
             Self::HistoryCut { .. } => "history_cut",
             Self::Noted { .. } => "noted",
@@ -536,6 +597,8 @@ mod tests {
             EventKind::SettingsSeen { resting: CostSetting { limit: 200, delay_ms: 2.0 }, others: BTreeMap::new() },
             EventKind::ServiceDeclared { service: "bot".into(), depends_on: vec!["site".into()], impact: vec![] },
             EventKind::BackupStarted { task: BackupTask::Prove, reason: "03:00".into() },
+            EventKind::WalMissing { timeline: 1, from: Lsn(1), to: Lsn(2) },
+            EventKind::WalStoreBack { after: Duration::from_secs(1) },
             EventKind::RetentionApplied { kept: 3, expired: vec!["a5".into()], freed: ByteSize(7) },
         ];
         for kind in kinds {

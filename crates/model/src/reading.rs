@@ -28,6 +28,8 @@ pub enum Reading {
     Service(ServiceReading),
     /// The backups of the cluster, once a minute and when something changed.
     Backup(BackupReading),
+    /// The WAL that streams into the repository, every few seconds and when something changed.
+    Receive(ReceiveReading),
 }
 
 impl Reading {
@@ -40,6 +42,7 @@ impl Reading {
             Self::Tables(r) => r.at,
             Self::Service(r) => r.at,
             Self::Backup(r) => r.at,
+            Self::Receive(r) => r.at,
         }
     }
 
@@ -52,6 +55,7 @@ impl Reading {
             Self::Tables(_) => "tables",
             Self::Service(_) => "service",
             Self::Backup(_) => "backup",
+            Self::Receive(_) => "receive",
         }
     }
 }
@@ -344,6 +348,10 @@ pub struct SlotReading {
     pub retained: ByteSize,
     /// `wal_status` (13+): `reserved`, `extended`, `unreserved` or `lost`.
     pub wal_status: Option<String>,
+    /// WAL that may still be written before the server gives the slot up (`safe_wal_size`, 13+); none where nothing bounds it
+    /// (`max_slot_wal_keep_size`), or it was given up.
+    #[serde(default)]
+    pub safe: Option<ByteSize>,
 }
 
 /// The archiver (`pg_stat_archiver`).
@@ -474,6 +482,45 @@ pub struct BackupReading {
     pub running: Option<BackupRunning>,
     /// When the next run begins; none where nothing is scheduled.
     pub next_run: Option<Timestamp>,
+}
+
+/// How the WAL that streams into the repository stands: the recovery point objective (RPO), measured.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ReceiveReading {
+    /// When this was put together.
+    pub at: Moment,
+    /// The repository's place, without secrets.
+    pub repository: String,
+    /// How much may be lost, as time: beyond it is an alarm.
+    pub max_behind: Duration,
+    /// Whether WAL streams at this moment.
+    pub receiving: bool,
+    /// The timeline that is, or was last, received.
+    pub timeline: Option<u32>,
+    /// All WAL before this is in the repository.
+    pub durable: Option<Lsn>,
+    /// How far the server was when it last said so.
+    pub server: Option<Lsn>,
+    /// What would be lost if the server were lost now, as time: how long ago it was that all WAL of that moment was in the repository. While
+    /// the server can't be asked it grows, for it may be writing.
+    pub behind: Duration,
+    /// How long the newest row of the canary that arrived took from its commit until it was in the repository; none where no canary is written.
+    pub canary: Option<Duration>,
+    /// Attempts in a row that ended before anything was received; zero while it streams.
+    pub failures: u32,
+    /// What went wrong last, while something is wrong.
+    pub last_error: Option<String>,
+    /// WAL that is missing in the repository, the newest gap: point-in-time recovery can't go over it.
+    pub gap: Option<Gap>,
+}
+
+/// WAL that never came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gap {
+    /// The first byte that is missing.
+    pub from: Lsn,
+    /// Where it goes on.
+    pub to: Lsn,
 }
 
 /// A backup in the repository.

@@ -12,6 +12,7 @@
 
 mod backup;
 mod build;
+mod wal;
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -7,11 +7,11 @@ use model::{
     event::DownReason,
     reading::{ActivityReading, LockWaits},
 };
+use pg_connect::{Sql, SqlTargetError};
 use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep, sleep_until, timeout},
 };
-use pg_connect::{Sql, SqlTargetError};
 use tracing::{debug, info, warn};
 
 use super::{

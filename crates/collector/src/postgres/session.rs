@@ -4,8 +4,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use jiff::Timestamp;
 use model::{DatabaseName, PgVersion, Pid, ProcessId, event::DownReason, version::Support};
-use tokio::sync::oneshot;
 use pg_connect::Sql;
+use tokio::sync::oneshot;
 use tokio_postgres::{Client, SimpleQueryMessage, Statement};
 
 use super::{STATEMENT_TIMEOUT, failure::Failure, row::Columns, sql, state_file::StateFile};

@@ -158,7 +158,7 @@ pub fn wal(version: PgVersion) -> String {
     } else {
         "SELECT checkpoints_timed AS timed, checkpoints_req AS requested FROM pg_stat_bgwriter"
     };
-    let wal_status = if major >= 13 { "wal_status" } else { "NULL::text" };
+    let (wal_status, safe) = if major >= 13 { ("wal_status", "safe_wal_size") } else { ("NULL::text", "NULL::int8") };
     // The subquery's OFFSET keeps it apart: the position is read once, and only by the function that works in this state.
     format!(
         "\
@@ -167,8 +167,8 @@ WITH c AS ({checkpoints}), p AS (
                 ELSE pg_current_wal_insert_lsn() END AS lsn OFFSET 0
 ), slots AS (
     SELECT array_agg(slot_name::text) AS names, array_agg(active) AS active, array_agg(retained) AS retained,
-           array_agg(status) AS status
-    FROM (SELECT slot_name, active, {wal_status} AS status,
+           array_agg(status) AS status, array_agg(safe) AS safe
+    FROM (SELECT slot_name, active, {wal_status} AS status, {safe} AS safe,
                  greatest(0, coalesce(pg_wal_lsn_diff(p.lsn, restart_lsn), 0))::int8 AS retained
           FROM pg_replication_slots, p ORDER BY retained DESC LIMIT {MAX_SLOTS}) s
 )

@@ -55,11 +55,12 @@ fn slots(row: Columns<'_>) -> Result<Vec<SlotReading>, Error> {
     let active = row.array::<bool>("active")?;
     let retained = row.array::<i64>("retained")?;
     let status = row.array::<String>("status")?;
-    let slots = names.into_iter().zip(active).zip(retained).zip(status);
+    let safe = row.array::<i64>("safe")?;
+    let slots = names.into_iter().zip(active).zip(retained).zip(status).zip(safe);
     Ok(slots
-        .filter_map(|(((name, active), retained), wal_status)| {
-            let retained = ByteSize(unsigned(retained));
-            Some(SlotReading { name: name?, active: active.unwrap_or(false), retained, wal_status })
+        .filter_map(|((((name, active), retained), wal_status), safe)| {
+            let (retained, safe) = (ByteSize(unsigned(retained)), safe.map(|safe| ByteSize(unsigned(Some(safe)))));
+            Some(SlotReading { name: name?, active: active.unwrap_or(false), retained, wal_status, safe })
         })
         .collect())
 }

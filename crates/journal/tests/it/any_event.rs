@@ -282,6 +282,24 @@ pub fn each_kind() -> Vec<BoxedStrategy<EventKind>> {
             .prop_map(|(kept, expired, freed)| EventKind::RetentionApplied { kept, expired, freed: ByteSize(freed) })
             .boxed(),
         (text(), text()).prop_map(|(repository, problem)| EventKind::RepositoryProblem { repository, problem }).boxed(),
+        (any::<u32>(), any::<u64>(), option::of(text()), option::of(any::<u64>()))
+            .prop_map(|(timeline, from, slot, limit)| EventKind::WalReceiving {
+                timeline,
+                from: Lsn(from),
+                slot,
+                slot_limit: limit.map(ByteSize),
+            })
+            .boxed(),
+        (text(), duration()).prop_map(|(error, behind)| EventKind::WalInterrupted { error, behind }).boxed(),
+        (any::<u32>(), any::<u32>(), any::<u64>())
+            .prop_map(|(from, to, switch)| EventKind::WalTimelineChanged { from, to, switch: Lsn(switch) })
+            .boxed(),
+        (any::<u32>(), any::<u64>(), any::<u64>())
+            .prop_map(|(timeline, from, to)| EventKind::WalMissing { timeline, from: Lsn(from), to: Lsn(to) })
+            .boxed(),
+        (text(), text()).prop_map(|(slot, why)| EventKind::WalSlotLost { slot, why }).boxed(),
+        text().prop_map(|error| EventKind::WalStoreFailing { error }).boxed(),
+        duration().prop_map(|after| EventKind::WalStoreBack { after }).boxed(),
         (text(), any::<u64>()).prop_map(|(error, lost)| EventKind::RecordingFailed { error, lost }).boxed(),
         (any::<u64>(), any::<u64>())
             .prop_map(|(events, size)| EventKind::HistoryCut { events, max_size: ByteSize(size) })
