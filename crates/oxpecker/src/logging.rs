@@ -37,5 +37,7 @@ pub fn start(global: &Global, default: &str) {
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
+        // By default it says so on stderr, and panics where that is what fails: a log on a full disk would end the guard.
+        .log_internal_errors(false)
         .try_init();
 }

@@ -31,9 +31,16 @@ pub fn result<T: Serialize>(format: Format, kind: &str, value: &T, text: impl Fn
     if !out.ends_with('\n') {
         out.push('\n');
     }
-    match anstream::stdout().write_all(out.as_bytes()) {
+    let mut stdout = anstream::stdout().lock();
+    match stdout.write_all(out.as_bytes()).and_then(|()| stdout.flush()) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        other => other,
+        Err(error) => Err(io::Error::new(
+            error.kind(),
+            format!(
+                "the result can't be written to standard output: {error}; hint: what the command did is done; see where its output leads"
+            ),
+        )),
+        Ok(()) => Ok(()),
     }
 }
 
@@ -45,9 +52,10 @@ pub fn text(text: &str) -> io::Result<()> {
     result(Format::Text, "text", &(), || text.to_owned())
 }
 
-/// Prints a line of progress or advice to stderr.
+/// Prints a line of progress or advice to stderr. Where stderr leads nowhere any more (a full disk, a reader that has gone), the work
+/// is worth more than its words.
 pub fn note(text: &str) {
-    anstream::eprintln!("{text}");
+    let _ = writeln!(anstream::stderr(), "{text}");
 }
 
 /// Tables are laid out for this many columns where there is no terminal: nobody likes wrapped cells in a file.
@@ -93,19 +101,19 @@ pub fn error(error: &anyhow::Error, hint: Option<&str>) {
         let (text, advice) = parted(&whole);
         (text.to_owned(), advice.map(str::to_owned))
     };
-    anstream::eprintln!("{} {said}", "error:".red().bold());
+    note(&format!("{} {said}", "error:".red().bold()));
     for cause in error.chain().skip(1) {
         // Many libraries repeat the cause in the outer message; nobody needs to read it twice.
         let cause = cause.to_string();
         let (cause, advised) = parted(&cause);
         if !said.contains(cause) {
-            anstream::eprintln!("  {} {cause}", "because:".red());
+            note(&format!("  {} {cause}", "because:".red()));
             said = cause.to_owned();
         }
         advice = advice.or_else(|| advised.map(str::to_owned));
     }
     if let Some(hint) = hint.or(advice.as_deref()) {
-        anstream::eprintln!("  {} {hint}", "hint:".cyan().bold());
+        note(&format!("  {} {hint}", "hint:".cyan().bold()));
     }
 }
 

@@ -13,7 +13,7 @@ use repository::{
     BackupRecord, Options, Repository, RepositoryError, Secret,
     key::KeyError,
     log::LogError,
-    store::{LocalStore, Retries, Retrying, Store, StoreErrorKind},
+    store::{LocalStore, Retries, Retrying, Store, StoreError, StoreErrorKind},
 };
 use serde::Serialize;
 
@@ -109,8 +109,23 @@ impl Settings {
         match LocalStore::open(&self.directory) {
             Ok(store) => Ok(Arc::new(Retrying::new(store, Retries::default()))),
             Err(error) if error.kind() == StoreErrorKind::NotFound => Err(none_there(&self.directory.display())),
-            Err(error) => Err(Failure::usage(error)),
+            Err(error) => Err(self.out_of_reach(error)),
         }
+    }
+
+    /// A directory that can't be opened has another remedy than a repository that fails.
+    fn out_of_reach(&self, error: StoreError) -> Failure {
+        let (kind, place) = (error.kind(), self.directory.display());
+        let no_directory = self.directory.ancestors().any(|above| above.exists() && !above.is_dir());
+        let hint = match kind {
+            StoreErrorKind::Permission => {
+                "see owner and mode of the directory and of those above: which user made the repository?"
+            }
+            StoreErrorKind::ReadOnly => "see how the file system is mounted",
+            _ if no_directory => "the address of a repository names a directory, and what is there is something else",
+            _ => "is the disk mounted and the address right? It names a directory that this user may read and write",
+        };
+        Failure::usage(anyhow::Error::new(error).context(format!("can't open the directory {place}"))).hint(hint)
     }
 
     fn open_with(&self, store: Arc<dyn Store>, secret: &Secret) -> Result<Repository, Failure> {
@@ -124,7 +139,7 @@ impl Settings {
     /// # Errors
     /// Where there is one already, or the directory can't be written.
     pub fn create(&self, secret: &Secret, label: &str, info: serde_json::Value) -> Result<Repository, Failure> {
-        let store = LocalStore::create(&self.directory).map_err(Failure::usage)?;
+        let store = LocalStore::create(&self.directory).map_err(|error| self.out_of_reach(error))?;
         let store: Arc<dyn Store> = Arc::new(Retrying::new(store, Retries::default()));
         repository::store::probe(&*store).map_err(Failure::refused)?;
         let made = Repository::create(store, &self.options(), secret, label, info).map_err(failure);
@@ -167,6 +182,18 @@ fn none_there(place: &dyn std::fmt::Display) -> Failure {
         .hint("is the disk mounted and the address right? `oxpecker backup init` makes a new one")
 }
 
+/// Refuses a path that is no text: it goes into JSON, into records and into commands that people copy.
+///
+/// # Errors
+/// Where it is not UTF-8.
+pub fn nameable(path: &Path) -> Result<(), Failure> {
+    match path.to_str() {
+        Some(_) => Ok(()),
+        None => Err(Failure::usage(anyhow::anyhow!("the path {} is not UTF-8", path.display()))
+            .hint("give one that can be written down")),
+    }
+}
+
 /// What an error of the repository means for the exit code.
 pub fn failure(error: RepositoryError) -> Failure {
     let code = code(&error);
@@ -197,8 +224,9 @@ pub fn code(error: &RepositoryError) -> u8 {
 /// # Errors
 /// Where it names none or several.
 pub fn find(repository: &Repository, settings: &Settings, text: &str) -> Result<BackupRecord, Failure> {
+    let text = text.to_ascii_lowercase();
     if text != "latest" {
-        return repository.find(text).map_err(failure);
+        return repository.find(&text).map_err(failure);
     }
     let cluster = settings.cluster();
     let all = repository.backups();

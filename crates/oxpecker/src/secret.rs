@@ -7,7 +7,7 @@ use std::{
     path::Path,
 };
 
-use repository::{RecoveryKey, Secret};
+use repository::{RecoveryKey, Secret, key::BadSecret};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -26,7 +26,7 @@ const SECRET_BYTES_MAX: u64 = 4096;
 /// Where none can be had, or it can't be a secret.
 pub fn of(repository: &config::Repository) -> Result<Secret, Failure> {
     if let Some(path) = &repository.key_file {
-        return Secret::key_file(path).map_err(Failure::usage);
+        return key_file(path);
     }
     if let Some(path) = &repository.passphrase_file {
         return from_file(path);
@@ -40,6 +40,22 @@ pub fn of(repository: &config::Repository) -> Result<Secret, Failure> {
         ))
     })?;
     from_text(&text)
+}
+
+/// What is in a key file that is there.
+///
+/// # Errors
+/// Where it can't be read, or is no key file.
+pub fn key_file(path: &Path) -> Result<Secret, Failure> {
+    Secret::key_file(path).map_err(|error| {
+        let hint = match error {
+            BadSecret::KeyFileSize { .. } => {
+                "is this the right file? `backup init` or `key add --new-key-file` made it"
+            }
+            _ => "see that it is there, that it is a file, and that this user may read it",
+        };
+        Failure::usage(error).hint(hint)
+    })
 }
 
 /// The variable, where it is set.
@@ -65,10 +81,16 @@ pub fn from_file(path: &Path) -> Result<Secret, Failure> {
                 .hint("it holds one line: the passphrase or the recovery key"))
         }
         Ok(_) => from_text(&text),
-        Err(error) => Err(Failure::usage(
-            anyhow::Error::new(error).context(format!("can't read the passphrase in {}", path.display())),
-        )
-        .hint("see that it is there and that this user may read it")),
+        Err(error) => {
+            let hint = match error.kind() {
+                io::ErrorKind::InvalidData => {
+                    "it holds one line of text: the passphrase or the recovery key; a key file goes with --key-file"
+                }
+                _ => "see that it is there, that it is a file, and that this user may read it",
+            };
+            let said = format!("can't read the passphrase in {}", path.display());
+            Err(Failure::usage(anyhow::Error::new(error).context(said)).hint(hint))
+        }
     }
 }
 
@@ -79,11 +101,12 @@ pub fn key_file_or_new(path: &Path) -> Result<(Secret, bool), Failure> {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => false,
         Err(error) => {
             let said = format!("can't make the key file {}", path.display());
-            return Err(Failure::usage(anyhow::Error::new(error).context(said))
-                .hint("its directory must be there and this user may write to it: `install -d -m 700 DIR`"));
+            return Err(Failure::usage(anyhow::Error::new(error).context(said)).hint(
+                "its directory must be there, with some room, and this user may write to it: `install -d -m 700 DIR`",
+            ));
         }
     };
-    let secret = Secret::key_file(path).map_err(Failure::usage)?;
+    let secret = key_file(path)?;
     if let Ok(found) = fs::metadata(path)
         && found.permissions().mode() & 0o077 != 0
     {
@@ -100,8 +123,11 @@ pub fn key_file_or_new(path: &Path) -> Result<(Secret, bool), Failure> {
 fn make_key_file(path: &Path) -> io::Result<()> {
     let text = Secret::new_key_file().map_err(io::Error::other)?;
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
+    if let Err(error) = file.write_all(text.as_bytes()).and_then(|()| file.sync_all()) {
+        // Half a key would be taken for one by the next run.
+        drop(fs::remove_file(path));
+        return Err(error);
+    }
     let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     fs::File::open(directory)?.sync_all()
 }

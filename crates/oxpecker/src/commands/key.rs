@@ -18,6 +18,8 @@ use crate::{
     secret,
 };
 
+/// The most characters of a slot's label: it is one cell of a table.
+const LABEL_CHARS_MAX: usize = 200;
 /// The longest recovery key that is read from a pipe, in bytes: 36 characters, dashes and blanks.
 const RECOVERY_BYTES_MAX: u64 = 256;
 
@@ -38,7 +40,7 @@ pub fn run(global: &Global, command: KeyCommand) -> Outcome {
         KeyCommand::Rotate { keep_key_file, keep_passphrase_file, yes, repository } => {
             let mut others = Vec::new();
             for path in &keep_key_file {
-                others.push(Secret::key_file(path).map_err(Failure::usage)?);
+                others.push(secret::key_file(path)?);
             }
             for path in &keep_passphrase_file {
                 others.push(secret::from_file(path)?);
@@ -87,6 +89,7 @@ fn add(
     passphrase_file: Option<&Path>,
     label: &str,
 ) -> Outcome {
+    fits(label)?;
     let repository = settings.open()?;
     let (fresh, called, made) = match (key_file, passphrase_file) {
         (Some(path), _) => {
@@ -191,6 +194,7 @@ fn rotate(global: &Global, settings: &Settings, others: Vec<Secret>, yes: bool) 
 }
 
 fn export(global: &Global, settings: &Settings, label: &str) -> Outcome {
+    fits(label)?;
     let repository = settings.open()?;
     let key = repository.keys().export_recovery_key(label).map_err(repo::failure)?;
     let document =
@@ -229,6 +233,17 @@ fn confirm(global: &Global, settings: &Settings) -> Outcome {
         "confirmed: this key opens the repository\n".to_owned()
     })?;
     Ok(FINE)
+}
+
+/// Labels are kept for good and shown to whoever lists the keys.
+fn fits(label: &str) -> Result<(), Failure> {
+    if label.chars().count() > LABEL_CHARS_MAX || label.chars().any(char::is_control) {
+        return Err(Failure::usage(anyhow::anyhow!(
+            "the label can't be kept: it is one line of up to {LABEL_CHARS_MAX} characters"
+        ))
+        .hint("say in a few words whose the key is, or where it lies"));
+    }
+    Ok(())
 }
 
 /// The first line that is not empty. No more is waited for: whoever types it through `ssh` without a terminal ends it by a newline.

@@ -1,5 +1,7 @@
 //! `oxpecker restore`.
 
+use std::{io::ErrorKind, path::Path};
+
 use backup::{BackupInfo, RestoreError, RestoreOptions, RestorePlan};
 use model::ByteSize;
 
@@ -16,6 +18,7 @@ use crate::{
 pub fn restore(global: &Global, args: &RestoreArgs) -> Outcome {
     let settings = Settings::load(global, &args.repository)?;
     let target = std::path::absolute(&args.pgdata)?;
+    possible(&target, &settings.directory)?;
     let repository = settings.open()?;
     let found = repo::find(&repository, &settings, &args.id)?;
     let mut options = RestoreOptions::new(found.id, &target);
@@ -24,8 +27,8 @@ pub fn restore(global: &Global, args: &RestoreArgs) -> Outcome {
     options.owner = args.owner.clone();
     options.workers = workers(args.jobs.map(Into::into), settings.config.backup.jobs());
     if args.dry_run {
-        let plan = backup::restore::plan(&options, &repository).map_err(failure)?;
-        let info = BackupInfo::parse(&found.info).map_err(|error| failure(error.into()))?;
+        let plan = backup::restore::plan(&options, &repository).map_err(|error| failure(error, args))?;
+        let info = BackupInfo::parse(&found.info).map_err(|error| failure(error.into(), args))?;
         output::result(global.output, "restore", &document(&found.id, &plan, &info, None, &[]), || {
             let mut text = format!("would restore {}", in_words(&found.id, &plan, &info));
             text.push_str(&notes(&plan));
@@ -38,7 +41,7 @@ pub fn restore(global: &Global, args: &RestoreArgs) -> Outcome {
     let work = Work::begin(global, None)?;
     let restored = backup::restore(&options, &repository, &work);
     work.end();
-    let restored = restored.map_err(failure)?;
+    let restored = restored.map_err(|error| failure(error, args))?;
     let (plan, info) = (&restored.plan, &restored.info);
     let document = document(&found.id, plan, info, Some(restored.took), &work.warnings());
     output::result(global.output, "restore", &document, || {
@@ -95,12 +98,12 @@ fn document(
     let spaces: Vec<_> = plan
         .tablespaces
         .iter()
-        .map(|space| serde_json::json!({ "oid": space.oid, "from": space.from, "to": space.to }))
+        .map(|space| serde_json::json!({ "oid": space.oid, "from": space.from, "to": space.to.display().to_string() }))
         .collect();
     serde_json::json!({
         "id": id,
         "dry_run": took.is_none(),
-        "pgdata": plan.target,
+        "pgdata": plan.target.display().to_string(),
         "tablespaces": spaces,
         "files": plan.files,
         "bytes": plan.bytes,
@@ -115,7 +118,48 @@ fn document(
     })
 }
 
-fn failure(error: RestoreError) -> Failure {
+/// Whether anything can be restored there at all. Whether it is empty and has room, the restore itself finds out.
+fn possible(target: &Path, repository: &Path) -> Result<(), Failure> {
+    repo::nameable(target)?;
+    let said = || format!("can't restore to {}", target.display());
+    // The first that is there, of the target and those above.
+    for above in target.ancestors() {
+        match above.symlink_metadata() {
+            Ok(_) if above.is_dir() => {
+                let inside = above
+                    .canonicalize()
+                    .is_ok_and(|above| repository.canonicalize().is_ok_and(|repository| above.starts_with(repository)));
+                return match inside {
+                    true => Err(Failure::refused(anyhow::anyhow!(
+                        "{}: it lies in the repository, {}",
+                        said(),
+                        repository.display()
+                    ))
+                    .hint("choose another place: a repository has its directory for itself")),
+                    false => Ok(()),
+                };
+            }
+            Ok(found) => {
+                let what = if found.is_symlink() { "a symbolic link to no directory" } else { "no directory" };
+                return Err(Failure::usage(anyhow::anyhow!("{}: {} is {what}", said(), above.display()))
+                    .hint("give a directory that is empty or not there yet"));
+            }
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+            Err(error) if error.kind() == ErrorKind::InvalidFilename => {
+                return Err(Failure::usage(anyhow::Error::new(error).context(said())).hint("give a shorter path"));
+            }
+            // The restore says it.
+            Err(_) => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+fn failure(error: RestoreError, args: &RestoreArgs) -> Failure {
+    if let (RestoreError::NoOwner { .. }, Some(owner)) = (&error, &args.owner) {
+        return Failure::usage(anyhow::anyhow!("this host knows no user {owner:?}"))
+            .hint("--owner is the user that PostgreSQL runs as, such as postgres");
+    }
     let code = match &error {
         RestoreError::NotEmpty { .. } | RestoreError::OtherRestore { .. } | RestoreError::NoSpace { .. } => REFUSED,
         RestoreError::UnknownTablespace { .. } | RestoreError::Relative(_) | RestoreError::Overlap(..) => USAGE,

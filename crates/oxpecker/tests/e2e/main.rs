@@ -13,3 +13,4 @@ mod holds;
 mod over_the_network;
 mod prompts;
 mod terminal;
+mod wrong_input;

@@ -17,6 +17,7 @@ use crate::{
 pub fn init(global: &Global, args: &RepositoryArgs) -> Outcome {
     let settings = Settings::load(global, args)?;
     let declared = &settings.config.repository;
+    vacant(&settings.directory)?;
     let (secret, label, made) = first_secret(declared, &settings.directory)?;
     let info =
         serde_json::json!({ "made_by": concat!("oxpecker ", env!("CARGO_PKG_VERSION")), "host": place::host_name() });
@@ -36,7 +37,7 @@ pub fn init(global: &Global, args: &RepositoryArgs) -> Outcome {
         "`oxpecker backup create` makes the first backup, and `oxpecker backup prove` restores it",
     ];
     let document = serde_json::json!({
-        "repository": repository.id(), "place": settings.directory, "opened_by": label, "key_file_made": made, "protection": protection,
+        "repository": repository.id(), "place": settings.directory, "opened_by": label, "key_file_made": made.as_ref().map(|path| path.display().to_string()), "protection": protection,
     });
     output::result(global.output, "backup_init", &document, || {
         let mut text = format!("made the repository {} in {}\n", repository.id(), settings.directory.display());
@@ -51,6 +52,35 @@ pub fn init(global: &Global, args: &RepositoryArgs) -> Outcome {
         text
     })?;
     Ok(FINE)
+}
+
+/// What may lie at the top of a directory that becomes a repository: what an interrupted attempt left there, and what file systems make.
+const OURS: [&str; 7] = ["key", "log", "checkpoint", "pack", "probe", "wal", "lost+found"];
+
+/// Refuses a place that is somebody else's: a prune must never meet their files, and a backup of a database must not hold itself.
+fn vacant(directory: &Path) -> Result<(), Failure> {
+    let whole = std::path::absolute(directory)?;
+    if let Some(data) = whole.ancestors().find(|above| above.join("PG_VERSION").exists()) {
+        return Err(Failure::refused(anyhow::anyhow!(
+            "the repository {} would lie in a data directory of PostgreSQL, {}",
+            directory.display(),
+            data.display()
+        ))
+        .hint("choose another place, best on another disk"));
+    }
+    // What can't be read is found out, and said, by whoever makes the repository.
+    let foreign =
+        std::fs::read_dir(directory).into_iter().flatten().flatten().map(|entry| entry.file_name()).find(|name| {
+            let name = name.to_string_lossy();
+            !name.starts_with('.') && !OURS.contains(&&*name)
+        });
+    match foreign {
+        Some(name) => {
+            Err(Failure::refused(anyhow::anyhow!("{} is not empty: {} is there", directory.display(), name.display()))
+                .hint("a repository has its directory for itself: choose one that is empty or not there yet"))
+        }
+        None => Ok(()),
+    }
 }
 
 /// What shall open it first, what to call that, and the key file where one was made.

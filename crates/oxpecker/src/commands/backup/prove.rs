@@ -33,6 +33,7 @@ pub fn prove(global: &Global, args: &ProveArgs) -> Outcome {
 
 fn ours(global: &Global, args: &ProveArgs) -> Outcome {
     let settings = Settings::load(global, &args.repository)?;
+    usable(args)?;
     let repository = settings.open()?;
     let found = repo::find(&repository, &settings, &args.id)?;
     let mut options = options(&settings.config, args);
@@ -57,11 +58,30 @@ fn ours(global: &Global, args: &ProveArgs) -> Outcome {
 /// What another tool restores needs no repository of ours.
 fn with(global: &Global, args: &ProveArgs, command: &str) -> Outcome {
     let config = config::load(global.config.as_deref(), &Overrides::default())?.config;
+    usable(args)?;
     let options = options(&config, args);
     let work = Work::begin(global, Some(&place::state_dir(&config)))?;
     let receipt = proof::prove_command(&options, command, &work);
     work.end();
     report(global, &receipt.map_err(failure)?)
+}
+
+/// Whether the flags name things that are there: a proof takes its time, and a server that was not meant proves less.
+fn usable(args: &ProveArgs) -> Result<(), Failure> {
+    if let Some(programs) = &args.pg_bin
+        && !programs.join("postgres").is_file()
+    {
+        return Err(Failure::usage(anyhow::anyhow!("there is no `postgres` in {}", programs.display()))
+            .hint("--pg-bin is the folder that holds it, such as /usr/lib/postgresql/17/bin"));
+    }
+    if let Some(scratch) = &args.scratch {
+        repo::nameable(scratch)?;
+        if scratch.exists() && !scratch.is_dir() {
+            return Err(Failure::usage(anyhow::anyhow!("{} is no directory", scratch.display()))
+                .hint("--scratch is one with room for the whole cluster"));
+        }
+    }
+    Ok(())
 }
 
 /// How to prove, as the configuration and the flags say.

@@ -152,6 +152,9 @@ fn document(backups: &[BackupRecord], plan: &Plan, done: Option<Pruned>) -> serd
 }
 
 fn table(backups: &[BackupRecord], plan: &Plan) -> String {
+    if backups.is_empty() && plan.expired.is_empty() {
+        return "there is no backup of this cluster\n".to_owned();
+    }
     let ids: Vec<_> = backups.iter().map(|backup| backup.id).collect();
     let digits = words::digits(&ids);
     let rows = backups.iter().map(|backup| {
