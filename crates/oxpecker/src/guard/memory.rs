@@ -5,7 +5,7 @@ use std::path::Path;
 use journal::{EventQuery, Reader};
 use model::{
     Event, EventKind, Moment, Observation, Reading, ServiceName,
-    reading::{ActivityReading, BackupReading, HostReading, ServiceReading, TablesReading, WalReading},
+    reading::{ActivityReading, BackupReading, HostReading, ReceiveReading, ServiceReading, TablesReading, WalReading},
 };
 
 use super::document::ServerState;
@@ -19,6 +19,7 @@ pub struct Memory {
     pub wal: Option<WalReading>,
     pub tables: Option<TablesReading>,
     pub backup: Option<BackupReading>,
+    pub receive: Option<ReceiveReading>,
     services: Vec<(ServiceName, Option<ServiceReading>)>,
 }
 
@@ -32,6 +33,7 @@ impl Memory {
             wal: None,
             tables: None,
             backup: None,
+            receive: None,
             services: services.map(|name| (name, None)).collect(),
         }
     }
@@ -44,6 +46,7 @@ impl Memory {
             Observation::Reading(Reading::Wal(r)) => self.wal = Some(r.clone()),
             Observation::Reading(Reading::Tables(r)) => self.tables = Some(r.clone()),
             Observation::Reading(Reading::Backup(r)) => self.backup = Some(r.clone()),
+            Observation::Reading(Reading::Receive(r)) => self.receive = Some(r.clone()),
             Observation::Reading(Reading::Service(r)) => {
                 if let Some((_, slot)) = self.services.iter_mut().find(|(name, _)| *name == r.service) {
                     *slot = Some(r.clone());
