@@ -269,14 +269,21 @@ fn stage_words(stage: Stage) -> &'static str {
 }
 
 fn words(done: u64, total: u64, rate: f64, remaining: Option<Duration>) -> String {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a rate is no negative number, and saturates"
-    )]
-    let rate = ByteSize(rate as u64);
-    let left = remaining.map_or_else(String::new, |left| format!(", {} left", duration(left)));
-    format!("{} of {}, {rate}/s{left}", ByteSize(done), ByteSize(total))
+    let mut text = format!("{} of {}", ByteSize(done), ByteSize(total));
+    // In the first moments nobody knows a rate: none is not naught.
+    if rate >= 1.0 {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a rate is no negative number, and saturates"
+        )]
+        let rate = ByteSize(rate as u64);
+        text.push_str(&format!(", {rate}/s"));
+    }
+    if let Some(left) = remaining {
+        text.push_str(&format!(", {} left", duration(left)));
+    }
+    text
 }
 
 /// A duration for people: `1.5 s`, `45 s`, `3 min`, `2 h 10 min`, `3 d 4 h`.
@@ -363,7 +370,9 @@ mod tests {
     fn progress_has_rate_and_remaining_time() {
         let text = words(1 << 30, 4 << 30, f64::from(100 << 20), Some(Duration::from_secs(31)));
         assert_eq!(text, "1.0 GiB of 4.0 GiB, 100 MiB/s, 31 s left");
-        assert_eq!(words(0, 0, 0.0, None), "0 B of 0 B, 0 B/s");
+        assert_eq!(words(0, 0, 0.0, None), "0 B of 0 B");
+        assert_eq!(words(0, 4 << 30, 0.0, None), "0 B of 4.0 GiB");
+        assert_eq!(words(0, 4 << 30, f64::NAN, None), "0 B of 4.0 GiB");
     }
 
     #[test]
