@@ -105,7 +105,7 @@ fn work(store: &Arc<dyn Store>) -> Result<(), LogError> {
     for (lines, cut) in [([(1, 5)], &[][..]), ([(1, 25)], &[2])] {
         log.expire_wal(|state| {
             let Body::WalExpire(expire) = wal_expire(&lines, cut) else { unreachable!() };
-            (state.wal_floor("system", 1) < lines[0].1).then_some(expire)
+            Ok((state.wal_floor("system", 1) < lines[0].1).then_some(expire))
         })?;
     }
     Ok(())
@@ -405,7 +405,7 @@ fn wal_expires_before_what_backups_and_sessions_need() {
     };
     let expire = |log: &mut Log, lines: &[(u32, u64)], cut: &[u8]| {
         let Body::WalExpire(expire) = wal_expire(lines, cut) else { unreachable!() };
-        log.expire_wal(|_| Some(expire.clone()))
+        log.expire_wal(|_| Ok(Some(expire.clone())))
     };
     for (k, line, segment) in [(1, 1, 10), (2, 1, 20), (3, 2, 30)] {
         commit(&mut log, k, wal(line, segment)).unwrap();
@@ -435,7 +435,7 @@ fn wal_expires_before_what_backups_and_sessions_need() {
     assert!(expire(&mut log, &[(1, 500), (2, 30)], &[2]).unwrap(), "no line before the second is needed");
     // Another stream is another matter.
     let other = WalExpire { stream: "other".to_owned(), lines: vec![(1, 1000)], cut: Vec::new() };
-    assert!(log.expire_wal(|_| Some(other.clone())).unwrap());
+    assert!(log.expire_wal(|_| Ok(Some(other.clone()))).unwrap());
     let state = log.state().clone();
     assert_eq!(state.wal_floors("system"), [(1, 500), (2, 30)].into_iter().collect());
     assert_eq!(state.wal_streams().into_iter().collect::<Vec<_>>(), ["other", "system"]);

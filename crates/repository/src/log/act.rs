@@ -136,8 +136,11 @@ impl Log {
     ///
     /// # Errors
     /// `Refused` where a backup that `make` did not name, or a session, needs some of it, or where the clock is behind the newest record.
-    pub fn expire_wal(&mut self, mut make: impl FnMut(&State) -> Option<WalExpire>) -> Result<bool, LogError> {
-        let appended = self.append(|state| Ok(make(state).map(Body::WalExpire)))?;
+    pub fn expire_wal(
+        &mut self,
+        mut make: impl FnMut(&State) -> Result<Option<WalExpire>, Refusal>,
+    ) -> Result<bool, LogError> {
+        let appended = self.append(|state| Ok(make(state)?.map(Body::WalExpire)))?;
         Ok(appended.is_some())
     }
 

@@ -16,12 +16,14 @@
 //! name      names                             (no I/O)
 //! tail      chunks of the growing segment
 //! index     which ranges are whole; how far a line reaches without a gap
-//! prune     removing what is older than something
+//! lines     what a listing shows
+//! prune     removing what has expired
 //! ```
 
 mod ahead;
 mod error;
 mod index;
+mod lines;
 pub(crate) mod name;
 mod object;
 mod prune;
@@ -37,6 +39,7 @@ use zeroize::Zeroizing;
 pub use ahead::SealedSegment;
 pub use error::WalError;
 pub use index::Reach;
+pub use lines::LineSeen;
 pub use prune::WalPruned;
 pub use tail::Tail;
 

@@ -34,6 +34,20 @@ pub(crate) enum Named {
     History { line: u32 },
 }
 
+impl Named {
+    /// The line that it is of.
+    pub(crate) fn line(&self) -> u32 {
+        match self {
+            Self::Segment { line, .. }
+            | Self::Chunk { line, .. }
+            | Self::Companion { line, .. }
+            | Self::Index { line, .. }
+            | Self::Map { line, .. }
+            | Self::History { line } => *line,
+        }
+    }
+}
+
 /// Whether something that goes with a segment may be called so.
 pub(super) fn is_companion(name: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'.';
@@ -66,7 +80,12 @@ impl Names {
         ObjectName::new(text).expect("digits and companions' letters are allowed in a name")
     }
 
-    /// What all names of a line begin with.
+    /// What all names of the stream begin with.
+    pub(super) fn stream(&self) -> String {
+        format!("{}/", self.prefix)
+    }
+
+    /// What all names of a line begin with, but for its history.
     pub(super) fn line(&self, line: u32) -> String {
         format!("{}/{line:08x}/", self.prefix)
     }

@@ -3,7 +3,7 @@
 use jiff::{SignedDuration, Timestamp, tz::TimeZone};
 use model::ByteSize;
 use repository::{
-    BackupRecord, Repository,
+    BackupRecord, Repository, WalExpire,
     log::{
         Expired, LogError,
         policy::{self, Gone, Kept, Plan},
@@ -34,11 +34,15 @@ pub fn prune(global: &Global, args: &PruneArgs) -> Outcome {
     }
     let held = repository.holds();
     let plan = plan(&repository, settings.cluster(), &settings.config.backup.keep)?;
+    let wal = repository
+        .expirable_wal(settings.cluster(), &rules(&settings.config.backup.keep), Timestamp::now(), &TimeZone::system())
+        .map_err(repo::failure)?;
     let backups: Vec<BackupRecord> =
         repository.backups().into_iter().rev().filter(|backup| backup.cluster == settings.cluster()).collect();
     let document = |done| {
         let mut document = document(&backups, &plan, done);
         document["holds"] = serde_json::json!(held);
+        document["wal"] = serde_json::json!(wal);
         document["released_holds"] = serde_json::json!(released);
         document
     };
@@ -48,6 +52,7 @@ pub fn prune(global: &Global, args: &PruneArgs) -> Outcome {
             text.push_str(&format!("the hold {} is released\n", holds::short(hold.session)));
         }
         text.push_str(&table(&backups, &plan));
+        text.push_str(&wal_in_words(&wal, &backups, &plan));
         if !held.is_empty() {
             text.push('\n');
             text.push_str(&holds::in_words(&held));
@@ -68,9 +73,10 @@ pub fn prune(global: &Global, args: &PruneArgs) -> Outcome {
     let done = apply(&settings, &repository, &plan)?;
     output::result(global.output, "backup_prune", &document(Some(done)), || {
         format!(
-            "{} backups expired, {} packs removed: {} are free again\n",
+            "{} backups expired, {} packs and {} objects of WAL removed: {} are free again\n",
             done.expired,
             done.removed_packs,
+            done.removed_wal,
             ByteSize(done.freed_bytes)
         )
     })?;
@@ -84,7 +90,9 @@ pub struct Pruned {
     pub expired: usize,
     /// Packs that were removed.
     pub removed_packs: u64,
-    /// Their bytes.
+    /// Objects of WAL that were removed.
+    pub removed_wal: u64,
+    /// Bytes of all of them.
     pub freed_bytes: u64,
 }
 
@@ -93,19 +101,22 @@ pub struct Pruned {
 /// # Errors
 /// Where this host's clock is behind the newest record: then nothing may expire.
 pub fn plan(repository: &Repository, cluster: &str, keep: &config::Keep) -> Result<Plan, Failure> {
-    let point_in_time = SignedDuration::try_from(keep.point_in_time.0).ok().filter(|window| !window.is_zero());
-    let keep = policy::Keep {
+    let keep = rules(keep);
+    let zone = TimeZone::system();
+    repository
+        .with_state(|state| policy::plan(state, cluster, &keep, Timestamp::now(), &zone))
+        .map_err(|refused| repo::failure(LogError::Refused(refused).into()))
+}
+
+fn rules(keep: &config::Keep) -> policy::Keep {
+    policy::Keep {
         last: keep.last,
         daily: keep.daily,
         weekly: keep.weekly,
         monthly: keep.monthly,
         yearly: keep.yearly,
-        point_in_time,
-    };
-    let zone = TimeZone::system();
-    repository
-        .with_state(|state| policy::plan(state, cluster, &keep, Timestamp::now(), &zone))
-        .map_err(|refused| repo::failure(LogError::Refused(refused).into()))
+        point_in_time: SignedDuration::try_from(keep.point_in_time.0).ok().filter(|window| !window.is_zero()),
+    }
 }
 
 /// Expires what the plan says, and removes what nobody needs any more.
@@ -113,14 +124,18 @@ pub fn plan(repository: &Repository, cluster: &str, keep: &config::Keep) -> Resu
 /// # Errors
 /// Where the repository fails, or one of the backups is needed by now. Run again, it goes on.
 pub fn apply(settings: &Settings, repository: &Repository, plan: &Plan) -> Result<Pruned, Failure> {
+    // First the WAL: which streams were this cluster's is known from its backups.
+    let (keep, zone) = (rules(&settings.config.backup.keep), TimeZone::system());
+    repository.expire_wal(settings.cluster(), &keep, Timestamp::now(), &zone).map_err(repo::failure)?;
     let expired: Vec<Expired> =
         plan.expired.iter().map(|(backup, why)| Expired { backup: *backup, reason: why.as_str().to_owned() }).collect();
     let expired = if expired.is_empty() { 0 } else { repository.expire(&expired).map_err(repo::failure)? };
     let collected = repository.collect().map_err(repo::failure)?;
+    let wal = repository.remove_expired_wal().map_err(repo::failure)?;
     let leftovers = LocalStore::open(&settings.directory).and_then(|store| store.clean_leftovers());
     let leftovers = leftovers.inspect_err(|error| tracing::warn!(%error, "temporary files could not be removed")).ok();
-    let freed_bytes = collected.bytes + leftovers.map_or(0, |leftovers| leftovers.bytes);
-    Ok(Pruned { expired, removed_packs: collected.removed, freed_bytes })
+    let freed_bytes = collected.bytes + wal.bytes + leftovers.map_or(0, |leftovers| leftovers.bytes);
+    Ok(Pruned { expired, removed_packs: collected.removed, removed_wal: wal.objects, freed_bytes })
 }
 
 fn agreed(shown: &str, count: usize) -> Result<(), Failure> {
@@ -175,6 +190,33 @@ fn table(backups: &[BackupRecord], plan: &Plan) -> String {
     let mut text = output::table(["backup", "restores to", "added", "", "why"], &[2], rows);
     if drafts > 0 {
         text.push_str(&format!("and {drafts} unfinished ones go\n"));
+    }
+    text
+}
+
+/// What of the WAL goes, and which backups that stay are of one moment from then on.
+fn wal_in_words(wal: &[WalExpire], backups: &[BackupRecord], plan: &Plan) -> String {
+    let ids: Vec<_> = backups.iter().map(|backup| backup.id).collect();
+    let digits = words::digits(&ids);
+    let mut text = String::new();
+    for expire in wal {
+        let lines: Vec<String> =
+            expire.lines.iter().map(|(line, first)| format!("timeline {line} before segment {:08X}", first)).collect();
+        text.push_str(&format!("\nof the WAL of system {}, all of {} goes", expire.stream, lines.join(", ")));
+        let cut: Vec<String> = expire
+            .cut
+            .iter()
+            .filter(|id| !plan.expired.contains_key(id))
+            .map(|id| id.to_string()[..digits].to_owned())
+            .collect();
+        if !cut.is_empty() {
+            text.push_str(&format!(
+                ": from then on {} can be restored to {} own moment only, not to later ones",
+                cut.join(", "),
+                if cut.len() == 1 { "its" } else { "their" }
+            ));
+        }
+        text.push('\n');
     }
     text
 }

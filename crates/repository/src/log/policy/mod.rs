@@ -4,6 +4,8 @@
 //! month, or a clock that jumped ahead, expires nothing by it. Only `point_in_time` is an age, and it keeps one backup more than it
 //! has to cover: the one from which the whole window can be replayed.
 
+mod wal;
+
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp, Zoned, tz::TimeZone};
@@ -11,6 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{Backup, Refusal, State};
 use crate::id::BackupId;
+
+pub use wal::{LineSpan, wal_expire};
 
 /// What is kept. Each rule keeps what it keeps; a backup that no rule keeps expires.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
