@@ -1,0 +1,19 @@
+//! WAL on its way into the repository and back: the receiver that streams it, the archive command that pushes it, and the restore command
+//! that fetches it.
+//!
+//! ```text
+//! cluster   which cluster's WAL it is
+//! receive/  streaming: durable before it is acknowledged, never the reason that a server hangs or runs out of disk
+//! ```
+//!
+//! `repository::wal` knows how WAL is stored and nothing of PostgreSQL, `pg_replication` how it is streamed and nothing of storing;
+//! this crate joins the two, and decides. What decides is pure: `receive::decide`, `receive::plan`.
+//!
+//! A receiver and an archive command may run side by side: the same WAL is stored once, other WAL under the same name is an error.
+
+#![forbid(unsafe_code)]
+
+mod cluster;
+pub mod receive;
+
+pub use cluster::{Cluster, ClusterError, data_dir_of};
