@@ -535,3 +535,22 @@ fn segments_are_sealed_ahead_and_put_in_their_turn() {
     assert!(objects(&store).keys().any(|name| name.ends_with("/index")));
     assert_eq!(wal.reach(1, 0).unwrap(), whole(64));
 }
+
+#[test]
+fn a_segment_that_is_all_in_chunks_is_whole() {
+    let (store, wal) = new_wal();
+    let bytes = segment(1, 0);
+    let mut tail = wal.tail(1, 0).unwrap();
+    assert_eq!(tail.flush(&bytes[..100]).unwrap(), 100);
+    assert_eq!(tail.flush(&bytes).unwrap(), SIZE);
+    // Killed before the whole took their place, and the next one stored what follows.
+    for later in [false, true] {
+        if later {
+            put_all(&wal, [1, 2]);
+        }
+        assert_eq!(wal_of(&store).get_segment(1, 0).unwrap(), Segment::Whole(bytes.clone()));
+        assert_eq!(wal_of(&store).reach(1, 0).unwrap(), whole(if later { 3 } else { 1 }));
+    }
+    wal.tail(1, 0).unwrap().finish(&bytes).unwrap();
+    assert!(!objects(&store).keys().any(|name| name.contains(".t/")));
+}

@@ -33,11 +33,17 @@ impl Wal {
         }
         let named = Named::Segment { line, segment };
         let name = self.names.of(&named);
-        let summary = Summary::of(&self.identity_key, 0, bytes);
+        let mut summary = Summary::of(&self.identity_key, 0, bytes, 0);
         let object = match self.summary(&name)? {
-            Some(found) if found == summary => None,
+            Some(found) if found.is_same(&summary) => {
+                summary = found;
+                None
+            }
             Some(_) => return Err(WalError::Differs { object: name.to_string() }),
-            None => Some(self.sealed(&name, &summary, bytes)?),
+            None => {
+                summary.epoch = self.epoch_for(&named)?;
+                Some(self.sealed(&name, &summary, bytes)?)
+            }
         };
         Ok(SealedSegment { line, segment, summary, object })
     }
@@ -52,7 +58,7 @@ impl Wal {
         let stored = match &sealed.object {
             Some(object) if self.inner.vault.store.put_if_absent(&name, object)? == Put::Created => Stored::Now,
             _ => match self.summary(&name)? {
-                Some(found) if found == sealed.summary => {
+                Some(found) if found.is_same(&sealed.summary) => {
                     self.inner.vault.store.settle(&name)?;
                     Stored::Before
                 }
@@ -61,7 +67,7 @@ impl Wal {
                 None => return Err(WalError::Busy { object: name.to_string(), looks: LOOKS_MAX }),
             },
         };
-        self.saw(line, segment, sealed.summary.identity);
+        self.saw(line, segment, &sealed.summary);
         if let Err(error) = self.index_after(line, segment) {
             tracing::warn!(%error, line, segment, "no index of WAL yet");
         }

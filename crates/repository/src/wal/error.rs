@@ -57,6 +57,18 @@ pub enum WalError {
         /// A later one.
         later: u64,
     },
+    /// It is sealed with older keys than what is before it.
+    #[error(
+        "{object} is sealed with keys of epoch {epoch}, and what is before it on its line with those of epoch {least}\n  hint: somebody who holds keys from before a rotation may have put it there: find out who writes to the repository. If it is in order, remove the object and push the segment again"
+    )]
+    Epoch {
+        /// The object.
+        object: String,
+        /// Its epoch.
+        epoch: u32,
+        /// The least that it may have.
+        least: u32,
+    },
     /// It does not fit.
     #[error(
         "{what}\n  hint: WAL segments of up to 128 MiB are stored (initdb --wal-segsize), and {bytes} bytes do not fit here"

@@ -12,7 +12,7 @@ use crate::{
 const MAGIC: [u8; 4] = *b"OXWI";
 const VERSION: u32 = 1;
 /// What stands for a segment that lacks: no content has this hash.
-const LACKS: Identity = Identity([0; 32]);
+pub(super) const LACKS: Identity = Identity([0; 32]);
 
 /// How far a line reaches from some segment on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,11 +28,11 @@ pub struct Reach {
 /// What an index holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Index {
-    range: u64,
+    pub(super) range: u64,
     /// The first segment of the unbroken run that ends with the range.
-    origin: u64,
+    pub(super) origin: u64,
     /// One for each segment of the range.
-    identities: Vec<Identity>,
+    pub(super) identities: Vec<Identity>,
 }
 
 impl Index {
@@ -64,11 +64,11 @@ impl Index {
     }
 }
 
-fn first_of(range: u64) -> u64 {
+pub(super) fn first_of(range: u64) -> u64 {
     range * RANGE
 }
 
-fn last_of(range: u64) -> u64 {
+pub(super) fn last_of(range: u64) -> u64 {
     range * RANGE + (RANGE - 1)
 }
 
@@ -102,21 +102,24 @@ impl Wal {
                 }
                 looked = Some(range);
             }
-            if !self.is_there(&Named::Segment { line, segment })? {
-                break;
+            if self.is_there(&Named::Segment { line, segment })? {
+                segment += 1;
+                continue;
             }
-            segment += 1;
-        }
-        match self.get_segment(line, segment) {
-            Ok(Segment::Absent) => Ok(Reach { segment, bytes: 0, beyond: None }),
-            Ok(Segment::Beginning(bytes)) => Ok(Reach { segment, bytes: bytes.len() as u64, beyond: None }),
-            // Completed since.
-            Ok(Segment::Whole(_)) => Ok(Reach { segment: segment + 1, bytes: 0, beyond: None }),
-            Err(WalError::Gap { later, .. }) => {
-                let bytes = self.beginning(line, segment)?.map_or(0, |bytes| bytes.len() as u64);
-                Ok(Reach { segment, bytes, beyond: Some(later) })
-            }
-            Err(error) => Err(error),
+            let (bytes, beyond) = match self.get_segment(line, segment) {
+                // All of it, in chunks, or completed since.
+                Ok(Segment::Whole(_)) => {
+                    segment += 1;
+                    continue;
+                }
+                Ok(Segment::Absent) => (0, None),
+                Ok(Segment::Beginning(bytes)) => (bytes.len() as u64, None),
+                Err(WalError::Gap { later, .. }) => {
+                    (self.beginning(line, segment)?.map_or(0, |bytes| bytes.len() as u64), Some(later))
+                }
+                Err(error) => return Err(error),
+            };
+            return Ok(Reach { segment, bytes, beyond });
         }
     }
 
@@ -139,9 +142,17 @@ impl Wal {
         self.index(line, there)
     }
 
-    fn index(&self, line: u32, range: u64) -> Result<Option<Index>, WalError> {
+    /// The index of a range; one that is out of the order of epochs is as good as none.
+    pub(super) fn index(&self, line: u32, range: u64) -> Result<Option<Index>, WalError> {
         let named = Named::Index { line, range };
-        let Some((_, content)) = self.get(&named)? else { return Ok(None) };
+        let Some((summary, content)) = self.get(&named)? else { return Ok(None) };
+        if let Err(error) = self.in_order(&named, &summary) {
+            match error {
+                WalError::Epoch { .. } => tracing::warn!(%error, "an index of WAL is not believed"),
+                error => return Err(error),
+            }
+            return Ok(None);
+        }
         let damaged =
             |BadBytes(what)| WalError::Damaged { object: self.names.of(&named).to_string(), what: what.to_owned() };
         Index::parse(range, &content).map(Some).map_err(damaged)
@@ -172,10 +183,17 @@ impl Wal {
         for segment in first_of(range)..=last_of(range) {
             let seen = lock(&self.seen).get(&(line, segment)).copied();
             identities.push(match seen {
-                Some(identity) => identity,
+                Some((identity, _)) => identity,
                 None => {
-                    let found = self.summary(&self.names.of(&Named::Segment { line, segment }))?;
-                    found.map_or(LACKS, |summary| summary.identity)
+                    let named = Named::Segment { line, segment };
+                    match self.summary(&self.names.of(&named))? {
+                        Some(summary) => {
+                            // What readers refuse must not be called right by an index.
+                            self.in_order(&named, &summary)?;
+                            summary.identity
+                        }
+                        None => LACKS,
+                    }
                 }
             });
         }

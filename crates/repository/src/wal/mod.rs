@@ -16,6 +16,7 @@
 //! name      names                             (no I/O)
 //! tail      chunks of the growing segment
 //! index     which ranges are whole; how far a line reaches without a gap
+//! order     that epochs of keys never go down along a line
 //! lines     what a listing shows
 //! prune     removing what has expired
 //! ```
@@ -26,6 +27,7 @@ mod index;
 mod lines;
 pub(crate) mod name;
 mod object;
+mod order;
 mod prune;
 mod tail;
 
@@ -46,7 +48,7 @@ pub use tail::Tail;
 use crate::{
     frame::{COMPRESSION_LEVEL, Decoder, Encoder, Identity},
     repository::{Inner, Repository},
-    seal::{KEY_LEN, KeyRing},
+    seal::{Epoch, KEY_LEN, KeyRing},
     store::{ObjectName, Put, Store, StoreErrorKind},
 };
 use name::{Named, Names};
@@ -96,7 +98,7 @@ pub struct Wal {
     encoders: Mutex<Vec<Encoder>>,
     decoders: Mutex<Vec<Decoder>>,
     /// By line and number: segments that are there.
-    seen: Mutex<BTreeMap<(u32, u64), Identity>>,
+    seen: Mutex<BTreeMap<(u32, u64), (Identity, Epoch)>>,
 }
 
 impl std::fmt::Debug for Wal {
@@ -107,7 +109,7 @@ impl std::fmt::Debug for Wal {
 
 /// What a put found.
 enum Outcome {
-    Stored(Stored),
+    Stored(Stored, Summary),
     Other,
 }
 
@@ -160,8 +162,8 @@ impl Wal {
         if bytes.len() as u64 != self.segment_bytes {
             return Err(WalError::Size { what: "a whole segment has another size", bytes: bytes.len() as u64 });
         }
-        let stored = self.put(&Named::Segment { line, segment }, 0, bytes)?;
-        self.saw(line, segment, Identity::of(&self.identity_key, bytes));
+        let (stored, summary) = self.put(&Named::Segment { line, segment }, 0, bytes)?;
+        self.saw(line, segment, &summary);
         // Without an index everything is found by more requests. It is made by whoever comes next.
         if let Err(error) = self.index_after(line, segment) {
             tracing::warn!(%error, line, segment, "no index of WAL yet");
@@ -181,6 +183,10 @@ impl Wal {
             }
             // `None`: chunks vanish while they are read, because the segment was completed.
             let Some(beginning) = self.beginning(line, segment)? else { continue };
+            // Its writer died between the last chunk and the whole.
+            if beginning.len() as u64 == self.segment_bytes {
+                return Ok(Segment::Whole(beginning));
+            }
             let later = self.later(line, segment)?;
             // What is completed in between must be neither absent nor a gap.
             if (later.is_some() || beginning.is_empty()) && self.is_there(&whole)? {
@@ -200,7 +206,7 @@ impl Wal {
     /// # Errors
     /// `Differs` where another one is there; the name can't be used; the store failed.
     pub fn put_companion(&self, line: u32, segment: u64, companion: &str, bytes: &[u8]) -> Result<Stored, WalError> {
-        self.put(&Self::companion(line, segment, companion)?, 0, bytes)
+        Ok(self.put(&Self::companion(line, segment, companion)?, 0, bytes)?.0)
     }
 
     /// What goes with a segment; `None` where there is none.
@@ -226,7 +232,7 @@ impl Wal {
         if bytes.len() > HISTORY_MAX {
             return Err(WalError::Size { what: "a history is too long", bytes: bytes.len() as u64 });
         }
-        self.put(&Named::History { line }, 0, bytes)
+        Ok(self.put(&Named::History { line }, 0, bytes)?.0)
     }
 
     /// The history of a line. `None` is certain: the store said that there is none.
@@ -245,7 +251,7 @@ impl Wal {
         if bytes.len() > MAP_MAX {
             return Err(WalError::Size { what: "a page map is too long", bytes: bytes.len() as u64 });
         }
-        self.put(&Named::Map { line, range, version }, 0, bytes)
+        Ok(self.put(&Named::Map { line, range, version }, 0, bytes)?.0)
     }
 
     /// The page map of a range; `None` where there is none.
@@ -263,7 +269,8 @@ impl Wal {
             let what = format!("it has {} bytes, and segments have {}", summary.len, self.segment_bytes);
             return Err(WalError::Damaged { object: self.names.of(&named).to_string(), what });
         }
-        self.saw(line, segment, summary.identity);
+        self.in_order(&named, &summary)?;
+        self.saw(line, segment, &summary);
         Ok(Some(bytes))
     }
 
@@ -285,9 +292,9 @@ impl Wal {
     }
 
     /// Stores it, or finds the same there.
-    fn put(&self, named: &Named, start: u64, content: &[u8]) -> Result<Stored, WalError> {
+    fn put(&self, named: &Named, start: u64, content: &[u8]) -> Result<(Stored, Summary), WalError> {
         match self.try_put(named, start, content)? {
-            Outcome::Stored(stored) => Ok(stored),
+            Outcome::Stored(stored, summary) => Ok((stored, summary)),
             Outcome::Other => Err(WalError::Differs { object: self.names.of(named).to_string() }),
         }
     }
@@ -297,20 +304,21 @@ impl Wal {
             return Err(WalError::Size { what: "it is larger than anything here", bytes: content.len() as u64 });
         }
         let (name, store) = (self.names.of(named), &self.inner.vault.store);
-        let summary = Summary::of(&self.identity_key, start, content);
+        let mut summary = Summary::of(&self.identity_key, start, content, 0);
         for _ in 0..LOOKS_MAX {
             // First a look, which costs less than sealing and sending it all where the other road was quicker.
             if let Some(found) = self.summary(&name)? {
-                if found != summary {
+                if !found.is_same(&summary) {
                     return Ok(Outcome::Other);
                 }
                 // Another's write may be seen before it is durable, and this one is about to be acknowledged.
                 store.settle(&name)?;
-                return Ok(Outcome::Stored(Stored::Before));
+                return Ok(Outcome::Stored(Stored::Before, found));
             }
+            summary.epoch = self.epoch_for(named)?;
             let sealed = self.sealed(&name, &summary, content)?;
             if store.put_if_absent(&name, &sealed)? == Put::Created {
-                return Ok(Outcome::Stored(Stored::Now));
+                return Ok(Outcome::Stored(Stored::Now, summary));
             }
         }
         Err(WalError::Busy { object: name.to_string(), looks: LOOKS_MAX })
@@ -365,9 +373,9 @@ impl Wal {
         }
     }
 
-    fn saw(&self, line: u32, segment: u64, identity: Identity) {
+    fn saw(&self, line: u32, segment: u64, summary: &Summary) {
         let mut seen = lock(&self.seen);
-        seen.insert((line, segment), identity);
+        seen.insert((line, segment), (summary.identity, summary.epoch));
         if seen.len() > SEEN_MAX {
             seen.pop_first();
         }

@@ -6,10 +6,11 @@
 //! frames    length, sealed piece of the content                 each
 //! ```
 
+use super::WalError;
 use crate::{
     frame::{Decoder, Encoder, Identity, encoded_max},
-    id::{self, NoRandom},
-    seal::{Aead, KEY_LEN, KeyRing, SealError, TAG_LEN, counter_nonce},
+    id,
+    seal::{Aead, Epoch, KEY_LEN, KeyRing, SealError, TAG_LEN, counter_nonce},
     store::{MAX_OBJECT_BYTES, ObjectName},
     wire::{BadBytes, Bytes, Put, len_u32},
 };
@@ -40,12 +41,19 @@ pub(super) struct Summary {
     /// Which bytes: their keyed hash.
     pub(super) identity: Identity,
     frames: u32,
+    /// Of the master key that it is sealed with.
+    pub(super) epoch: Epoch,
 }
 
 impl Summary {
-    pub(super) fn of(identity_key: &[u8; KEY_LEN], start: u64, content: &[u8]) -> Self {
+    pub(super) fn of(identity_key: &[u8; KEY_LEN], start: u64, content: &[u8], epoch: Epoch) -> Self {
         let frames = len_u32(content.len().div_ceil(FRAME_PLAIN));
-        Self { start, len: content.len() as u64, identity: Identity::of(identity_key, content), frames }
+        Self { start, len: content.len() as u64, identity: Identity::of(identity_key, content), frames, epoch }
+    }
+
+    /// The same bytes at the same place, whatever they are sealed with.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        (self.start, self.len, self.identity) == (other.start, other.len, other.identity)
     }
 
     /// Where it ends in its segment.
@@ -63,17 +71,17 @@ pub(super) enum BadObject {
     Form(#[from] BadBytes),
 }
 
-/// Seals `content`, which is at most [`CONTENT_MAX`], for the object `name`.
+/// Seals `content`, which is at most [`CONTENT_MAX`], for the object `name`, with the master key of the summary's epoch.
 pub(super) fn seal(
     ring: &KeyRing,
     name: &ObjectName,
     summary: &Summary,
     content: &[u8],
     encoder: &mut Encoder,
-) -> Result<Vec<u8>, NoRandom> {
+) -> Result<Vec<u8>, WalError> {
     let salt: [u8; SALT_LEN] = id::random()?;
-    let epoch = ring.newest();
-    let key = ring.wal_object(epoch, &salt, name.as_str()).expect("the newest epoch has a key");
+    let epoch = summary.epoch;
+    let key = ring.wal_object(epoch, &salt, name.as_str())?;
     let mut out = Vec::with_capacity(FRONT_LEN + content.len() / 2);
     out.put(&MAGIC);
     out.put_u32(VERSION);
@@ -116,7 +124,7 @@ fn front(
     let mut sealed: [u8; SUMMARY_LEN + TAG_LEN] = bytes.array()?;
     let mut text = Bytes::new(key.open(counter_nonce(SUMMARY_ORDINAL), &header, &mut sealed)?);
     let (start, len) = (text.u64()?, text.u64()?);
-    let summary = Summary { start, len, identity: Identity(text.array()?), frames: text.u32()? };
+    let summary = Summary { start, len, identity: Identity(text.array()?), frames: text.u32()?, epoch };
     let fits = usize::try_from(len).is_ok_and(|len| {
         len <= CONTENT_MAX && summary.frames as usize == len.div_ceil(FRAME_PLAIN) && start <= CONTENT_MAX as u64
     });
@@ -178,7 +186,7 @@ mod tests {
     }
 
     fn sealed(ring: &KeyRing, object: &str, start: u64, content: &[u8]) -> Vec<u8> {
-        let summary = Summary::of(&ring.wal_identity(), start, content);
+        let summary = Summary::of(&ring.wal_identity(), start, content, ring.newest());
         seal(ring, &name(object), &summary, content, &mut Encoder::new(COMPRESSION_LEVEL).unwrap()).unwrap()
     }
 
@@ -203,7 +211,7 @@ mod tests {
         // Identities outlive rotations; sealed bytes never repeat.
         assert_ne!(sealed(&ours, "wal/a", 0, b"same"), sealed(&ours, "wal/a", 0, b"same"));
         let key = |epochs| ring(1, epochs).wal_identity();
-        assert_eq!(Summary::of(&key(1), 0, b"same"), Summary::of(&key(2), 0, b"same"));
+        assert_eq!(Summary::of(&key(1), 0, b"same", 0), Summary::of(&key(2), 0, b"same", 0));
     }
 
     #[test]

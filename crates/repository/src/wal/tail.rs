@@ -7,6 +7,7 @@
 //! Chunks are removed only when their segment is whole, the last one first: at every moment those that are there begin at the first.
 
 use super::{Outcome, Segment, Stored, Wal, WalError, name::Named, object::Summary};
+use crate::seal::Epoch;
 
 /// The most chunks of a segment.
 const CHUNKS_MAX: u32 = 1 << 20;
@@ -86,9 +87,18 @@ impl Wal {
         let mut m = self.count_chunks(line, segment)?;
         let (mut chunks, mut pieces) = (Vec::new(), Vec::new());
         let mut begins: Option<u64> = None;
+        let mut least: Option<Epoch> = None;
         while m > 0 {
             let named = Named::Chunk { line, segment, n: m - 1 };
             let Some((summary, bytes)) = self.get(&named)? else { return Ok(None) };
+            // Chunks are put one behind the other, so that their keys only become newer.
+            if let Some(later) = least.filter(|later| summary.epoch > *later) {
+                return Err(self.out_of_order(&named, later, summary.epoch));
+            }
+            if least.is_none_or(|least| least != summary.epoch) {
+                self.in_order(&named, &summary)?;
+            }
+            least = Some(summary.epoch);
             if begins.is_some_and(|begins| summary.end() != begins) || summary.end() > self.segment_bytes {
                 let what = "it does not end where the next one begins".to_owned();
                 return Err(WalError::Damaged { object: self.names.of(&named).to_string(), what });
@@ -160,7 +170,7 @@ impl Tail<'_> {
             let start = kept.checked_sub(1).map_or(0, |at| self.chunks[at].1);
             let named = Named::Chunk { line: self.line, segment: self.segment, n: count };
             match self.wal.try_put(&named, start, &prefix[at(start)..])? {
-                Outcome::Stored(_) => {
+                Outcome::Stored(..) => {
                     self.chunks.truncate(kept);
                     self.chunks.push((m, end));
                     return Ok(end);
