@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! cluster   which cluster's WAL it is
+//! gap       what says that WAL is missing
 //! receive/  streaming: durable before it is acknowledged, never the reason that a server hangs or runs out of disk
 //! ```
 //!
@@ -14,6 +15,7 @@
 #![forbid(unsafe_code)]
 
 mod cluster;
+pub mod gap;
 pub mod receive;
 
 pub use cluster::{Cluster, ClusterError, data_dir_of};

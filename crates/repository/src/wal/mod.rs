@@ -19,6 +19,7 @@
 //! order     that epochs of keys never go down along a line
 //! lines     what a listing shows
 //! prune     removing what has expired
+//! verify    reading everything
 //! ```
 
 mod ahead;
@@ -30,6 +31,7 @@ mod object;
 mod order;
 mod prune;
 mod tail;
+mod verify;
 
 use std::{
     collections::BTreeMap,
@@ -41,9 +43,10 @@ use zeroize::Zeroizing;
 pub use ahead::SealedSegment;
 pub use error::WalError;
 pub use index::Reach;
-pub use lines::LineSeen;
+pub use lines::{LineSeen, Run};
 pub use prune::WalPruned;
 pub use tail::Tail;
+pub use verify::{Inspector, LineReport, WalFinding, WalReport};
 
 use crate::{
     frame::{COMPRESSION_LEVEL, Decoder, Encoder, Identity},
@@ -93,6 +96,8 @@ pub enum Segment {
 pub struct Wal {
     inner: Arc<Inner>,
     names: Names,
+    /// As the log calls the stream; `None` where it can't.
+    stream: Option<String>,
     segment_bytes: u64,
     identity_key: Zeroizing<[u8; KEY_LEN]>,
     encoders: Mutex<Vec<Encoder>>,
@@ -129,6 +134,7 @@ impl Repository {
         Ok(Wal {
             inner: Arc::clone(&self.inner),
             names: Names::new(&ring, stream),
+            stream: std::str::from_utf8(stream).ok().map(str::to_owned),
             segment_bytes,
             identity_key: ring.wal_identity(),
             encoders: Mutex::default(),

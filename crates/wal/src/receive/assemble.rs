@@ -260,7 +260,9 @@ impl<'a> Assembly<'a> {
         let since = self.sealing.front().map_or(self.since, |oldest| oldest.since);
         self.shared.advance(durable, since);
         // Why it can't be told, the reader learns.
-        if let Err(error) = self.task.status.flushed(durable) {
+        if durable >= self.task.stored
+            && let Err(error) = self.task.status.flushed(durable)
+        {
             tracing::debug!(%error, %durable, "not acknowledged");
         }
     }

@@ -93,6 +93,14 @@ pub enum Event {
         /// Where it branched off.
         switch: Lsn,
     },
+    /// The repository knows a newer timeline than the server's: another server was promoted, and this one may be an old primary that came
+    /// back. What it writes is stored on its own timeline.
+    Superseded {
+        /// The server's.
+        timeline: u32,
+        /// The newer one.
+        newer: u32,
+    },
     /// The repository has WAL that this server never saw: a failover lost it. It stays where it is.
     BeyondSwitch {
         /// The timeline that was left.

@@ -37,12 +37,15 @@ use std::{
 use model::Lsn;
 use pg_format::wal::{SegmentSize, TimelineHistory};
 use pg_replication::{Connection, Refusal, SlotName, SlotOptions, StreamEnd, StreamOptions, Target};
-use repository::{Repository, wal::Wal};
+use repository::{
+    Repository,
+    wal::{Segment, Wal},
+};
 
 use self::{
     decide::Next,
     follow::{Ended, Follow, Watched},
-    plan::{Place, Server},
+    plan::{Place, Server, Start},
     storing::Task,
 };
 pub use self::{
@@ -50,7 +53,7 @@ pub use self::{
     error::ReceiveError,
     event::{Event, Listener, Progress},
 };
-use crate::Cluster;
+use crate::{Cluster, gap};
 
 /// How long bytes wait for a flush of the tail on a local directory or a mounted share, where a flush costs two fsyncs.
 pub const FLUSH_LOCAL: Duration = Duration::from_millis(500);
@@ -218,16 +221,16 @@ impl Receiver<'_> {
                 }
                 Ended::Stream(StreamEnd::Finished) => return Ok(()),
                 Ended::Stream(StreamEnd::NextTimeline { timeline, switch }) => {
-                    (self.listener)(&Event::Timeline { from: start.timeline, to: timeline, switch });
-                    if timeline == start.timeline {
-                        return Err(ReceiveError::NoSuchTimeline { from: start.timeline, to: timeline });
+                    (self.listener)(&Event::Timeline { from: start.at.timeline, to: timeline, switch });
+                    if timeline == start.at.timeline {
+                        return Err(ReceiveError::NoSuchTimeline { from: start.at.timeline, to: timeline });
                     }
                     self.store_history(&mut connection, &wal, timeline)?;
                     // On we go on the same connection: with the plan, which looks where we are and what the server has by now.
                 }
                 Ended::Broken(error) => {
                     if matches!(error.refusal(), Some(Refusal::SegmentRemoved(_))) {
-                        self.skip = Some(start);
+                        self.skip = Some(start.at);
                     }
                     return Err(error.into());
                 }
@@ -265,6 +268,10 @@ impl Receiver<'_> {
             timeline => self.store_history(connection, wal, timeline)?,
         };
         let server = Server { timeline: identity.timeline, flushed: identity.flushed, history };
+        let newer = identity.timeline.saturating_add(1);
+        if wal.get_history(newer)?.is_some() {
+            (self.listener)(&Event::Superseded { timeline: identity.timeline, newer });
+        }
         let cap = cap_of(&connection.show("max_slot_wal_keep_size")?);
         let slot = match &self.options.slot {
             Some(name) => self.slot(connection, name, cap)?,
@@ -377,7 +384,7 @@ impl Receiver<'_> {
     }
 
     /// Where to begin. Tells of what is missing before it.
-    fn begin(&mut self, known: &Known, wal: &Wal) -> Result<Place, ReceiveError> {
+    fn begin(&mut self, known: &Known, wal: &Wal) -> Result<Start, ReceiveError> {
         let found = find::end_of(wal, &known.server, known.size, known.slot)?;
         let start = plan::start(&known.server, known.size, found, known.slot);
         if let (Some(stored), Some(next)) =
@@ -386,14 +393,25 @@ impl Receiver<'_> {
             let (timeline, stored) = (stored.timeline, stored.lsn);
             (self.listener)(&Event::BeyondSwitch { timeline, switch: next.lsn, stored });
         }
-        // The server refused what would be next: it goes on behind the gap.
-        let Some(refused) = self.skip.take().filter(|refused| *refused == start.at) else { return Ok(start.at) };
-        let Some(next) = plan::after_removed(&known.server, known.size, refused, known.slot) else {
-            return Ok(start.at);
-        };
-        let from = found.map_or(refused.lsn, |found| found.lsn);
-        (self.listener)(&Event::Gap { timeline: refused.timeline, from, to: next.lsn, next: next.timeline });
-        Ok(next)
+        let (timeline, due) = (start.at.timeline, start.due(known.size));
+        let Some(refused) = self.skip.take() else { return Ok(start) };
+        if refused == start.at && due != refused {
+            // Only what is stored already is gone from the server: there is nothing to compare with, and nothing missing. What an earlier
+            // life left in chunks takes its place now, for it does not come again.
+            let before = known.size.number_of(refused.lsn);
+            if let Segment::Whole(bytes) = wal.get_segment(timeline, before)? {
+                wal.tail(timeline, before)?.finish(&bytes)?;
+            }
+            return Ok(Start { at: due, ..start });
+        }
+        if refused != due {
+            return Ok(start);
+        }
+        // What would be next is gone: it goes on behind the gap.
+        let Some(next) = plan::after_removed(&known.server, known.size, refused, known.slot) else { return Ok(start) };
+        gap::mark(wal, timeline, known.size.number_of(due.lsn), start.stored, next)?;
+        (self.listener)(&Event::Gap { timeline, from: start.stored, to: next.lsn, next: next.timeline });
+        Ok(Start { at: next, stored: next.lsn, beyond_switch: None })
     }
 
     fn stream(
@@ -401,8 +419,9 @@ impl Receiver<'_> {
         connection: &mut Connection,
         wal: &Arc<Wal>,
         known: &Known,
-        start: Place,
+        start: Start,
     ) -> Result<Ended, ReceiveError> {
+        let Start { at: start, stored, .. } = start;
         let options =
             StreamOptions { slot: self.options.slot.clone(), ..StreamOptions::new(start.lsn, start.timeline) };
         let slot = self.options.slot.as_ref().map(ToString::to_string);
@@ -425,6 +444,7 @@ impl Receiver<'_> {
             wal: Arc::clone(wal),
             size: known.size,
             start,
+            stored,
             interval: self.options.flush_interval,
             status,
             listener: Arc::clone(self.listener),

@@ -54,6 +54,8 @@ impl Server {
 pub struct Start {
     /// The timeline, and the start of a segment on it.
     pub at: Place,
+    /// Everything on it before here is stored.
+    pub stored: Lsn,
     /// WAL of ours lies beyond the point where the server left the timeline: what is there the server does not know. A failover that lost
     /// transactions.
     pub beyond_switch: Option<Place>,
@@ -63,21 +65,33 @@ fn segment_start(size: SegmentSize, lsn: Lsn) -> Lsn {
     size.start_of(size.number_of(lsn))
 }
 
-/// Where to begin. `found`: the end of what the repository has, on the newest of [`Server::lines`] that has anything. `slot`: from where on
+impl Start {
+    /// Where to begin at the latest.
+    #[must_use]
+    pub fn due(&self, size: SegmentSize) -> Place {
+        Place { lsn: segment_start(size, self.stored), ..self.at }
+    }
+}
+
+/// Where to begin. Something of what is stored always comes a second time, and is compared: a server that is not the one that we knew would
+/// else go unnoticed at the border of two segments. `found`: the end of what the repository has, on the newest of [`Server::lines`] that has anything. `slot`: from where on
 /// the slot holds WAL.
 #[must_use]
 pub fn start(server: &Server, size: SegmentSize, found: Option<Place>, slot: Option<Lsn>) -> Start {
     let Some(found) = found else {
         let lsn = segment_start(size, slot.unwrap_or(server.flushed));
         let at = Place { timeline: server.timeline_at(slot.unwrap_or(server.flushed)), lsn };
-        return Start { at, beyond_switch: None };
+        return Start { at, stored: lsn, beyond_switch: None };
     };
     match server.after(found.timeline) {
         Some(next) if found.lsn >= next.lsn => {
             let at = Place { timeline: next.timeline, lsn: segment_start(size, next.lsn) };
-            Start { at, beyond_switch: (found.lsn > next.lsn).then_some(found) }
+            Start { at, stored: at.lsn, beyond_switch: (found.lsn > next.lsn).then_some(found) }
         }
-        _ => Start { at: Place { lsn: segment_start(size, found.lsn), ..found }, beyond_switch: None },
+        _ => {
+            let at = Place { lsn: size.start_of(size.number_before(found.lsn)), ..found };
+            Start { at, stored: found.lsn, beyond_switch: None }
+        }
     }
 }
 
@@ -119,7 +133,7 @@ mod tests {
             (None, Some(at(3, 12.5)), at(3, 12.0), false),
             (None, Some(at(1, 10.125)), at(1, 10.0), false),
             (Some(at(5, 29.75)), Some(at(5, 28.5)), at(5, 29.0), false),
-            (Some(at(5, 30.0)), None, at(5, 30.0), false),
+            (Some(at(5, 30.0)), None, at(5, 29.0), false),
             // Behind on a timeline that was left: first the rest of that.
             (Some(at(3, 15.5)), None, at(3, 15.0), false),
             (Some(at(3, 20.25)), None, at(3, 20.0), false),
@@ -164,7 +178,9 @@ mod tests {
             let slot = slot.map(|slot| at(0, slot).lsn);
             let start = start(&server, SIZE, Some(found), slot);
             prop_assert!(start.at.lsn <= found.lsn && SIZE.offset_of(start.at.lsn) == 0);
-            prop_assert!(found.lsn.0 - start.at.lsn.0 < SEGMENT, "no more than a segment comes twice");
+            prop_assert!(found.lsn.0 - start.at.lsn.0 <= SEGMENT, "no more than a segment comes twice");
+            prop_assert!(found.lsn.0 == 0 || start.at.lsn < found.lsn || start.at.timeline != timeline, "something is compared");
+            prop_assert!(start.stored <= found.lsn && start.due(SIZE).lsn >= start.at.lsn);
             prop_assert_eq!(start.beyond_switch, None);
         }
     }

@@ -156,6 +156,8 @@ pub(super) struct Task {
     pub(super) size: SegmentSize,
     /// Where the stream begins: the start of a segment.
     pub(super) start: Place,
+    /// Everything before this is stored already, by an earlier life: nothing less is acknowledged, or the slot would go back.
+    pub(super) stored: Lsn,
     /// How long bytes may wait for a flush of the tail.
     pub(super) interval: Duration,
     pub(super) status: StatusSender,
@@ -176,7 +178,7 @@ impl Storing {
                 pending: Vec::new(),
                 pending_since: None,
                 received: task.start.lsn,
-                durable: task.start.lsn,
+                durable: task.stored,
                 taken_since: None,
                 closed: false,
                 hurry: false,

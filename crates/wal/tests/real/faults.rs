@@ -93,7 +93,11 @@ pub fn a_kill_at_any_write(major: u32) {
         let durable = sql(&cluster, &["select restart_lsn from pg_replication_slots"]);
         let reach = wal.reach(1, from.0 / SEGMENT).unwrap();
         let reached = model::Lsn(reach.segment * SEGMENT + reach.bytes);
-        assert!(durable.is_empty() || reached >= durable.parse().unwrap(), "{durable} {reached}");
+        let names = store.names();
+        assert!(
+            durable.is_empty() || reached >= durable.parse().unwrap(),
+            "{writes}: {durable} {reached} {reach:?} {from} {names:#?}"
+        );
     }
     let receiver = Receiver::start(&options(&cluster), &repository);
     let end = switch(&cluster);

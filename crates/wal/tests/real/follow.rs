@@ -104,11 +104,13 @@ pub fn a_failover(major: u32) {
     assert!(told.iter().any(|event| matches!(event, Event::Connected { timeline: 1, .. })), "{told:#?}");
     assert!(!told.iter().any(|event| matches!(event, Event::Gap { .. } | Event::BeyondSwitch { .. })), "{told:#?}");
 
-    // The old primary comes back and writes on where it was: it is not what we know, and nothing of it gets in silently.
+    // The old primary comes back and writes on where it was: that is said, and stored on its own timeline.
     primary.start_again().unwrap();
-    write(&primary);
     let stale = Receiver::start(&options(&primary), &repository);
-    let error = stale.error();
-    assert!(error.to_string().contains("hint: "), "{error}");
-    assert_stored(&wal, 1, &standby, from, switch);
+    stale.until_told("that it is old", &primary, |event| matches!(event, Event::Superseded { timeline: 1, newer: 2 }));
+    write(&primary);
+    let to = now(&primary);
+    stale.until_acknowledged(&primary, to);
+    assert_stored(&wal, 1, &primary, from, to);
+    stale.stop();
 }

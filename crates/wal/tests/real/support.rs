@@ -135,6 +135,13 @@ impl Moody {
         self.mood.dies_at.store(writes.unwrap_or(0), Ordering::SeqCst);
     }
 
+    /// The objects of WAL that are there.
+    pub fn names(&self) -> Vec<String> {
+        let mut names = Vec::new();
+        self.inner.list("wal/", &mut |name, _| names.push(name.to_string())).unwrap();
+        names
+    }
+
     fn may(&self, operation: Operation, name: &str, writes: bool) -> Result<(), StoreError> {
         let began = Instant::now();
         while self.mood.stuck.load(Ordering::SeqCst) {
