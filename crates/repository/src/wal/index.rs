@@ -47,7 +47,7 @@ impl Index {
         out
     }
 
-    fn parse(range: u64, content: &[u8]) -> Result<Self, BadBytes> {
+    pub(super) fn parse(range: u64, content: &[u8]) -> Result<Self, BadBytes> {
         let mut bytes = Bytes::new(content);
         bytes.magic(&MAGIC, "it is no index of WAL")?;
         if bytes.u32()? != VERSION {
