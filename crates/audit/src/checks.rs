@@ -1,13 +1,19 @@
 //! The registry. A check is a pure function of the facts; the order is that in which its gap hurt in the outage, or would have.
 
+mod archive;
 mod data;
 mod detection;
+pub(crate) mod live;
 mod liveness;
+mod monitoring;
 mod recovery;
 mod routes;
 mod secrets;
+mod start;
 mod starvation;
+mod vacuum;
 mod variables;
+mod versions;
 
 use std::sync::LazyLock;
 
@@ -83,12 +89,22 @@ pub struct Check {
 static CHECKS: LazyLock<Vec<&'static Check>> = LazyLock::new(|| {
     let families = [
         starvation::CHECKS,
+        vacuum::CHECKS,
+        live::STARVATION,
         liveness::CHECKS,
         data::CHECKS,
+        archive::CHECKS,
+        versions::CHECKS,
+        live::REPOSITORY,
+        live::DATA,
         secrets::CHECKS,
+        live::SECRETS,
         routes::CHECKS,
         detection::CHECKS,
+        monitoring::CHECKS,
+        live::DETECTION,
         recovery::CHECKS,
+        start::CHECKS,
     ];
     families.into_iter().flatten().collect()
 });

@@ -7,14 +7,17 @@ mod collect;
 mod compose;
 mod containers;
 mod evidence;
+mod host;
 mod image;
 mod kubernetes;
+mod live;
 mod oxpecker;
 mod resources;
 mod routes;
 mod rules;
 mod settings;
 mod systemd;
+pub mod versions;
 mod workload;
 
 use std::{
@@ -29,8 +32,13 @@ pub use self::{
     backup::BackupTool,
     collect::{Collector, Ignore, Problem, ProblemKind},
     evidence::{ExpectedHost, Named},
+    host::{Disk, Host, OwnBackups, Postmaster, Stanza},
     image::{Engine, Image},
-    resources::{Claim, KeyStore, LimitRange, Selector, StorageClass},
+    live::{
+        Age, Archiver, Asked, FileFault, Identity, LiveSetting, LiveSettings, Prepared, RoleSetting, Sender, Server,
+        Sessions, Slot,
+    },
+    resources::{Claim, KeyStore, LimitRange, Selector, StorageClass, Webhook},
     routes::{Backend, Route, Service},
     rules::{AlertRule, Subject},
     settings::{Setting, Settings},
@@ -81,6 +89,26 @@ pub enum Source {
     Rules,
     /// A backup job.
     Backups,
+    /// A running PostgreSQL that lets us in.
+    Live,
+    /// Its settings.
+    LiveSettings,
+    /// Its sessions.
+    LiveSessions,
+    /// Its replication slots.
+    LiveSlots,
+    /// Its archiver.
+    LiveArchiver,
+    /// How far its transaction ids have gone.
+    LiveAges,
+    /// What its configuration files would come to.
+    LiveFiles,
+    /// Its processes on this machine.
+    LiveProcess,
+    /// The file systems that it lies on.
+    LiveDisks,
+    /// What lies in our own repository.
+    LiveRepository,
 }
 
 impl Source {
@@ -98,6 +126,16 @@ impl Source {
             Self::ExpectedHosts => "list of expected hosts (expected-routes.txt, or a web server's configuration)",
             Self::Rules => "alert rule",
             Self::Backups => "backup job",
+            Self::Live => "live server (--live)",
+            Self::LiveSettings => "live server's settings (--live)",
+            Self::LiveSessions => "live server's sessions (--live)",
+            Self::LiveSlots => "live server's slots (--live)",
+            Self::LiveArchiver => "live server's archiver (--live)",
+            Self::LiveAges => "live server's transaction ids (--live)",
+            Self::LiveFiles => "live server's configuration files (--live)",
+            Self::LiveProcess => "live server's processes on this machine (--live)",
+            Self::LiveRepository => "repository of oxpecker that is configured and opens (--live)",
+            Self::LiveDisks => "live server's disks (--live)",
         }
     }
 }
@@ -147,6 +185,10 @@ pub struct Facts {
     pub operated: Vec<Located<String>>,
     /// A service that waits only until another was started: who, for what, where.
     pub started_only: Vec<(String, String, Place)>,
+    /// Gates that pods have to pass.
+    pub webhooks: Vec<Webhook>,
+    /// Objects that deploy from a repository, and its address.
+    pub deployers: Vec<(String, Located<String>)>,
     /// Our own guard with a route for its alerts.
     pub guarded: Option<Place>,
     /// Our own guard's heartbeat to the outside.
@@ -155,6 +197,14 @@ pub struct Facts {
     pub unknown_kinds: BTreeMap<String, usize>,
     /// Files read.
     pub files: usize,
+    /// Where our own governor is told to act on autovacuum.
+    pub governed: Option<Place>,
+    /// The running server; absent where nobody asked for one.
+    pub server: Option<Asked<Server>>,
+    /// What lies in our own repository; absent where none is configured or nobody asked.
+    pub own: Option<Asked<OwnBackups>>,
+    /// This machine; absent where nobody asked for it.
+    pub host: Option<Host>,
     kubernetes: bool,
     by_name: ByName,
 }
@@ -190,10 +240,16 @@ impl Facts {
             restore_tests: vec![],
             operated: vec![],
             started_only: vec![],
+            webhooks: vec![],
+            deployers: vec![],
             guarded: None,
             heartbeat: None,
             unknown_kinds: BTreeMap::new(),
             files: 0,
+            governed: None,
+            server: None,
+            own: None,
+            host: None,
             kubernetes: false,
             by_name: ByName::default(),
         }
@@ -223,7 +279,51 @@ impl Facts {
             Source::ExpectedHosts => !self.expected.is_empty(),
             Source::Rules => !self.rules.is_empty(),
             Source::Backups => !self.backups.is_empty(),
+            _ => self.live(source).is_ok(),
         }
+    }
+
+    /// What is missing where a source is: the end of a sentence that begins "not assessed: ".
+    pub fn lacks(&self, source: Source) -> Option<String> {
+        if self.has(source) {
+            return None;
+        }
+        let asked = self.server.is_some() && source >= Source::Live;
+        Some(match self.live(source) {
+            Err(why) if asked => why,
+            _ => format!("no {} was found", source.missing()),
+        })
+    }
+
+    fn live(&self, source: Source) -> Asked<()> {
+        if source == Source::LiveRepository {
+            let own = self.own.as_ref().ok_or("no repository of oxpecker is configured")?;
+            return own.as_ref().map(drop).map_err(|why| format!("oxpecker's repository: {why}"));
+        }
+        let server = match &self.server {
+            None => return Err(String::new()),
+            Some(server) => server.as_ref().map_err(|why| format!("the live server: {why}"))?,
+        };
+        fn part<T>(what: &str, part: &Asked<T>) -> Asked<()> {
+            part.as_ref().map(drop).map_err(|why| format!("the live server's {what}: {why}"))
+        }
+        let host = || self.host.as_ref().ok_or_else(|| "this machine was not looked at".to_owned());
+        match source {
+            Source::LiveSettings => part("settings", &server.settings),
+            Source::LiveSessions => part("sessions", &server.sessions),
+            Source::LiveSlots => part("slots", &server.slots),
+            Source::LiveArchiver => part("archiver", &server.archiver),
+            Source::LiveAges => part("transaction ids", &server.ages),
+            Source::LiveFiles => part("configuration files", &server.faults),
+            Source::LiveProcess => part("processes", &host()?.postmaster),
+            Source::LiveDisks => part("disks", &host()?.disks),
+            _ => Ok(()),
+        }
+    }
+
+    /// The running server, where it let us in.
+    pub fn live_server(&self) -> Option<&Server> {
+        self.server.as_ref()?.as_ref().ok()
     }
 
     /// Workloads that go on until they are stopped.

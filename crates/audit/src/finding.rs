@@ -46,8 +46,17 @@ pub struct Place {
     /// The file as it was named to the audit.
     #[serde(serialize_with = "as_text")]
     pub file: Arc<str>,
-    /// Counted from one.
+    /// Counted from one; zero where there are no lines: a live server, an address.
     pub line: u32,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.line {
+            0 => f.write_str(&self.file),
+            line => write!(f, "{}:{line}", self.file),
+        }
+    }
 }
 
 fn as_text<S: Serializer>(text: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {

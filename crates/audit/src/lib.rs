@@ -1,7 +1,7 @@
 //! Would this outage happen to you?
 //!
-//! What a team has written down (manifests, compose files, units, rules, READMEs) against what went wrong in a real outage. Nothing runs, nothing
-//! is contacted, nothing is changed.
+//! What a team has written down (manifests, compose files, units, rules, READMEs), and on demand what a running PostgreSQL, its machine and the network
+//! say, against what went wrong in a real outage. Nothing is changed, and nothing is contacted that was not asked for.
 //!
 //! ```text
 //! source (I/O) -> files as text -> facts (pure) -> checks (pure functions of the facts) -> report (sorted, filtered) -> render
@@ -24,7 +24,7 @@ pub mod yaml;
 
 pub use self::{
     checks::{Check, Family, check, checks},
-    finding::{Certainty, Evidence, Finding, Remedy, Severity},
+    finding::{Certainty, Evidence, Finding, Place, Remedy, Severity},
     reference::reference,
     report::{NotAssessed, Options, Report, Tally, audit},
     select::{Baseline, BaselineError},

@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::{
     SCHEMA_VERSION, Severity,
     checks::{self, Check, Family},
-    facts::{Collector, Facts, Problem},
+    facts::{Collector, Facts, Problem, Source},
     finding::{Certainty, Finding},
     select::{self, Baseline, Ignored},
 };
@@ -80,38 +80,47 @@ impl Report {
     }
 }
 
-/// What this version can't ask yet, and who could tell.
-const ELSEWHERE: &[(&str, &str)] = &[
-    (
-        "the live database",
-        "this version reads files only: data checksums, the running minor version, settings in force, autovacuum's ceiling against the cores",
-    ),
-    ("the host", "this version reads files only: cores, memory, disks, and what else runs there"),
-    (
-        "answers over the network",
-        "this version contacts nothing: certificates, redirects and error reporting were not tried",
-    ),
-];
-
 /// Asks every check.
 pub fn audit(collector: Collector, options: &Options) -> Report {
     let (facts, ignores, problems, problems_untold) = collector.finish();
     let mut tally = Tally::default();
     let mut not_assessed = Vec::new();
     let mut findings = Vec::new();
+    let mut of_files = 0;
     for check in checks::checks() {
-        let missing: Vec<&str> =
-            check.needs.iter().filter(|need| !facts.has(**need)).map(|need| need.missing()).collect();
-        if !missing.is_empty() {
+        let again = checks::live::AGAIN.iter().find(|again| again.of == check.id);
+        let lacks = |needs: &[Source]| needs.iter().filter_map(|need| facts.lacks(*need)).collect::<Vec<_>>();
+        let missing = lacks(check.needs);
+        let live = again.map(|again| (again, lacks(again.needs)));
+        let mut said = Vec::new();
+        let mut asked = missing.is_empty();
+        if asked {
+            said.extend((check.run)(&facts));
+        }
+        match &live {
+            Some((again, lacks)) if lacks.is_empty() => {
+                asked = true;
+                said.extend((again.run)(&facts));
+            }
+            // It was asked for: that it was asked of files only has to be said.
+            Some((_, lacks)) if facts.server.is_some() => {
+                not_assessed
+                    .push(NotAssessed { what: format!("{} of the live server", check.id), why: sentence(lacks) });
+            }
+            _ => {}
+        }
+        let of_files_only = check.needs.iter().all(|need| *need < Source::Live);
+        if !asked && of_files_only && facts.files == 0 && facts.server.is_some() {
             tally.not_assessed += 1;
-            not_assessed.push(NotAssessed {
-                what: check.id.to_owned(),
-                why: format!("no {} was found", missing.join(" and no ")),
-            });
+            of_files += 1;
+            continue;
+        }
+        if !asked {
+            tally.not_assessed += 1;
+            not_assessed.push(NotAssessed { what: check.id.to_owned(), why: sentence(&missing) });
             continue;
         }
         tally.asked += 1;
-        let said = (check.run)(&facts);
         let (found, open): (Vec<_>, Vec<_>) = said.into_iter().partition(|f| f.certainty == Certainty::Found);
         tally.clean += usize::from(found.is_empty() && open.is_empty());
         not_assessed.extend(
@@ -119,8 +128,11 @@ pub fn audit(collector: Collector, options: &Options) -> Report {
         );
         findings.extend(found);
     }
-    not_assessed
-        .extend(ELSEWHERE.iter().map(|(what, why)| NotAssessed { what: (*what).to_owned(), why: (*why).to_owned() }));
+    if of_files > 0 {
+        let why = format!("no path was given: {of_files} checks of what a team has written down were not asked");
+        not_assessed.push(NotAssessed { what: "manifests, units, rules and documents".to_owned(), why });
+    }
+    not_assessed.extend(elsewhere(&facts));
     sort(&facts, &mut findings);
     let (findings, ignored) = select::ignore(findings, &ignores, facts.today);
     let (findings, in_baseline, gone_from_baseline) = options.baseline.apply(findings);
@@ -140,10 +152,55 @@ pub fn audit(collector: Collector, options: &Options) -> Report {
     }
 }
 
+/// What is missing, each once.
+fn sentence(lacks: &[String]) -> String {
+    let mut each: Vec<&str> = lacks.iter().map(String::as_str).collect();
+    each.dedup();
+    each.join("; ")
+}
+
+/// Parts of the system that were not asked for, and those that did not answer.
+fn elsewhere(facts: &Facts) -> Vec<NotAssessed> {
+    let say = |what: &str, why: String| NotAssessed { what: what.to_owned(), why };
+    let mut open = Vec::new();
+    match &facts.server {
+        None => open.push(say(
+            "the live database",
+            "not asked: --live asks it for its settings, versions, sessions and backups".to_owned(),
+        )),
+        Some(Err(why)) => open.push(say("the live database", why.clone())),
+        Some(Ok(_)) => {}
+    }
+    match &facts.host {
+        None => open.push(say(
+            "the host",
+            "not looked at: --live looks at cores, memory, disks and what else runs there".to_owned(),
+        )),
+        Some(host) => {
+            let parts = [
+                ("cores", host.cores.as_ref().err()),
+                ("memory", host.memory.as_ref().err()),
+                ("the database's processes", host.postmaster.as_ref().err()),
+                ("the database's disks", host.disks.as_ref().err()),
+                ("pgBackRest", host.pgbackrest.as_ref().and_then(|asked| asked.as_ref().err())),
+            ];
+            open.extend(
+                parts.into_iter().filter_map(|(what, why)| Some(say(&format!("the host: {what}"), why?.clone()))),
+            );
+        }
+    }
+    open.push(say(
+        "answers over the network",
+        "not tried: --probe asks certificates, redirects and addresses".to_owned(),
+    ));
+    open
+}
+
 /// Severity first; then databases before what uses them, as everything else fell because the database did; then the order of the registry, which
 /// is that of the outage.
 fn sort(facts: &Facts, findings: &mut [Finding]) {
-    let databases: HashSet<String> = facts.databases().map(crate::facts::Workload::object).collect();
+    let mut databases: HashSet<String> = facts.databases().map(crate::facts::Workload::object).collect();
+    databases.extend(facts.live_server().map(crate::facts::Server::object));
     let rank = |finding: &Finding| checks::checks().iter().position(|check: &&Check| check.id == finding.check);
     findings.sort_by_cached_key(|finding| {
         let place = finding.evidence.first().map(|evidence| evidence.place.clone());

@@ -1,7 +1,10 @@
-//! Files, folders and standard input: the only part with I/O.
+//! Files, folders and standard input; a running server, this machine: the only part with I/O.
 //!
 //! Everything found is handed on at once and forgotten: memory holds one file at a time. Whatever can't be read becomes a [`Problem`] with its
 //! place, and the rest is still read.
+
+pub mod host;
+pub mod live;
 
 use std::{
     collections::HashSet,

@@ -1,6 +1,8 @@
 //! Sets of files with the findings that a person listed by hand.
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
+mod common;
+
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -105,8 +107,19 @@ fn carelessness_is_found() {
 }
 
 #[test]
+fn tangles_are_found() {
+    let root = corpus("tangled");
+    let report = audit(std::slice::from_ref(&root));
+    let (mut found, mut expected) = (lines(&report, &root), expected("tangled.expected"));
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected);
+}
+
+#[test]
 fn each_check_finds_something_in_a_set() {
-    let reports = ["outage", "compose", "careless"].map(|set| audit(&[corpus(set)]));
+    let mut reports = Vec::from(["outage", "compose", "careless", "tangled"].map(|set| audit(&[corpus(set)])));
+    reports.push(common::audit(common::neglected()));
     let found: std::collections::BTreeSet<&str> =
         reports.iter().flat_map(|report| &report.findings).map(|finding| finding.check).collect();
     let never: Vec<&str> = audit::checks().iter().map(|check| check.id).filter(|id| !found.contains(id)).collect();
@@ -221,7 +234,7 @@ fn a_baseline_shows_what_is_new() {
 
 #[test]
 fn patches_are_yaml() {
-    for set in ["outage", "compose", "careless"] {
+    for set in ["outage", "compose", "careless", "tangled"] {
         for finding in audit(&[corpus(set)]).findings {
             let Remedy::Patch(patch) = &finding.remedy else { continue };
             let parsed = audit::yaml::parse(patch);

@@ -1,7 +1,5 @@
 //! Is the data still there afterwards?
 
-use jiff::civil::{Date, date};
-
 use super::{Check, Family, shows};
 use crate::{
     Severity,
@@ -16,11 +14,11 @@ pub(super) const CHECKS: &[Check] = &[
     FULL_PAGES,
     SAME_VOLUME,
     SUSPENDED,
+    NEVER_RAN,
     DUMP_ONLY,
     NEVER_RESTORED,
     ARCHIVE_OFF,
     RECLAIM,
-    END_OF_LIFE,
     CHECKSUMS,
 ];
 
@@ -172,8 +170,33 @@ fn suspended(facts: &Facts) -> Vec<Finding> {
     findings.collect()
 }
 
+const NEVER_RAN: Check = Check {
+    id: "backup-never-ran",
+    title: "The backup job has never made a backup",
+    family: Family::Data,
+    severity: Severity::High,
+    needs: &[Source::Backups],
+    reason: "Fifty days went by between the plan for a backup and its first run. A job that is there and has never run looks, in every list, like one that has.",
+    limits: "Asked of objects that were exported with their status (kubectl get -o yaml); of a manifest alone nobody can tell.",
+    run: never_ran,
+};
+
+fn never_ran(facts: &Facts) -> Vec<Finding> {
+    let findings = facts.backups.iter().filter(|backup| backup.suspended.is_none()).filter_map(|backup| {
+        let never = backup.never.as_ref()?;
+        let name = backup.object.rsplit('/').next().unwrap_or_default();
+        let remedy = Remedy::Command(format!(
+            "kubectl create job --from=cronjob/{0} {0}-now && kubectl logs --follow job/{0}-now  # then ask why its schedule does not",
+            crate::words::quoted(name)
+        ));
+        let message = format!("{}: {}", backup.object, never.value);
+        Some(NEVER_RAN.found(backup.object.clone(), message, vec![never.evidence("status")], remedy))
+    });
+    findings.collect()
+}
+
 /// What carries a backup on to any later moment, whoever's tool it is.
-const KEEP_THE_LOG: &str = "Make base backups and keep the log as well: a tool of physical backup (oxpecker, pgBackRest, barman, WAL-G) with archive_mode \
+pub(super) const KEEP_THE_LOG: &str = "Make base backups and keep the log as well: a tool of physical backup (oxpecker, pgBackRest, barman, WAL-G) with archive_mode \
                             or a receiver. Keep the dump too, for moving between major versions.";
 
 const DUMP_ONLY: Check = Check {
@@ -310,50 +333,6 @@ fn reclaim(facts: &Facts) -> Vec<Finding> {
         let evidence = vec![shows(&policy.place, "reclaimPolicy: Delete"), shows(&claim.place, format!("claim {}", claim.name))];
         let command = "kubectl patch pv \"$(kubectl get pvc CLAIM -o jsonpath='{.spec.volumeName}')\" -p '{\"spec\":{\"persistentVolumeReclaimPolicy\":\"Retain\"}}'";
         Some(RECLAIM.found(workload.object(), message, evidence, Remedy::Command(command.replace("CLAIM", &crate::words::quoted(&claim.name)))))
-    });
-    findings.collect()
-}
-
-/// The last day of each major version, by postgresql.org/support/versioning.
-const ENDS: &[(u32, Date)] = &[
-    (10, date(2022, 11, 10)),
-    (11, date(2023, 11, 9)),
-    (12, date(2024, 11, 21)),
-    (13, date(2025, 11, 13)),
-    (14, date(2026, 11, 12)),
-    (15, date(2027, 11, 11)),
-    (16, date(2028, 11, 9)),
-    (17, date(2029, 11, 8)),
-    (18, date(2030, 11, 14)),
-];
-
-const END_OF_LIFE: Check = Check {
-    id: "end-of-life",
-    title: "A PostgreSQL that nobody mends any more",
-    family: Family::Data,
-    severity: Severity::High,
-    needs: &[Source::Postgres],
-    reason: "Of a version past its end nobody mends what loses data, and a way up that is put off becomes an outage of its own.",
-    limits: "Reads the major version from the image's tag; minor versions need the live server.",
-    run: end_of_life,
-};
-
-fn end_of_life(facts: &Facts) -> Vec<Finding> {
-    let findings = facts.postgres().filter_map(|workload| {
-        let image = workload.database_container()?.image.as_ref()?;
-        // Extensions have version numbers of their own.
-        if !matches!(image.value.base(), "postgres" | "postgresql" | "pgvector") {
-            return None;
-        }
-        let major = image.value.major()?;
-        let end = ENDS.iter().find(|(version, _)| *version == major).map(|(_, end)| *end);
-        if major >= 10 && end.is_none_or(|end| end >= facts.today) {
-            return None;
-        }
-        let when = end.map_or_else(|| "long ago".to_owned(), |end| format!("on {end}"));
-        let message = format!("{} runs PostgreSQL {major}, whose support ended {when}", workload.object());
-        let remedy = Remedy::Advice("Prove a backup, then go to a supported major version with pg_upgrade or a dump; a new tag alone does not open the old data.".to_owned());
-        Some(END_OF_LIFE.found(workload.object(), message, vec![image.evidence("image")], remedy))
     });
     findings.collect()
 }

@@ -289,7 +289,7 @@ fn short_grace(facts: &Facts) -> Vec<Finding> {
 }
 
 /// The workloads that a route leads to: people notice when one is gone.
-fn routed(facts: &Facts) -> HashSet<*const Workload> {
+pub(super) fn routed(facts: &Facts) -> HashSet<*const Workload> {
     let backends = facts.routes.iter().flat_map(|route| route.backends.iter().map(move |backend| (route, backend)));
     let named: HashSet<(Option<&str>, &str)> = backends
         .map(|(route, b)| (b.namespace.as_deref().or(route.namespace.as_deref()), b.service.as_str()))

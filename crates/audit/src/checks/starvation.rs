@@ -228,22 +228,24 @@ const NO_TIMEOUTS: Check = Check {
     needs: &[Source::Postgres, Source::Settings],
     reason: "In a later incident of the same team some 70 connections held 61 locks. A transaction that nobody ends holds its locks, and keeps every \
              vacuum from removing what is dead, until the tables are so large that vacuuming them is itself the outage.",
-    limits: "Time-outs that are set for single roles or databases are not seen.",
+    limits: "In files, time-outs of single roles or databases are not seen; of a live server they count.",
     run: no_timeouts,
 };
 
 fn no_timeouts(facts: &Facts) -> Vec<Finding> {
-    let unset = |workload: &&Workload| {
-        !workload.settings.is_empty()
-            && workload
-                .settings
-                .get("idle_in_transaction_session_timeout")
-                .is_none_or(|setting| setting.value.trim_matches('0').is_empty())
+    let unset = |workload: &Workload, name: &str| {
+        workload.settings.get(name).is_none_or(|setting| setting.value.trim_matches('0').is_empty())
     };
-    let findings = facts.postgres().filter(unset).filter_map(|workload| {
+    let findings = facts.postgres().filter(|workload| !workload.settings.is_empty()).filter_map(|workload| {
         let (name, setting) = workload.settings.any()?;
+        let statements = unset(workload, "statement_timeout");
+        if !unset(workload, "idle_in_transaction_session_timeout") {
+            let why = "statement_timeout is not in the files; it is best set for the applications' roles, which only the live server knows";
+            return statements.then(|| NO_TIMEOUTS.open(workload.object(), why, &setting.place));
+        }
+        let more = if statements { "; statements have no limit either: give the applications' roles one" } else { "" };
         let message = format!(
-            "{}: idle_in_transaction_session_timeout is not set, so a session may sit in a transaction for ever",
+            "{}: idle_in_transaction_session_timeout is not set, so a session may sit in a transaction for ever{more}",
             workload.object()
         );
         let evidence =

@@ -35,11 +35,13 @@ pub struct Backup {
     pub volumes: Vec<Located<String>>,
     /// Its namespace, if it names one.
     pub namespace: Option<String>,
+    /// Its status says that it has never run, or never well.
+    pub never: Option<Located<String>>,
 }
 
 impl Backup {
     pub(super) fn declared(object: String, place: Place, tool: BackupTool) -> Self {
-        Self { object, place, tool, schedule: None, suspended: None, volumes: vec![], namespace: None }
+        Self { object, place, tool, schedule: None, suspended: None, volumes: vec![], namespace: None, never: None }
     }
 
     /// The longest time between two of them, in seconds: what a disaster just before the next one costs.
@@ -106,6 +108,7 @@ pub(super) fn read(facts: &mut Facts) {
             suspended: workload.suspended.clone(),
             volumes: volumes.collect(),
             namespace: workload.namespace.clone(),
+            never: workload.never.clone(),
         });
         if words.contains("oxpecker") && words.contains(" run") {
             tests.push(workload.place.clone());

@@ -5,7 +5,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use jiff::civil::Date;
 use serde::Serialize;
 
-use super::{Facts, Located, Settings, backup, compose, evidence, folder, kubernetes, oxpecker, place, rules, systemd};
+use super::{
+    Asked, Facts, Host, Located, OwnBackups, Server, Settings, backup, compose, evidence, folder, kubernetes, oxpecker,
+    place, rules, systemd,
+};
 use crate::{
     finding::Place,
     words,
@@ -88,6 +91,29 @@ impl Collector {
             self.problems.push(Problem { place, kind, what });
         } else {
             self.problems_untold += 1;
+        }
+    }
+
+    /// Takes what a running server said, or why it said nothing.
+    pub fn server(&mut self, server: Asked<Server>) {
+        self.facts.server = Some(server);
+    }
+
+    /// Takes this machine.
+    pub fn host(&mut self, host: Host) {
+        self.facts.host = Some(host);
+    }
+
+    /// Takes what lies in our own repository, or why that can't be told.
+    pub fn own_backups(&mut self, own: Asked<OwnBackups>) {
+        self.facts.own = Some(own);
+    }
+
+    /// Takes our own configuration, whatever its file is called.
+    pub fn own_configuration(&mut self, name: &str, text: &str) {
+        let file: Arc<str> = words::shown_path(name).into();
+        if let Err(error) = oxpecker::take(text, &file, self) {
+            self.problem(place(&file, 1), ProblemKind::Broken, format!("not TOML: {}", words::shown(&error)));
         }
     }
 

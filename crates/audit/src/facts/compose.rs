@@ -77,6 +77,7 @@ fn service(entry: &Entry, file: &Arc<str>) -> Workload {
         containers: vec![container],
         schedule: None,
         suspended: None,
+        never: None,
         engine: None,
     }
 }

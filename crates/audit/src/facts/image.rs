@@ -81,6 +81,13 @@ impl Image {
         Self { text: text.to_owned(), name: name.to_owned(), tag: tag.filter(|tag| !tag.is_empty()), digest }
     }
 
+    /// The registry that is named, without its port.
+    pub fn registry(&self) -> Option<&str> {
+        let (first, _) = self.text.split_once('/')?;
+        let host = first.split(':').next()?;
+        (first.contains(['.', ':']) || first == "localhost").then_some(host)
+    }
+
     /// The last part of the name.
     pub fn base(&self) -> &str {
         self.name.rsplit('/').next().unwrap_or(&self.name)

@@ -6,7 +6,8 @@ use std::{
 };
 
 use super::{
-    Claim, KeyStore, LimitRange, Located, Origin, Selector, Service, Settings, StorageClass, StoreKind, Workload,
+    Claim, KeyStore, LimitRange, Located, Origin, Selector, Service, Settings, StorageClass, StoreKind, Webhook,
+    Workload,
     backup::{Backup, BackupTool},
     collect::Collector,
     containers, evidence, place, routes, rules,
@@ -122,6 +123,7 @@ impl Object<'_> {
                 workload.schedule = self.located(&["spec", "schedule"]);
                 let suspend = root.at(&["spec", "suspend"]);
                 workload.suspended = suspend.filter(|node| node.truth() == Some(true)).map(|node| self.line(node));
+                workload.never = self.never(facts.today);
                 facts.workloads.push(workload);
             }
             "Service" => facts.services.push(self.service()),
@@ -159,6 +161,7 @@ impl Object<'_> {
                     facts.scaled.extend(named);
                 }
             }
+            "ValidatingWebhookConfiguration" | "MutatingWebhookConfiguration" => facts.webhooks.extend(self.webhooks()),
             "Ingress" => facts.routes.push(routes::ingress(self.id(), self.namespace.clone(), root, &self.place)),
             _ => return false,
         }
@@ -179,6 +182,12 @@ impl Object<'_> {
             }
             ("monitoring.coreos.com", "PrometheusRule") => {
                 facts.rules.extend(root.get("spec").into_iter().flat_map(|spec| rules::read(spec, &self.place)));
+            }
+            ("argoproj.io", "Application") => {
+                facts.deployers.extend(self.located(&["spec", "source", "repoURL"]).map(|url| (self.id(), url)));
+            }
+            ("source.toolkit.fluxcd.io", "GitRepository") => {
+                facts.deployers.extend(self.located(&["spec", "url"]).map(|url| (self.id(), url)));
             }
             ("bitnami.com", "SealedSecret") => {
                 facts.stores.push(self.store(StoreKind::Secret, &["spec.encryptedData"]));
@@ -225,11 +234,64 @@ impl Object<'_> {
                 backup.schedule = self.located(&["spec", "schedule"]);
                 let suspend = root.at(&["spec", "suspend"]).filter(|node| node.truth() == Some(true));
                 backup.suspended = suspend.map(|node| self.line(node));
+                backup.never = self.never(facts.today);
                 facts.backups.push(backup);
             }
             _ => return false,
         }
         true
+    }
+
+    /// What the status of a job that comes again says, if it has never run or never well. One made within the last two days may still have to.
+    fn never(&self, today: jiff::civil::Date) -> Option<Located<String>> {
+        let status = self.root.get("status")?;
+        let made = self
+            .root
+            .text_at(&["metadata", "creationTimestamp"])
+            .and_then(|text| text.get(..10)?.parse::<jiff::civil::Date>().ok());
+        if made.is_some_and(|made| made.saturating_add(jiff::Span::new().days(2)) >= today) {
+            return None;
+        }
+        let has = |key: &str| status.get(key).is_some();
+        let value = match (has("lastScheduleTime"), has("lastSuccessfulTime")) {
+            (_, true) => return None,
+            (false, false) => "it has never run",
+            // Clusters before 1.21 don't say when a run went well.
+            (true, false) if self.kind == "CronJob" && self.root.text_at(&["apiVersion"]) == Some("batch/v1") => {
+                "it runs, and no run has ever gone well"
+            }
+            (true, false) => return None,
+        };
+        Some(Located { value: value.to_owned(), place: self.line(status) })
+    }
+
+    fn webhooks(&self) -> Vec<Webhook> {
+        let hooks = self.root.items_at(&["webhooks"]).iter().filter_map(|hook| {
+            let service = hook.at(&["clientConfig", "service"])?;
+            let any = |rule: &Node, key: &str, words: &[&str]| {
+                rule.items_at(&[key]).iter().filter_map(Node::text).any(|text| words.contains(&text))
+            };
+            let pods = hook.items_at(&["rules"]).iter().any(|rule| {
+                any(rule, "resources", &["pods", "*", "*/*"])
+                    && any(rule, "operations", &["CREATE", "*"])
+                    && any(rule, "apiGroups", &["", "*"])
+            });
+            let selects = |key: &str| hook.get(key).is_some_and(|selector| !selector.entries().is_empty());
+            Some(Webhook {
+                object: self.id(),
+                name: crate::words::shown(hook.text_at(&["name"]).unwrap_or("?")),
+                place: self.line(hook),
+                service: service.text_at(&["name"])?.to_owned(),
+                namespace: service.text_at(&["namespace"]).map(str::to_owned),
+                // The API's default.
+                closed: hook.text_at(&["failurePolicy"]).is_none_or(|policy| policy == "Fail"),
+                pods,
+                selective: selects("namespaceSelector")
+                    || selects("objectSelector")
+                    || !hook.items_at(&["matchConditions"]).is_empty(),
+            })
+        });
+        hooks.collect()
     }
 
     fn located(&self, path: &[&str]) -> Option<Located<String>> {
@@ -275,6 +337,7 @@ impl Object<'_> {
             containers,
             schedule: None,
             suspended: None,
+            never: None,
             engine: None,
         }
     }

@@ -36,6 +36,11 @@ pub(super) fn take(text: &str, file: &Arc<str>, into: &mut Collector) -> Result<
     if table.get("alert").and_then(|alert| alert.get("route")).is_some() {
         into.facts.guarded = Some(place(file, line_of("[[alert.route]]")));
     }
+    let mode = |table: &toml::Table| table.get("mode").and_then(toml::Value::as_str).map(str::to_owned);
+    let own = table.get("autovacuum").and_then(toml::Value::as_table).and_then(mode);
+    if own.or_else(|| mode(&table)).as_deref() == Some("act") {
+        into.facts.governed = Some(place(file, line_of("mode")));
+    }
     if table.contains_key("heartbeat") {
         into.facts.heartbeat = Some(place(file, line_of("[heartbeat]")));
     }

@@ -92,3 +92,24 @@ pub struct Selector {
     /// All of them must be there.
     pub labels: BTreeMap<String, String>,
 }
+
+/// A gate that objects have to pass before they are made.
+#[derive(Clone, Debug)]
+pub struct Webhook {
+    /// The object that declares it.
+    pub object: String,
+    /// Its own name.
+    pub name: String,
+    /// Where it begins.
+    pub place: Place,
+    /// The service that answers.
+    pub service: String,
+    /// Its namespace.
+    pub namespace: Option<String>,
+    /// Nothing passes while it does not answer.
+    pub closed: bool,
+    /// Pods have to pass.
+    pub pods: bool,
+    /// Some namespaces or objects need not.
+    pub selective: bool,
+}

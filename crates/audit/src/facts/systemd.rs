@@ -143,6 +143,7 @@ pub(super) fn service(name: &str, text: &str, file: &Arc<str>, into: &mut Collec
         configured: server.then(|| here(line)),
         schedule: None,
         suspended: None,
+        never: None,
         engine: None,
     });
 }

@@ -55,6 +55,8 @@ pub struct Workload {
     pub schedule: Option<Located<String>>,
     /// A job that was switched off.
     pub suspended: Option<Place>,
+    /// Of a job that comes again: its status says that it has never run, or never well.
+    pub never: Option<Located<String>>,
     pub(super) engine: Option<Engine>,
 }
 

@@ -28,12 +28,7 @@ pub fn markdown(report: &Report) -> String {
         for finding in &group.findings {
             _ = writeln!(out, "- {}", escaped(&finding.message));
             for evidence in &finding.evidence {
-                _ = writeln!(
-                    out,
-                    "  - {}: {}",
-                    code(&format!("{}:{}", evidence.place.file, evidence.place.line)),
-                    code(&evidence.value)
-                );
+                _ = writeln!(out, "  - {}: {}", code(&evidence.place.to_string()), code(&evidence.value));
             }
         }
         let Some(first) = group.findings.first() else { continue };
@@ -50,12 +45,7 @@ pub fn markdown(report: &Report) -> String {
     if !report.problems.is_empty() {
         out.push_str("\n## Not audited\n\n");
         for problem in &report.problems {
-            _ = writeln!(
-                out,
-                "- {}: {}",
-                code(&format!("{}:{}", problem.place.file, problem.place.line)),
-                escaped(&problem.what)
-            );
+            _ = writeln!(out, "- {}: {}", code(&problem.place.to_string()), escaped(&problem.what));
         }
     }
     if !report.ignored.is_empty() {

@@ -8,9 +8,9 @@ use crate::{Finding, Report, Severity, checks};
 pub fn sarif(report: &Report) -> Value {
     let rules: Vec<Value> = checks::checks().iter().map(|check| rule(check)).collect();
     let results: Vec<Value> = report.findings.iter().map(result).collect();
-    let notes = report.problems.iter().map(|problem| {
-        json!({"level": "error", "message": {"text": problem.what}, "locations": [location(&problem.place.file, problem.place.line)]})
-    });
+    let notes = report.problems.iter().map(
+        |problem| json!({"level": "error", "message": {"text": problem.what}, "locations": [location(&problem.place)]}),
+    );
     let notes: Vec<Value> = notes.collect();
     json!({
         "$schema": "https://json.schemastore.org/sarif-2.1.0.json",
@@ -36,7 +36,7 @@ fn rule(check: &checks::Check) -> Value {
 
 fn result(finding: &Finding) -> Value {
     let mut places = finding.evidence.iter().map(|evidence| {
-        let mut location = location(&evidence.place.file, evidence.place.line);
+        let mut location = location(&evidence.place);
         location["message"] = json!({"text": evidence.value});
         location
     });
@@ -53,8 +53,12 @@ fn result(finding: &Finding) -> Value {
     })
 }
 
-fn location(file: &str, line: u32) -> Value {
-    json!({"physicalLocation": {"artifactLocation": {"uri": uri(file)}, "region": {"startLine": line}}})
+fn location(place: &crate::finding::Place) -> Value {
+    // What has no lines is no file: a live server, an address.
+    if place.line == 0 {
+        return json!({"logicalLocations": [{"fullyQualifiedName": &*place.file}]});
+    }
+    json!({"physicalLocation": {"artifactLocation": {"uri": uri(&place.file)}, "region": {"startLine": place.line}}})
 }
 
 /// A path as a relative or file URI (RFC 3986): all but unreserved characters and slashes is escaped.

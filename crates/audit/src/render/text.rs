@@ -20,7 +20,7 @@ pub fn text(report: &Report) -> String {
         for finding in group.findings.iter().take(PLACES_SHOWN) {
             _ = writeln!(out, "   - {}", finding.message);
             for evidence in &finding.evidence {
-                _ = writeln!(out, "     {}:{}  {}", evidence.place.file, evidence.place.line, evidence.value);
+                _ = writeln!(out, "     {}  {}", evidence.place, evidence.value);
             }
         }
         if group.findings.len() > PLACES_SHOWN {
@@ -72,7 +72,7 @@ fn problems(report: &Report, out: &mut String) {
         }
         _ = writeln!(out, "{title}:");
         for problem in of_kind.iter().take(LINES_SHOWN) {
-            _ = writeln!(out, "   {}:{}  {}", problem.place.file, problem.place.line, problem.what);
+            _ = writeln!(out, "   {}  {}", problem.place, problem.what);
         }
         if of_kind.len() > LINES_SHOWN {
             _ = writeln!(out, "   and {} more", of_kind.len() - LINES_SHOWN);

@@ -1,5 +1,7 @@
 //! `oxpecker audit` and `audit explain`.
 
+mod live;
+
 use std::{fs, io, path::PathBuf};
 
 use ::audit::{Baseline, Options, Report, Severity, facts::Collector, source};
@@ -18,9 +20,13 @@ use crate::{
 pub struct AuditArgs {
     #[command(subcommand)]
     command: Option<AuditCommand>,
-    /// Manifests, compose files, units, rules and what lies beside them: files, folders, or - for standard input
-    #[arg(value_name = "PATH", default_value = ".")]
+    /// Manifests, compose files, units, rules and what lies beside them: files, folders, or - for standard input. The present
+    /// folder, where nothing else is asked for
+    #[arg(value_name = "PATH")]
     paths: Vec<PathBuf>,
+    /// Ask the guarded PostgreSQL (read-only), this machine and oxpecker's repository as well
+    #[arg(long)]
+    live: bool,
     /// The report as Markdown (for a ticket) or SARIF (for code hosts and editors)
     #[arg(long, value_enum)]
     format: Option<ReportFormat>,
@@ -90,7 +96,12 @@ fn audit(global: &Global, args: &AuditArgs) -> Outcome {
         None => Baseline::default(),
     };
     let mut collector = Collector::new(jiff::Zoned::now().date());
-    source::read(&args.paths, io::stdin(), &mut collector).map_err(Failure::usage)?;
+    let here = [PathBuf::from(".")];
+    let paths = if args.paths.is_empty() && !args.live { &here[..] } else { &args.paths };
+    source::read(paths, io::stdin(), &mut collector).map_err(Failure::usage)?;
+    if args.live {
+        live::ask(global, &mut collector)?;
+    }
     let report = ::audit::audit(collector, &Options { baseline });
     if let Some(path) = &args.write_baseline {
         fs::write(path, Baseline::of(&report.findings).to_text())
