@@ -10,12 +10,47 @@
 #[macro_use]
 mod common;
 
-use backup::{Note, RestoreOptions, create::Road, info::Source};
+use std::{
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use backup::{Note, Progress, RestoreOptions, create::Road, info::Source};
 use common::{
-    Done, Load, Notes, Repo, Sql, amcheck, check_load, cluster, contents, create, installation, options, place,
-    restore, start, start_with, verify,
+    CHANGES, Counts, Done, Load, Notes, Repo, Sql, amcheck, check_load, cluster, contents, create, installation,
+    options, place, restore, start, start_with, verify,
 };
 use scratch::Installation;
+
+/// How long a backup is held at each of its extents, until each kind of change has been made since the first. It is never stopped: what
+/// PostgreSQL sends a base backup with must go on to read its signals, or DROP DATABASE waits for it.
+const HELD: Duration = Duration::from_millis(25);
+
+/// Slows a backup down while the load has not had its time.
+struct Amid {
+    counts: Arc<Counts>,
+    from: OnceLock<[u64; CHANGES.len()]>,
+    all: AtomicBool,
+    notes: Notes,
+}
+
+impl Progress for Amid {
+    fn note(&self, note: &Note) {
+        self.notes.note(note);
+    }
+
+    fn pace(&self) -> Duration {
+        let now = self.counts.now();
+        let from = self.from.get_or_init(|| now);
+        if !self.all.load(Ordering::Relaxed) && now.iter().zip(from).all(|(now, before)| now > before) {
+            self.all.store(true, Ordering::Relaxed);
+        }
+        if self.all.load(Ordering::Relaxed) { Duration::ZERO } else { HELD }
+    }
+}
 
 /// A cluster under load is backed up and restored; its state is one of those that it went through.
 fn under_load(installation: &Installation, road: Road) -> Done {
@@ -25,15 +60,18 @@ fn under_load(installation: &Installation, road: Road) -> Done {
     sql.run("CREATE TABLE still AS SELECT g AS id, md5(g::text) AS text FROM generate_series(1, 20000) g; ALTER TABLE still ADD PRIMARY KEY (id)");
     let repo = Repo::new();
     let load = Load::start(&source);
-    let notes = Notes::default();
+    let counts = load.counts();
+    let notes = Amid { counts, from: OnceLock::new(), all: AtomicBool::new(false), notes: Notes::default() };
     let mut options = options(&source);
     // Spread out a little, so that the load has its time.
     options.workers = std::num::NonZero::new(2);
     options.road = road;
     let created = backup::create(&options, &repo.repository, &notes)?;
-    assert!(load.stop() > 0);
+    load.stop();
+    // Each of them between the first extent and the last: what was made behind a file's copying must come back by WAL.
+    assert!(notes.all.load(Ordering::Relaxed), "of {CHANGES:?} from {:?} to {:?}", notes.from, notes.counts.now());
     assert_eq!((created.info.corrupt_pages_count, created.info.pg_version.major()), (0, major));
-    assert!(notes.0.lock().unwrap().iter().any(|note| matches!(note, Note::Plan { .. })));
+    assert!(notes.notes.0.lock().unwrap().iter().any(|note| matches!(note, Note::Plan { .. })));
     let expected = if road == Road::BaseBackup { Source::BaseBackup } else { Source::Direct };
     assert_eq!(created.info.source, expected);
     assert!(created.info.databases.iter().any(|database| database.name == "postgres" && database.relation_files > 100));

@@ -108,7 +108,7 @@ impl Run<'_> {
             );
             self.progress.note(&Note::Warning(text));
         }
-        let before = server.census(&self.options.url);
+        let before = Server::census(&self.options.url);
         preflight::stage(self.progress, Stage::Checkpoint);
         let start = server.start(facts.major, &self.options.label, self.options.fast_checkpoint)?;
         self.progress.note(&Note::Started(start));
@@ -135,7 +135,7 @@ impl Run<'_> {
         preflight::stage(self.progress, Stage::Wal);
         let stopped = server.stop(facts.major)?;
         let stop_time = Timestamp::now();
-        let after = server.census(&self.options.url);
+        let after = Server::census(&self.options.url);
         if server.position()?.standby != facts.standby {
             return Err(CreateError::Promoted);
         }

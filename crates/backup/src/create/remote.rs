@@ -213,7 +213,7 @@ impl Run<'_> {
             manifest: None,
             ..BaseBackupOptions::new(&self.options.label)
         };
-        let census = || facts.sql.as_ref().and_then(|server| server.census(&self.options.url));
+        let census = || facts.sql.as_ref().and_then(|_| Server::census(&self.options.url));
         let before = census();
         let mut backup = connection.base_backup(&request)?;
         let start_time = Timestamp::now();

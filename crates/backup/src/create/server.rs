@@ -140,14 +140,18 @@ impl Server {
         })
     }
 
-    /// What is in the cluster; `None` where this role may not count it. A backup is made without as well.
-    pub(crate) fn census(&self, url: &str) -> Option<Census> {
+    /// What is in the cluster that `url` leads to; `None` where this role may not count it. A backup is made without as well.
+    ///
+    /// It has a runtime of its own, which is gone when this returns, and with it the last of its sessions. On the backup's they would stay
+    /// until that does something again, which may be hours later: so long no CREATE DATABASE finds its template unused.
+    pub(crate) fn census(url: &str) -> Option<Census> {
         let mut sql = Sql::parse(url).ok()?;
         sql.config
             .application_name("oxpecker backup")
             .options(format!("-c statement_timeout={QUICK} -c lock_timeout={QUICK}"));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().ok()?;
         let counted = async { tokio::time::timeout(CENSUS_PATIENCE, take_census(&sql)).await };
-        match self.runtime.block_on(counted) {
+        match runtime.block_on(counted) {
             Ok(Ok(census)) => Some(census),
             Ok(Err(error)) => {
                 tracing::warn!("the cluster's objects could not be counted: {}", explained(&error));

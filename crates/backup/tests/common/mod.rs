@@ -7,7 +7,7 @@ use std::{
     process::Command,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread::JoinHandle,
     time::{Duration, Instant},
@@ -299,10 +299,51 @@ pub fn start_with(installation: &Installation, directory: &Path, settings: &[Str
     server
 }
 
-/// What goes on while a backup is made. Ends when dropped.
+/// What a [`Load`] does.
+#[derive(Clone, Copy, Debug)]
+pub enum Change {
+    Transfer,
+    CreateTable,
+    CreateIndex,
+    VacuumFull,
+    Truncate,
+    DropTable,
+    CreateDatabase,
+    DropDatabase,
+}
+
+/// Each kind of change.
+pub const CHANGES: [Change; 8] = [
+    Change::Transfer,
+    Change::CreateTable,
+    Change::CreateIndex,
+    Change::VacuumFull,
+    Change::Truncate,
+    Change::DropTable,
+    Change::CreateDatabase,
+    Change::DropDatabase,
+];
+
+/// How often each kind of change was done.
+#[derive(Debug, Default)]
+pub struct Counts([AtomicU64; CHANGES.len()]);
+
+impl Counts {
+    fn did(&self, change: Change) {
+        self.0[change as usize].fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// So far.
+    pub fn now(&self) -> [u64; CHANGES.len()] {
+        std::array::from_fn(|n| self.0[n].load(Ordering::Relaxed))
+    }
+}
+
+/// What goes on while a backup is made.
 pub struct Load {
     stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<u64>>,
+    counts: Arc<Counts>,
+    threads: Vec<JoinHandle<()>>,
 }
 
 impl Load {
@@ -313,24 +354,31 @@ impl Load {
         sql.run(
             "CREATE TABLE account (id int PRIMARY KEY, balance int NOT NULL, filler text) WITH (fillfactor = 70); \
              INSERT INTO account SELECT n, 100, repeat('x', 200) FROM generate_series(1, 5000) n; \
-             CREATE TABLE movement (at timestamptz DEFAULT clock_timestamp(), a int, b int, amount int)",
+             CREATE TABLE movement (at timestamptz DEFAULT clock_timestamp(), a int, b int, amount int); \
+             CREATE DATABASE passing",
         );
-        let stop = Arc::new(AtomicBool::new(false));
-        let url = cluster.url("postgres");
-        let transfers = (0..2u32).map(|worker| {
-            let (stop, url) = (Arc::clone(&stop), url.clone());
-            std::thread::spawn(move || transfers(&url, &stop, worker))
-        });
-        let mut threads: Vec<_> = transfers.collect();
-        let (stop_schema, url) = (Arc::clone(&stop), cluster.url("postgres"));
-        threads.push(std::thread::spawn(move || schema_changes(&url, &stop_schema)));
-        Self { stop, threads }
+        let (stop, counts) = (Arc::new(AtomicBool::new(false)), Arc::new(Counts::default()));
+        let spawn = |does: Box<dyn Fn(&str, &AtomicBool, &Counts) + Send>| {
+            let (stop, counts, url) = (Arc::clone(&stop), Arc::clone(&counts), cluster.url("postgres"));
+            std::thread::spawn(move || does(&url, &stop, &counts))
+        };
+        let threads = vec![
+            spawn(Box::new(|url, stop, counts| transfers(url, stop, counts, 0))),
+            spawn(Box::new(|url, stop, counts| transfers(url, stop, counts, 1))),
+            spawn(Box::new(schema_changes)),
+        ];
+        Self { stop, counts, threads }
     }
 
-    /// Ends it; how many things were done.
-    pub fn stop(self) -> u64 {
+    /// What was done so far, to be looked at meanwhile.
+    pub fn counts(&self) -> Arc<Counts> {
+        Arc::clone(&self.counts)
+    }
+
+    /// Ends it.
+    pub fn stop(self) {
         self.stop.store(true, Ordering::Relaxed);
-        self.threads.into_iter().map(|thread| thread.join().unwrap()).sum()
+        self.threads.into_iter().for_each(|thread| thread.join().unwrap());
     }
 }
 
@@ -342,15 +390,16 @@ pub fn check_load(url: impl Fn(&str) -> String) {
          - (SELECT coalesce(sum(amount), 0) FROM movement WHERE a = a.id) + (SELECT coalesce(sum(amount), 0) FROM movement WHERE b = a.id)";
     sql.run("CREATE INDEX ON movement (a); CREATE INDEX ON movement (b)");
     assert_eq!(sql.one(off), "0");
-    for database in sql.rows("SELECT datname FROM pg_database WHERE datallowconn") {
+    // A DROP DATABASE that was cut short leaves one that can't be opened (-2), as it would by a crash.
+    for database in sql.rows("SELECT datname FROM pg_database WHERE datallowconn AND datconnlimit <> -2") {
         // Every page of every table and index of every database can be read.
         Sql::connect(&url(&database)).run("VACUUM (FREEZE)");
     }
 }
 
-fn transfers(url: &str, stop: &AtomicBool, seed: u32) -> u64 {
+fn transfers(url: &str, stop: &AtomicBool, counts: &Counts, seed: u32) {
     let sql = Sql::connect(url);
-    let (mut done, mut n) = (0, u64::from(seed) + 1);
+    let mut n = u64::from(seed) + 1;
     while !stop.load(Ordering::Relaxed) {
         n = n.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         // In one order, so that two sessions never wait for each other.
@@ -360,35 +409,41 @@ fn transfers(url: &str, stop: &AtomicBool, seed: u32) -> u64 {
             "BEGIN; UPDATE account SET balance = balance - 1 WHERE id = {a}; UPDATE account SET balance = balance + 1 WHERE id = {b}; \
              INSERT INTO movement (a, b, amount) VALUES ({a}, {b}, 1); COMMIT"
         ));
-        done += 1;
+        counts.did(Change::Transfer);
     }
-    done
 }
 
-fn schema_changes(url: &str, stop: &AtomicBool) -> u64 {
+fn schema_changes(url: &str, stop: &AtomicBool, counts: &Counts) {
     let sql = Sql::connect(url);
-    let mut done = 0;
-    while !stop.load(Ordering::Relaxed) {
+    let run = |text: String, change: Change| {
+        sql.run(&text);
+        counts.did(change);
+    };
+    // Tables stay for a while before they go; the last of them are there at the end.
+    for done in 0_u64.. {
+        if stop.load(Ordering::Relaxed) {
+            return;
+        }
         let n = done % 7;
-        sql.run(&format!(
-            "CREATE TABLE t{n} AS SELECT g AS id, repeat('y', 100) AS text FROM generate_series(1, 3000) g"
-        ));
-        sql.run(&format!("CREATE INDEX ON t{n} (id); VACUUM FULL t{n}; UPDATE t{n} SET id = id + 1"));
-        sql.run(&format!(
-            "CREATE UNLOGGED TABLE u{n} AS SELECT 1 AS id; TRUNCATE t{n}; INSERT INTO t{n} VALUES (1, 'z')"
-        ));
-        sql.run(&format!("DROP TABLE u{n}"));
-        if n == 3 {
-            sql.run("DROP DATABASE IF EXISTS passing");
-            sql.run("CREATE DATABASE passing");
+        run(
+            format!("CREATE TABLE t{n} AS SELECT g AS id, repeat('y', 100) AS text FROM generate_series(1, 3000) g"),
+            Change::CreateTable,
+        );
+        run(format!("CREATE INDEX ON t{n} (id)"), Change::CreateIndex);
+        run(format!("VACUUM FULL t{n}"), Change::VacuumFull);
+        sql.run(&format!("UPDATE t{n} SET id = id + 1; CREATE UNLOGGED TABLE u{n} AS SELECT 1 AS id"));
+        run(format!("TRUNCATE t{n}"), Change::Truncate);
+        sql.run(&format!("INSERT INTO t{n} VALUES (1, 'z')"));
+        run(format!("DROP TABLE u{n}"), Change::DropTable);
+        if n % 3 == 0 {
+            run("DROP DATABASE passing".to_owned(), Change::DropDatabase);
+            run("CREATE DATABASE passing".to_owned(), Change::CreateDatabase);
         }
         if n > 3 {
             sql.run(&format!("DROP TABLE IF EXISTS t{}", n - 4));
         }
         sql.run(&format!("DROP TABLE IF EXISTS t{}", (done + 1) % 7));
-        done += 1;
     }
-    done
 }
 
 /// Waits until something is so.

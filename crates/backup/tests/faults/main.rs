@@ -14,6 +14,7 @@ mod common;
 
 mod agents;
 mod clock;
+mod mounts;
 mod server;
 mod store;
 

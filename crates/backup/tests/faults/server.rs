@@ -245,3 +245,52 @@ fn a_throttle_does_not_come_back_with_the_backup(installation: &Installation) ->
     }
     Ok(())
 }
+
+on_majors!(a_throttle_in_an_included_file_does_not_come_back_either, 17);
+
+/// The governor's better home: a file outside of the data directory, which postgresql.conf includes if it exists.
+fn a_throttle_in_an_included_file_does_not_come_back_either(installation: &Installation) -> Done {
+    let (source, place) = (source(installation), place());
+    let included = place.path().join("throttle.conf");
+    let throttle = "autovacuum_vacuum_cost_limit = 3\nautovacuum_vacuum_cost_delay = 77ms\n";
+    let config = source.data_dir().join("postgresql.conf");
+    let mut text = std::fs::read_to_string(&config)?;
+    text.push_str(&format!("\nautovacuum_vacuum_cost_limit = 321\ninclude_if_exists = '{}'\n", included.display()));
+    std::fs::write(&config, text)?;
+    let sql = Sql::connect(&source.url("postgres"));
+    let limit = |expected: &str| {
+        sql.run("SELECT pg_reload_conf()");
+        until("the server has read it", || {
+            Sql::connect(&source.url("postgres")).one("SHOW autovacuum_vacuum_cost_limit") == expected
+        });
+    };
+    for road in [Road::Direct, Road::BaseBackup] {
+        let repo = Repo::new();
+        std::fs::write(&included, throttle)?;
+        limit("3");
+        let given = backup::CreateOptions { road, ..options(&source) };
+        let created = backup::create(&given, &repo.repository, &Notes::default())?;
+        // Let go of, as a guard does it.
+        std::fs::write(&included, "# no throttle\n")?;
+        limit("321");
+        let target = place.path().join(format!("{road:?}"));
+        restore(&created, &repo, &target);
+        verify(&target, installation.major());
+        for entry in std::fs::read_dir(&target)? {
+            let path = entry?.path();
+            let settings = if path.is_file() { std::fs::read(&path)? } else { Vec::new() };
+            assert!(!String::from_utf8_lossy(&settings).contains("77ms"), "{}", path.display());
+        }
+        let server = start(installation, &target);
+        let restored = Sql::connect(&server.url("postgres"));
+        assert_eq!(restored.one("SHOW autovacuum_vacuum_cost_limit"), "321", "{road:?}");
+        let source = "SELECT source FROM pg_settings WHERE name = 'autovacuum_vacuum_cost_delay'";
+        assert_eq!(restored.one(source), "default", "{road:?}");
+        // The lever is there for whoever governs this server next.
+        drop((restored, server));
+        std::fs::write(&included, throttle)?;
+        let server = start(installation, &target);
+        assert_eq!(Sql::connect(&server.url("postgres")).one("SHOW autovacuum_vacuum_cost_limit"), "3", "{road:?}");
+    }
+    Ok(())
+}

@@ -13,8 +13,26 @@ use crate::common::{repository_options, secret};
 
 on_majors!(a_failing_store_never_makes_a_wrong_backup, 18);
 
-/// Faults of the repository's store, one at a time, at every operation of a backup: none leaves a wrong backup, and the next run completes.
+/// Operations of a backup that fail in the default tier, spread evenly over all of them. Which, differs by the major version.
+const TURNS: u64 = 24;
+
 fn a_failing_store_never_makes_a_wrong_backup(installation: &Installation) -> Done {
+    failing_backups(installation, &|operations| {
+        let step = (operations / TURNS).max(1);
+        (1 + u64::from(installation.major()) % step..=operations).step_by(usize::try_from(step).unwrap()).collect()
+    })
+}
+
+/// Every operation has its turn, with one kind of fault after the other.
+#[test]
+fn slow_a_store_that_fails_at_any_operation_never_makes_a_wrong_backup() -> Done {
+    let Some(installation) = crate::common::installation(18) else { return Ok(()) };
+    failing_backups(&installation, &|operations| (1..=operations).collect())
+}
+
+/// Faults of the repository's store, one for each backup: none leaves a wrong backup, and the next run completes. `turns` says of the
+/// operations of a backup which ones fail.
+fn failing_backups(installation: &Installation, turns: &dyn Fn(u64) -> Vec<u64>) -> Done {
     let source = source(installation);
     let expected = contents(&source.url("postgres"));
     let repo = Repo::new();
@@ -33,15 +51,15 @@ fn a_failing_store_never_makes_a_wrong_backup(installation: &Installation) -> Do
         Fault::Fail(StoreErrorKind::NoSpace),
         Fault::Fail(StoreErrorKind::ReadOnly),
     ];
-    let mut made = 1;
-    // Every operation has its turn over the runs; each run meets one kind of fault.
-    for (round, at) in (1..=operations).step_by(usize::try_from(operations / 24).unwrap_or(1).max(1)).enumerate() {
+    let (mut made, mut met) = (1, 0);
+    for (round, at) in turns(operations).into_iter().enumerate() {
         let fault = kinds[round % kinds.len()];
         let (repository, store) = faulty(&[]);
         store.plan(at, fault);
         // The table changes, so that there is something to store each time.
         Sql::connect(&source.url("postgres")).run("UPDATE thing SET id = id");
         let result = backup::create(&options(&source), &repository?, &Notes::default());
+        met += u32::from(result.is_err());
         let backups = repo.reopen().backups().len();
         // A commit whose reply was lost counts, though the writer can't know it.
         assert!(
@@ -50,6 +68,7 @@ fn a_failing_store_never_makes_a_wrong_backup(installation: &Installation) -> Do
         );
         made = backups;
     }
+    assert!(met >= 3, "of {operations} operations only {met} failed a backup");
     let last = backup::create(&options(&source), &repo.reopen(), &Notes::default())?;
     assert!(last.info.files > 0);
     comes_back(&repo, installation, &expected);
@@ -95,44 +114,6 @@ fn an_interrupted_restore_is_run_again(installation: &Installation) -> Done {
     }
     let server = start(installation, &target);
     assert_eq!(contents(&server.url("postgres")), expected);
-    Ok(())
-}
-
-on_majors!(a_full_disk_is_said_beforehand_and_survived, 15);
-
-fn a_full_disk_is_said_beforehand_and_survived(installation: &Installation) -> Done {
-    let place = place();
-    let small = place.path().join("small");
-    std::fs::create_dir(&small)?;
-    let mount = |args: &[&str]| {
-        std::process::Command::new(args[0]).args(&args[1..]).status().is_ok_and(|status| status.success())
-    };
-    let at = small.to_str().unwrap();
-    if !mount(&["mount", "-t", "tmpfs", "-o", "size=1200k", "tmpfs", at]) {
-        return Ok(());
-    }
-    let (source, repo) = (source(installation), Repo::new());
-    let created = create(&source, &repo);
-    let wanted = RestoreOptions::new(created.id, small.join("data"));
-    let result = backup::restore(&wanted, &repo.repository, &Notes::default());
-    // A repository on a disk that is too small: said beforehand, and where that is waved aside, found.
-    let repository = LocalStore::create(&small.join("repo")).map_err(|error| error.to_string());
-    let refused = repository.map(|store| {
-        let info = serde_json::Value::Null;
-        let repository = Repository::create(Arc::new(store), &repository_options(), &secret(), "small", info).unwrap();
-        let mut given = backup::CreateOptions { cluster: "small".to_owned(), ..options(&source) };
-        let first = backup::create(&given, &repository, &Notes::default());
-        given.skip_space_check = true;
-        let second = backup::create(&given, &repository, &Notes::default());
-        (first, second, repository.backups().len())
-    });
-    assert!(mount(&["umount", "-l", at]));
-    assert!(matches!(result, Err(RestoreError::NoSpace { .. })), "{result:?}");
-    let (first, second, count) = refused?;
-    assert!(matches!(first, Err(CreateError::NoSpace { .. })), "{first:?}");
-    assert!(matches!(second, Err(CreateError::Repository(_))), "{second:?}");
-    assert_eq!(count, 0);
-    comes_back(&repo, installation, &contents(&source.url("postgres")));
     Ok(())
 }
 

@@ -27,7 +27,9 @@ use std::{
 };
 
 use backup::{CreateOptions, Progress, RestoreOptions, Stage, Update};
-use common::{Done, Notes, Repo, Sql, cluster, contents, create, installation, open, place, restore, start, verify};
+use common::{
+    Done, Notes, Repo, Sql, amcheck, cluster, contents, create, installation, open, place, restore, start, verify,
+};
 use repository::{
     BackupId, Repository, RepositoryError,
     log::Expired,
@@ -197,6 +199,8 @@ fn killed_backups(installation: &Installation, how: &str, points: impl Iterator<
     verify(&target, installation.major());
     let server = start(installation, &target);
     assert_eq!(contents(&server.url("postgres")), expected);
+    drop(server);
+    amcheck(&target, installation.major());
     // What the killed ones left goes.
     repo.repository.collect()?;
     let target = place.path().join("again");
@@ -247,6 +251,8 @@ fn killed_restores(installation: &Installation, points: impl Iterator<Item = u32
     verify(&target, installation.major());
     let server = start(installation, &target);
     assert_eq!(contents(&server.url("postgres")), expected);
+    drop(server);
+    amcheck(&target, installation.major());
     Ok(())
 }
 
@@ -306,6 +312,8 @@ fn killed_prunes(installation: &Installation, points: impl Iterator<Item = u32>)
     verify(&target, installation.major());
     let server = start(installation, &target);
     assert_eq!(contents(&server.url("postgres")), contents(&source.url("postgres")));
+    drop(server);
+    amcheck(&target, installation.major());
     Ok(())
 }
 
