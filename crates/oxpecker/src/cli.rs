@@ -182,6 +182,8 @@ pub enum WorkerCommand {
     Deliver,
     /// Undoes a throttle when the guard dies
     Release,
+    /// Receives WAL into the repository
+    Wal,
 }
 
 #[derive(Debug, Args)]

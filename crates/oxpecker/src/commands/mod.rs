@@ -44,6 +44,7 @@ pub fn dispatch(cli: Cli) -> Outcome {
         Command::Worker(WorkerCommand::Backup) => worker::backup(),
         Command::Worker(WorkerCommand::Deliver) => worker::deliver(),
         Command::Worker(WorkerCommand::Release) => worker::release(),
+        Command::Worker(WorkerCommand::Wal) => worker::wal(),
         Command::DrillService(args) => worker::drill_service(&args),
     }
 }

@@ -29,7 +29,7 @@ pub fn run(global: &Global, args: RunArgs) -> Outcome {
     };
     block_on(async {
         let mut signals = Signals::listen()?;
-        let mut kept = None;
+        let mut kept = guard::Kept::default();
         loop {
             match guard::guard(&loaded, kept, &state, &mut signals, reread).await? {
                 Ended::Stopped => return Ok(FINE),

@@ -1,7 +1,9 @@
 //! Processes that the guard and the drill start for themselves.
 
 mod backup;
+mod canary;
 mod teller;
+mod wal;
 
 use super::block_on;
 use crate::{
@@ -18,6 +20,11 @@ pub fn deliver() -> Outcome {
 /// `oxpecker worker backup`.
 pub fn backup() -> Outcome {
     backup::main()
+}
+
+/// `oxpecker worker wal`.
+pub fn wal() -> Outcome {
+    wal::main()
 }
 
 /// `oxpecker worker release`.

@@ -112,6 +112,9 @@ pub fn check(config: &Config) -> Vec<Problem> {
         );
     }
     backups(config, &mut problem);
+    for (key, what, hint) in config.wal.problems(config.repository.url.is_some()) {
+        problem(key.into(), what, hint);
+    }
     if let Err(error) = config.alert.rules.check() {
         problem(format!("alert.rules.{}", error.key), format!("{}: {}", error.value, error.why), error.hint);
     }

@@ -8,6 +8,7 @@ mod check;
 mod env;
 mod load;
 mod values;
+mod wal;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
@@ -21,6 +22,7 @@ pub use check::{Problem, check};
 pub use env::PASSPHRASE as REPOSITORY_PASSPHRASE;
 pub use load::{Loaded, Overrides, load};
 pub use values::{Crontab, HumanBytes, HumanDuration};
+pub use wal::Wal;
 
 /// `oxpecker.toml`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -45,6 +47,8 @@ pub struct Config {
     pub repository: Repository,
     /// When they are made, which are kept, how they are proven.
     pub backup: Backup,
+    /// WAL between backups.
+    pub wal: Wal,
     /// Rules and routes.
     pub alert: Alert,
 }

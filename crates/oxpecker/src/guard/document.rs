@@ -5,7 +5,7 @@ use journal::Recording;
 use model::{
     Alert, DatabaseName, Mode, PgVersion, Pid,
     event::DownReason,
-    reading::{ActivityReading, BackupReading, HostReading, ServiceReading, TablesReading, WalReading},
+    reading::{ActivityReading, BackupReading, HostReading, ReceiveReading, ServiceReading, TablesReading, WalReading},
 };
 use serde::{Deserialize, Serialize};
 
@@ -65,6 +65,9 @@ pub struct GuardStatus {
     /// Backups; `None` where no repository is declared.
     #[serde(default)]
     pub backup: Option<BackupReading>,
+    /// WAL that streams into the repository; `None` where none is received.
+    #[serde(default)]
+    pub receive: Option<ReceiveReading>,
     /// Services, in the configuration's order.
     pub services: Vec<ServiceReading>,
     /// Firing alerts, worst first.

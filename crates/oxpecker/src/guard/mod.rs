@@ -5,14 +5,17 @@
 //! journal comes after, and nothing waits for the journal.
 
 mod backup;
+mod child;
 mod document;
 mod governor;
+pub mod lines;
 mod memory;
 mod parts;
 mod past;
 mod screen;
 mod signals;
 mod socket;
+mod wal;
 
 use std::time::Duration;
 
@@ -31,6 +34,7 @@ pub use memory::last_words;
 pub use screen::{governor_in_words, render, vacuum_in_words};
 pub use signals::Signals;
 pub use socket::{AskError, Request, ask};
+pub use wal::protocol as wal_protocol;
 
 use crate::{config::Loaded, exit::Failure};
 use memory::Memory;
@@ -51,7 +55,7 @@ pub enum Ended {
     /// A signal asked for it.
     Stopped,
     /// There is a new configuration to go on with, and perhaps a part that runs on over the change.
-    Reload(Box<Loaded>, Option<Kept>),
+    Reload(Box<Loaded>, Kept),
 }
 
 /// Guards until a signal says otherwise. The state directory is claimed by the caller and stays claimed over a reload; `kept` is what the
@@ -62,7 +66,7 @@ pub enum Ended {
 /// written. A server that does not answer, a full disk or a worker that does not start are no errors but findings.
 pub async fn guard(
     loaded: &Loaded,
-    kept: Option<Kept>,
+    kept: Kept,
     state: &StateDir,
     signals: &mut Signals,
     reread: impl Fn() -> Result<Loaded, Failure>,
@@ -90,7 +94,13 @@ pub async fn guard(
             },
             Some(observation) = parts.observations.recv() => guard.observe(&mut parts, &observation),
             Some((at, kind)) = parts.governed.recv() => guard.record(&parts, at, &kind),
-            Some((at, kind)) = parts.backed_up.recv() => guard.record(&parts, at, &kind),
+            Some((at, kind)) = parts.backed_up.recv() => {
+                if let Some(wal) = &parts.wal {
+                    wal.observe(&kind);
+                }
+                guard.record(&parts, at, &kind);
+            }
+            Some((at, kind)) = parts.received.recv() => guard.record(&parts, at, &kind),
             Some((at, kind)) = parts.outcomes.recv() => guard.record(&parts, at, &kind),
             Ok(()) = parts.sessions.changed() => guard.session_changed(&mut parts),
             _ = self_check.tick() => {
@@ -240,6 +250,7 @@ impl Guard {
             wal: self.memory.wal.clone(),
             tables: self.memory.tables.clone(),
             backup: self.memory.backup.clone(),
+            receive: self.memory.receive.clone(),
             services: self.memory.services(),
             alerts: parts.open_alerts(),
             governor: parts.governor.status(),

@@ -30,6 +30,7 @@ use super::{
     governor::GovernorTask,
     past,
     socket::{self, Listening, Question},
+    wal::WalTask,
 };
 use crate::{
     config::{Config, Loaded, Service},
@@ -63,6 +64,8 @@ pub struct Parts {
     /// None where no repository is declared.
     pub backup: Option<BackupTask>,
     pub backed_up: mpsc::Receiver<(Moment, EventKind)>,
+    pub wal: Option<WalTask>,
+    pub received: mpsc::Receiver<(Moment, EventKind)>,
     pub sessions: watch::Receiver<Option<Arc<Session>>>,
     pub questions: Option<mpsc::Receiver<Question>>,
     /// Services that the guard before left unhealthy and that were not checked yet.
@@ -74,9 +77,10 @@ pub struct Parts {
 }
 
 /// What runs on while a guard makes way for the next one, which has another configuration.
+#[derive(Default)]
 pub struct Kept {
-    backup: BackupTask,
-    backed_up: mpsc::Receiver<(Moment, EventKind)>,
+    backup: Option<(BackupTask, mpsc::Receiver<(Moment, EventKind)>)>,
+    wal: Option<(WalTask, mpsc::Receiver<(Moment, EventKind)>)>,
 }
 
 impl std::fmt::Debug for Kept {
@@ -102,7 +106,7 @@ impl Parts {
     ///
     /// # Errors
     /// See [`super::guard`].
-    pub async fn start(loaded: &Loaded, kept: Option<Kept>, state: &StateDir) -> Result<Self, Failure> {
+    pub async fn start(loaded: &Loaded, kept: Kept, state: &StateDir) -> Result<Self, Failure> {
         let config = &loaded.config;
         let started = clock::now();
         let boot_id = clock::boot_id().unwrap_or_default();
@@ -147,8 +151,8 @@ impl Parts {
         let (governor, governed) = GovernorTask::start(governor, target.connection.clone());
 
         let (observe, observations) = mpsc::channel(OBSERVATIONS);
-        let (backup, backed_up) = match (kept, backup::Settings::of(config)?) {
-            (Some(Kept { backup, backed_up }), _) => {
+        let (backup, backed_up) = match (kept.backup, backup::Settings::of(config)?) {
+            (Some((backup, backed_up)), _) => {
                 backup.adopt(observe.clone()).await;
                 (Some(backup), backed_up)
             }
@@ -161,6 +165,14 @@ impl Parts {
                 (None, mpsc::channel(1).1)
             }
         };
+        let wal = match kept.wal {
+            Some(kept) => {
+                kept.0.adopt(observe.clone()).await;
+                Some(kept)
+            }
+            None => WalTask::start(config, observe.clone()),
+        };
+        let (wal, received) = wal.map_or_else(|| (None, mpsc::channel(1).1), |(task, events)| (Some(task), events));
         let watched = Watched::default();
         let mut paths = config.host.paths.clone();
         paths.extend(config.postgres.data_dir.clone());
@@ -201,6 +213,8 @@ impl Parts {
             governed,
             backup,
             backed_up,
+            wal,
+            received,
             sessions,
             questions,
             left_unhealthy,
@@ -249,6 +263,7 @@ impl Parts {
             ("the host sampler", self.host.is_running()),
             ("the governor", self.governor.is_running()),
             ("the backup task", self.backup.as_ref().is_none_or(BackupTask::is_running)),
+            ("the receiver's task", self.wal.as_ref().is_none_or(WalTask::is_running)),
         ];
         parts.into_iter().find(|(_, runs)| !runs).map(|(name, _)| name)
     }
@@ -271,32 +286,43 @@ impl Parts {
 
     /// Ends everything: first what acts, then what looks, then what alerts, last what remembers. Where the guard goes on with another
     /// configuration, a backup that this does not concern runs on.
-    pub async fn stop(self, reason: &str, goes_on: Option<&Config>) -> Option<Kept> {
-        let Self { journal, delivery, governor, backup, host, mut observers, listening, .. } = self;
-        let Self { mut outcomes, mut governed, mut backed_up, .. } = self;
+    pub async fn stop(self, reason: &str, goes_on: Option<&Config>) -> Kept {
+        let Self { journal, delivery, governor, backup, wal, host, mut observers, listening, .. } = self;
+        let Self { mut outcomes, mut governed, mut backed_up, mut received, .. } = self;
         drop(listening);
-        let (kept, backup) = match (backup, goes_on) {
+        let (kept_backup, backup) = match (backup, goes_on) {
             (Some(backup), Some(config)) if backup.suits(config) => (Some(backup), None),
             (backup, _) => (None, backup),
         };
-        // Side by side: both wait for something else than this process.
-        tokio::join!(governor.stop(), async {
+        let (kept_wal, wal) = match (wal, goes_on) {
+            (Some(wal), Some(config)) if wal.suits(config) => (Some(wal), None),
+            (wal, _) => (None, wal),
+        };
+        // Side by side: they wait for something else than this process.
+        let backup_ends = async {
             if let Some(backup) = backup {
                 backup.stop().await;
             }
-        });
+        };
+        let wal_ends = async {
+            if let Some(wal) = wal {
+                wal.stop().await;
+            }
+        };
+        tokio::join!(governor.stop(), backup_ends, wal_ends);
         observers.shutdown().await;
         // The sampler answers within a poll; joining it here keeps its last reading out of the next guard's time.
         drop(host);
         record_rest(&journal, &mut governed).await;
         // What a task that runs on has to tell, the next guard hears.
-        let kept = match kept {
-            Some(backup) => Some(Kept { backup, backed_up }),
-            None => {
-                record_rest(&journal, &mut backed_up).await;
-                None
-            }
-        };
+        if kept_backup.is_none() {
+            record_rest(&journal, &mut backed_up).await;
+        }
+        if kept_wal.is_none() {
+            record_rest(&journal, &mut received).await;
+        }
+        let kept =
+            Kept { backup: kept_backup.map(|task| (task, backed_up)), wal: kept_wal.map(|task| (task, received)) };
         delivery.shutdown().await;
         record_rest(&journal, &mut outcomes).await;
         drop(journal.append(clock::now(), &EventKind::GuardStopped { reason: reason.to_owned() }));

@@ -1,6 +1,7 @@
 //! The document as one screen for a tired person: what is well, what is not, and why.
 
 mod backup;
+mod receive;
 
 use std::time::Duration;
 
@@ -47,7 +48,8 @@ pub fn render(status: &GuardStatus) -> (String, bool) {
     }
     lines.push(alerts(status));
     lines.push(journal(status));
-    lines.push(backup::line(status.backup.as_ref(), status.now));
+    lines.push(backup::line(status.backup.as_ref(), status.receive.is_some(), status.now));
+    lines.extend(receive::line(status.receive.as_ref()));
     let well = lines.iter().all(|l| l.state != State::NotWell);
 
     let mut text = format!(

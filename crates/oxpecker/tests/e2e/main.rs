@@ -8,6 +8,7 @@ mod command_line;
 mod faults;
 mod guard;
 mod guarded_backup;
+mod guarded_wal;
 mod harness;
 mod holds;
 mod over_the_network;

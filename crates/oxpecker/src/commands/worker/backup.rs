@@ -23,7 +23,10 @@ use crate::{
     },
     config::{Config, ProveWhen},
     exit::{FAILED, FINE, Failure, Outcome},
-    guard::backup_protocol::{Job, PROTOCOL, Seen, SeenBackup, ToGuard, ToWorker, read},
+    guard::{
+        backup_protocol::{Job, PROTOCOL, Seen, SeenBackup, ToGuard, ToWorker},
+        lines::read,
+    },
     place,
     repo::{self, Protection, Settings},
     work,

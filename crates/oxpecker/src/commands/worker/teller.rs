@@ -19,7 +19,8 @@ use crate::{
     exit,
     guard::{
         Signals,
-        backup_protocol::{ToGuard, ToWorker, read, to_line},
+        backup_protocol::{ToGuard, ToWorker},
+        lines::{read, to_line},
     },
 };
 

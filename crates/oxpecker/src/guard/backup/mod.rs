@@ -122,6 +122,7 @@ impl BackupTask {
             service: _,
             repository,
             backup,
+            wal: _,
             alert: _,
         } = config;
         let ours = &self.config;

@@ -14,14 +14,15 @@ use super::{Line, State};
 const ID_CHARS: usize = 8;
 
 /// The line; of several, in truth.
-pub fn line(reading: Option<&BackupReading>, now: Timestamp) -> Line {
+pub fn line(reading: Option<&BackupReading>, receiving: bool, now: Timestamp) -> Line {
     let name = "backup";
     let Some(reading) = reading else {
         let text = "none is configured: [repository] names no place".to_owned();
         return Line { name, state: State::Unknown, text };
     };
     let mut parts = vec![proven(reading), last(reading)];
-    parts.extend(rpo(reading));
+    // Where WAL is received its own line says what would be lost.
+    parts.extend(rpo(reading).filter(|_| !receiving));
     parts.push(format!("repository {}{}", reading.repository, exposed(&reading.exposures)));
     parts.extend(running(reading));
     if reading.failures > 0 {
@@ -219,10 +220,10 @@ mod tests {
             ),
             ("by hand", BackupReading { next_run: None, ..fine() }, Well, "names no schedule"),
         ] {
-            let line = line(Some(&reading), at(1_800_030_000));
+            let line = line(Some(&reading), false, at(1_800_030_000));
             assert_eq!(line.state, state, "{what}");
             assert!(line.text.contains(says), "{what}: {}", line.text);
         }
-        assert_eq!(line(None, at(0)).state, State::Unknown);
+        assert_eq!(line(None, false, at(0)).state, State::Unknown);
     }
 }
