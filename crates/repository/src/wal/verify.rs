@@ -86,6 +86,11 @@ impl WalReport {
     pub fn is_clean(&self) -> bool {
         self.findings.is_empty()
     }
+
+    /// What can be replayed, by line.
+    pub fn runs(&self) -> BTreeMap<u32, Vec<Run>> {
+        self.lines.iter().map(|line| (line.seen.line, line.runs.clone())).collect()
+    }
 }
 
 /// What a listing showed of one line.

@@ -1,0 +1,223 @@
+//! `oxpecker wal verify`: reads all WAL, and says what can be replayed and what can't.
+
+use std::{collections::BTreeMap, time::Instant};
+
+use model::{ByteSize, Lsn};
+use pg_format::wal::SegmentSize;
+use repository::{
+    BackupRecord, Fault,
+    wal::{Inspector, Wal, WalFinding, WalReport},
+};
+use wal::inspect::{Pages, place, replays_to};
+
+use super::streams::{failure, others, streams};
+use crate::{
+    cli::{Global, StreamArgs},
+    exit::{FINDING, FINE, Failure, Outcome},
+    output,
+    repo::Settings,
+    work::{self, Work},
+};
+
+/// Findings that are shown to a person; JSON has them all.
+const FINDINGS_SHOWN: usize = 50;
+
+/// Looks at the pages, and shows how far it is.
+struct Looking<'a> {
+    pages: Pages,
+    work: &'a Work,
+    began: Instant,
+}
+
+impl Inspector for Looking<'_> {
+    fn segment(&mut self, line: u32, segment: u64, bytes: &[u8]) -> Result<(), String> {
+        self.pages.segment(line, segment, bytes)
+    }
+
+    fn history(&mut self, line: u32, bytes: &[u8]) -> Result<(), String> {
+        self.pages.history(line, bytes)
+    }
+
+    fn progress(&mut self, read: u64, total: u64) {
+        let per_second = read as f64 / self.began.elapsed().as_secs_f64().max(0.001);
+        let left = std::time::Duration::try_from_secs_f64(total.saturating_sub(read) as f64 / per_second).ok();
+        self.work.show("verifying", read, total, per_second, left);
+    }
+}
+
+/// What was found in the WAL of one system.
+struct Found {
+    system: String,
+    segment_bytes: u64,
+    report: WalReport,
+    /// Timelines that nobody can get to, because nothing says where they come from.
+    unreachable: Vec<u32>,
+    /// How far each backup can be replayed, by timeline.
+    windows: Vec<(BackupRecord, Vec<(u32, Lsn)>)>,
+}
+
+impl Found {
+    fn is_clean(&self) -> bool {
+        self.report.is_clean() && self.unreachable.is_empty()
+    }
+}
+
+/// Verifies.
+pub fn verify(global: &Global, args: &StreamArgs) -> Outcome {
+    work::step_down();
+    let settings = Settings::load(global, &args.repository)?;
+    let repository = settings.open()?;
+    let streams = streams(&settings, &repository, args)?;
+    let backups = repository.backups();
+    let work = Work::begin(global, None)?;
+    let found: Result<Vec<Found>, Failure> =
+        streams.iter().map(|(name, wal)| of_system(name, wal, &backups, &work)).collect();
+    work.end();
+    let found = found?;
+    let clean = found.iter().all(Found::is_clean);
+    let mut text: String = found.iter().map(in_words).collect();
+    if found.iter().all(|found| found.report.objects == 0) {
+        text.push_str("no WAL is there\n");
+    }
+    text.push_str(&others(&repository, &streams)?);
+    let document = serde_json::json!({
+        "place": settings.directory, "clean": clean, "systems": found.iter().map(document).collect::<Vec<_>>(),
+    });
+    output::result(global.output, "wal_verify", &document, || text)?;
+    Ok(if clean { FINE } else { FINDING })
+}
+
+fn of_system(name: &str, wal: &Wal, backups: &[BackupRecord], work: &Work) -> Result<Found, Failure> {
+    let segment_bytes = wal.segment_bytes();
+    let size = SegmentSize::new(segment_bytes)?;
+    let mut looking = Looking { pages: Pages::new(name, size), work, began: Instant::now() };
+    let report = wal.verify(&mut looking).map_err(failure)?;
+    let histories = looking.pages.histories();
+    let runs = report.runs();
+    let without = report.lines.iter().filter(|line| line.seen.line > 1 && !line.runs.is_empty());
+    let unreachable = without.map(|line| line.seen.line).filter(|line| !histories.contains_key(line)).collect();
+    // A timeline on which a backup was made needs no history to begin with.
+    let begun = |line: &u32| backups.iter().any(|backup| backup.wal.as_ref().is_some_and(|wal| wal.line == *line));
+    let unreachable: Vec<u32> = Vec::into_iter(unreachable).filter(|line| !begun(line)).collect();
+    let windows = backups
+        .iter()
+        .filter_map(|backup| {
+            let start = backup.wal.as_ref().filter(|start| start.stream == name)?;
+            Some((backup.clone(), replays_to(&runs, histories, start)))
+        })
+        .collect();
+    Ok(Found { system: name.to_owned(), segment_bytes, report, unreachable, windows })
+}
+
+fn in_words(found: &Found) -> String {
+    let (report, bytes) = (&found.report, found.segment_bytes);
+    if report.objects == 0 && report.is_clean() {
+        return String::new();
+    }
+    let mut text =
+        format!("WAL of system {}: {} objects, {} read\n", found.system, report.objects, ByteSize(report.bytes));
+    for line in &report.lines {
+        for run in &line.runs {
+            let (from, to) = (place(bytes, run.first, 0), place(bytes, run.end, run.tail_bytes));
+            text.push_str(&format!("timeline {}: {from} to {to}: every byte is what was written\n", line.seen.line));
+        }
+    }
+    for finding in report.findings.iter().take(FINDINGS_SHOWN) {
+        text.push_str(&of_finding(finding, bytes));
+    }
+    let hidden = report.findings.len().saturating_sub(FINDINGS_SHOWN) as u64 + report.findings_left_out;
+    if hidden > 0 {
+        text.push_str(&format!("and {hidden} more\n"));
+    }
+    for line in &found.unreachable {
+        text.push_str(&format!(
+            "MISSING: the history of timeline {line}: no backup of another timeline can be replayed to it. Push {line:08X}.history from the server's pg_wal\n"
+        ));
+    }
+    for (backup, reach) in &found.windows {
+        let id = &backup.id.to_string()[..8];
+        let reach: Vec<String> = reach.iter().map(|(timeline, to)| format!("{to} of timeline {timeline}")).collect();
+        match (reach.is_empty(), backup.wal_cut) {
+            (false, _) => text.push_str(&format!("backup {id} can be replayed up to {}\n", reach.join(", "))),
+            (true, true) => text.push_str(&format!("backup {id}: the WAL behind it has expired\n")),
+            (true, false) => text.push_str(&format!("backup {id}: no WAL leads on from it\n")),
+        }
+    }
+    if report.leftovers > 0 {
+        text.push_str(&format!("{} objects are left over: `oxpecker backup prune` removes them\n", report.leftovers));
+    }
+    text
+}
+
+fn of_finding(finding: &WalFinding, bytes: u64) -> String {
+    let fault = match finding.fault {
+        Fault::Missing => "MISSING",
+        Fault::Damaged => "DAMAGED",
+        Fault::Contradicts => "CONTRADICTS",
+        Fault::Foreign => "foreign",
+        Fault::Unreadable => "UNREADABLE",
+    };
+    let lost = match (finding.line, finding.lost) {
+        (Some(line), Some((from, until))) => {
+            let (from, until) = (place(bytes, from, 0), place(bytes, until, 0));
+            format!("timeline {line}, {from} to {until} can't be replayed: ")
+        }
+        _ => String::new(),
+    };
+    format!("{fault}: {lost}{}: {}\n", finding.object, finding.what)
+}
+
+fn document(found: &Found) -> serde_json::Value {
+    let bytes = found.segment_bytes;
+    let timelines: Vec<_> = found
+        .report
+        .lines
+        .iter()
+        .map(|line| {
+            let ranges: Vec<_> = line
+                .runs
+                .iter()
+                .map(|run| {
+                    serde_json::json!({
+                        "from": place(bytes, run.first, 0), "to": place(bytes, run.end, run.tail_bytes),
+                    })
+                })
+                .collect();
+            serde_json::json!({ "timeline": line.seen.line, "ranges": ranges, "history": line.seen.history })
+        })
+        .collect();
+    let findings: Vec<_> = found
+        .report
+        .findings
+        .iter()
+        .map(|finding| {
+            let mut value = serde_json::json!({
+                "fault": finding.fault, "object": finding.object, "what": finding.what, "timeline": finding.line,
+            });
+            if let Some((from, until)) = finding.lost {
+                value["lost"] = serde_json::json!({ "from": place(bytes, from, 0), "to": place(bytes, until, 0) });
+            }
+            value
+        })
+        .collect();
+    let windows: Vec<_> = found
+        .windows
+        .iter()
+        .map(|(backup, reach)| {
+            let reach: BTreeMap<String, Lsn> = reach.iter().map(|(line, to)| (line.to_string(), *to)).collect();
+            serde_json::json!({ "backup": backup.id, "expired": backup.wal_cut, "replays_to": reach })
+        })
+        .collect();
+    serde_json::json!({
+        "system_id": found.system,
+        "segment_bytes": bytes,
+        "timelines": timelines,
+        "findings": findings,
+        "findings_left_out": found.report.findings_left_out,
+        "histories_missing": found.unreachable,
+        "backups": windows,
+        "objects": found.report.objects,
+        "bytes": found.report.bytes,
+        "leftovers": found.report.leftovers,
+    })
+}
