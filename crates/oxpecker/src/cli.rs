@@ -1,12 +1,14 @@
 //! The command line.
 
 mod backup;
+mod wal;
 
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use model::Mode;
 
+pub use self::wal::{GetArgs, PushArgs, ReceiveArgs, WalCommand, is_wal_get};
 pub use self::backup::{BackupCommand, CreateArgs, KeyCommand, ProveArgs, PruneArgs, RepositoryArgs, RestoreArgs};
 
 /// Keeps a small team's PostgreSQL, and what depends on it, alive.
@@ -62,6 +64,9 @@ pub enum Command {
     Backup(BackupCommand),
     /// Bring a backup back into an empty directory
     Restore(RestoreArgs),
+    /// WAL between backups: receive, push, get
+    #[command(subcommand)]
+    Wal(WalCommand),
     /// What opens the repository
     #[command(subcommand)]
     Key(KeyCommand),

@@ -13,6 +13,11 @@ pub const REFUSED: u8 = 3;
 /// Failed while acting.
 pub const FAILED: u8 = 4;
 
+/// `wal get` only: it is certain that there is no such file. PostgreSQL takes 1 to 125 for that, and a recovery then ends in a promotion.
+pub const WAL_ABSENT: u8 = 1;
+/// `wal get` only: everything else that is not the file. PostgreSQL stops at codes above 125, but for 143, which it takes for its shutdown.
+pub const WAL_UNKNOWN: u8 = 126;
+
 /// An error of a command with the exit code that it means.
 #[derive(Debug)]
 pub struct Failure {

@@ -21,11 +21,20 @@ use std::process::ExitCode;
 use clap::Parser as _;
 
 fn main() -> ExitCode {
+    if !cli::is_wal_get(std::env::args_os()) {
+        return run(exit::USAGE);
+    }
+    // PostgreSQL would take the code of wrong usage, or of a panic, for "there is no such file", and end its recovery.
+    std::panic::catch_unwind(|| run(exit::WAL_UNKNOWN)).unwrap_or(ExitCode::from(exit::WAL_UNKNOWN))
+}
+
+/// Does what the command line says; `usage` is the exit code for what it can't mean.
+fn run(usage: u8) -> ExitCode {
     let cli = match cli::Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {
             // clap's own code for wrong usage is 2, as ours; help and version are fine.
-            let code = if error.use_stderr() { exit::USAGE } else { exit::FINE };
+            let code = if error.use_stderr() { usage } else { exit::FINE };
             let _ = error.print();
             return ExitCode::from(code);
         }

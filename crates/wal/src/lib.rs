@@ -4,11 +4,13 @@
 //! ```text
 //! cluster   which cluster's WAL it is
 //! gap       what says that WAL is missing
+//! push/     archive_command: a file and those that wait behind it
+//! get/      restore_command: a file, "not there" only when that is certain
 //! receive/  streaming: durable before it is acknowledged, never the reason that a server hangs or runs out of disk
 //! ```
 //!
 //! `repository::wal` knows how WAL is stored and nothing of PostgreSQL, `pg_replication` how it is streamed and nothing of storing;
-//! this crate joins the two, and decides. What decides is pure: `receive::decide`, `receive::plan`.
+//! this crate joins the two, and decides. What decides is pure: `receive::decide`, `receive::plan`, `get::decide`.
 //!
 //! A receiver and an archive command may run side by side: the same WAL is stored once, other WAL under the same name is an error.
 
@@ -16,6 +18,8 @@
 
 mod cluster;
 pub mod gap;
+pub mod get;
+pub mod push;
 pub mod receive;
 
 pub use cluster::{Cluster, ClusterError, data_dir_of};

@@ -11,6 +11,7 @@ mod restore;
 mod run;
 mod status;
 mod vacuum;
+mod wal;
 mod worker;
 
 use crate::{
@@ -33,6 +34,7 @@ pub fn dispatch(cli: Cli) -> Outcome {
         Command::Status => status::status(global),
         Command::Backup(command) => backup::run(global, command),
         Command::Restore(args) => restore::restore(global, &args),
+        Command::Wal(command) => wal::run(global, command),
         Command::Key(command) => key::run(global, command),
         Command::Vacuum(VacuumCommand::Status) => vacuum::status(global),
         Command::Audit(args) => audit::run(global, &args),

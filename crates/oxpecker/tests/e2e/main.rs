@@ -14,4 +14,5 @@ mod holds;
 mod over_the_network;
 mod prompts;
 mod terminal;
+mod wal;
 mod wrong_input;

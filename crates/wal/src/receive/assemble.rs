@@ -296,7 +296,7 @@ impl<'a> Assembly<'a> {
 }
 
 /// Whether it makes sense to try again: also a full disk is made room on, and a file system mounted again.
-pub(super) fn may_pass(error: &WalError) -> bool {
+pub(crate) fn may_pass(error: &WalError) -> bool {
     match error {
         WalError::Store(error) => !matches!(
             error.kind(),

@@ -23,6 +23,8 @@ mod follow;
 pub mod plan;
 mod storing;
 
+pub(crate) use assemble::may_pass;
+
 use std::{
     collections::BTreeSet,
     hash::{BuildHasher as _, RandomState},

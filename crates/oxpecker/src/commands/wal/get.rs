@@ -1,0 +1,102 @@
+//! `oxpecker wal get`: for `restore_command`.
+
+use std::{
+    os::unix::process::CommandExt as _,
+    process::{Command, Stdio},
+};
+
+use repository::Repository;
+use wal::get::{Answer, Failed, Recovery, Request, fetch_ahead, from_spool, get as fetch};
+
+use crate::{
+    cli::{Format, GetArgs, Global},
+    exit::{FINE, Failure, Outcome, WAL_ABSENT, WAL_UNKNOWN},
+    output,
+    repo::Settings,
+    work,
+};
+
+fn request(args: &GetArgs) -> Request {
+    Request {
+        name: args.name.clone(),
+        target: args.path.clone(),
+        data_dir: args.data_dir.clone(),
+        recovery: if args.standby { Recovery::Standby } else { Recovery::Ends },
+        ahead: args.ahead,
+        patience: args.patience.map(|patience| patience.0),
+    }
+}
+
+/// Brings a file. Whatever goes wrong has one exit code, and only what is certainly not there has the other: see `exit`.
+pub fn get(global: &Global, args: &GetArgs) -> Outcome {
+    let answer = bring(global, args).map_err(|failure| Failure { code: WAL_UNKNOWN, ..failure })?;
+    let there = answer == Answer::There;
+    if global.output == Format::Json {
+        output::result(
+            global.output,
+            "wal_get",
+            &serde_json::json!({ "name": args.name, "there": there }),
+            String::new,
+        )?;
+    }
+    Ok(if there { FINE } else { WAL_ABSENT })
+}
+
+fn bring(global: &Global, args: &GetArgs) -> Result<Answer, Failure> {
+    let request = request(args);
+    let spooled = from_spool(&request)?;
+    if spooled.fetch_ahead {
+        start_ahead();
+    }
+    if spooled.served {
+        return Ok(Answer::There);
+    }
+    let settings = Settings::load(global, &args.repository)?;
+    // Opened once; again only where that went wrong.
+    let mut opened: Option<Repository> = None;
+    let open = || -> Result<Repository, Said> {
+        if let Some(repository) = &opened {
+            return Ok(repository.clone());
+        }
+        let repository = settings.open().map_err(Said)?;
+        opened = Some(repository.clone());
+        Ok(repository)
+    };
+    fetch(&request, open).map_err(|failed| match failed {
+        Failed::Open(Said(failure)) => failure,
+        Failed::Get(error) => error.into(),
+    })
+}
+
+/// A failure that can be printed.
+struct Said(Failure);
+
+impl std::fmt::Display for Said {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:#}", self.0.error)
+    }
+}
+
+/// Starts this program beside the recovery, to fetch what follows. It ends by itself; nobody waits for it.
+fn start_ahead() {
+    let mut arguments: Vec<_> = std::env::args_os().skip(1).collect();
+    // The last "get" that follows "wal" may be part of a path; the command is the first.
+    let Some(wal) = arguments.iter().position(|word| word == "wal") else { return };
+    let Some(get) = arguments[wal..].iter().position(|word| word == "get") else { return };
+    arguments[wal + get] = "ahead".into();
+    let Ok(program) = std::env::current_exe() else { return };
+    let mut command = Command::new(program);
+    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    // Not in the server's group: a signal to that one is none of its business, and it must not keep anybody's pipes open.
+    if let Err(error) = command.process_group(0).spawn() {
+        tracing::warn!(%error, "nothing is fetched ahead");
+    }
+}
+
+/// Fetches ahead.
+pub fn ahead(global: &Global, args: &GetArgs) -> Outcome {
+    work::step_down();
+    let repository = Settings::load(global, &args.repository)?.open()?;
+    fetch_ahead(&request(args), &repository)?;
+    Ok(FINE)
+}
