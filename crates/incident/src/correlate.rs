@@ -92,7 +92,8 @@ struct Track {
     current: Option<usize>,
     /// Events without an incident, newest last.
     leadup: VecDeque<Placed>,
-    /// What holds until it is said otherwise: the guard's mode, settings, declared services, running vacuums.
+    /// What holds until it is said otherwise: the guard's mode, settings, declared services, running vacuums and backups, the newest
+    /// backup and the newest proven one, risks that stand.
     standing: BTreeMap<Standing, Placed>,
 }
 
@@ -105,6 +106,19 @@ enum Standing {
     Server,
     Service(ServiceName),
     Vacuum(ProcessId),
+    /// A run of the backup worker.
+    BackupRun,
+    Backup,
+    ProvenBackup,
+    /// An alert that begins no incident: its rule and what it is about.
+    Risk(String),
+}
+
+impl Standing {
+    fn risk(alert: &Alert) -> Self {
+        let about: Vec<String> = subject(alert).map(|(name, value)| format!("{name}={value}")).collect();
+        Self::Risk(format!("{} {}", alert.rule.0, about.join(" ")))
+    }
 }
 
 struct Correlator {
@@ -295,9 +309,28 @@ impl Correlator {
         let standing = &mut self.tracks.entry(cluster).or_default().standing;
         let key = match event.kind() {
             EventKind::GuardStarted { .. } => {
-                // Which vacuums still run it sees for itself.
-                standing.retain(|key, _| !matches!(key, Standing::Vacuum(_)));
+                // Which vacuums still run it sees for itself; a worker ends with its guard.
+                standing.retain(|key, _| !matches!(key, Standing::Vacuum(_) | Standing::BackupRun));
                 Standing::Guard
+            }
+            EventKind::BackupStarted { .. } => Standing::BackupRun,
+            // The same run goes on to its proof.
+            EventKind::BackupFinished { .. } => Standing::Backup,
+            EventKind::ProofFinished { .. } => {
+                standing.remove(&Standing::BackupRun);
+                Standing::ProvenBackup
+            }
+            EventKind::BackupFailed { .. } | EventKind::ProofFailed { .. } => {
+                standing.remove(&Standing::BackupRun);
+                return;
+            }
+            EventKind::Alerted { alert } if rule::is_risk(&alert.rule.0) => {
+                let risk = Standing::risk(alert);
+                if alert.state == AlertState::Resolved {
+                    standing.remove(&risk);
+                    return;
+                }
+                risk
             }
             EventKind::SettingsSeen { .. } => Standing::Settings,
             EventKind::RestingSettingChanged { .. } => Standing::Resting,

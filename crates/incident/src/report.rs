@@ -122,7 +122,7 @@ pub fn report(incident: &Incident) -> Report {
         section(Heading::Leadup, sections::leadup(incident)),
         section(Heading::Impact, sections::impact(incident)),
         section(Heading::Detection, sections::detection(incident)),
-        section(Heading::Response, sections::response(incident)),
+        Section { heading: Heading::Response, parts: response(incident) },
         section(Heading::Recovery, sections::recovery(incident)),
         Section { heading: Heading::FiveWhys, parts: sections::whys(&diagnosis) },
         section(Heading::RootCause, sections::root_cause(&diagnosis)),
@@ -141,6 +141,15 @@ pub fn report(incident: &Incident) -> Report {
     let title = incident.title.clone();
     let cited = cited(incident, &title, &sections);
     Report { schema_version: SCHEMA_VERSION, incident: incident.id, title, diagnosis, sections, cited }
+}
+
+fn response(incident: &Incident) -> Vec<Part> {
+    let mut parts = vec![Part { label: None, statements: sections::response(incident) }];
+    let backups = sections::backups(incident);
+    if !backups.is_empty() {
+        parts.push(Part { label: Some("Backups and WAL meanwhile".to_owned()), statements: backups });
+    }
+    parts
 }
 
 /// Cuts to [`MAX_STATEMENTS`] and says so.

@@ -83,7 +83,7 @@ fn clock(at: Timestamp) -> String {
 }
 
 fn times(failures: u32) -> String {
-    if failures > 1 { format!(" (for the {failures}th time in a row)") } else { String::new() }
+    if failures > 1 { format!(" ({failures} times in a row)") } else { String::new() }
 }
 
 fn again(retry_at: Option<Timestamp>) -> String {

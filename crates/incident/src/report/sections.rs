@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use model::{EventId, EventKind};
+use model::{EventId, EventKind, alert::rule};
 
 use super::{MAX_STATEMENTS, Part, or_else};
 use crate::{
@@ -121,7 +121,10 @@ pub(super) fn leadup(incident: &Incident) -> Vec<Statement> {
     let telling = before.filter(|p| {
         !matches!(
             p.kind(),
-            EventKind::ServiceMeasured { .. } | EventKind::AlertDelivered { .. } | EventKind::ServiceDeclared { .. }
+            EventKind::ServiceMeasured { .. }
+                | EventKind::AlertDelivered { .. }
+                | EventKind::ServiceDeclared { .. }
+                | EventKind::BackupProgressed { .. }
         )
     });
     or_else(dated(incident, &telling.collect::<Vec<_>>()), "anything in the minutes before")
@@ -313,6 +316,36 @@ pub(super) fn response(incident: &Incident) -> Vec<Statement> {
         }
     }
     out
+}
+
+/// What became of backups and of WAL from the incident's start on, each by itself: they took their share of the host, and whoever has to
+/// restore needs the last that was proven.
+pub(super) fn backups(incident: &Incident) -> Vec<Statement> {
+    let meanwhile = incident.evidence.iter().filter(|p| p.stamp >= incident.start && tells_of_backups(p.kind()));
+    dated(incident, &meanwhile.collect::<Vec<_>>())
+}
+
+/// How far a run has come is in the journal only: its beginning and its end say enough.
+fn tells_of_backups(kind: &EventKind) -> bool {
+    match kind {
+        EventKind::Alerted { alert } => rule::is_risk(&alert.rule.0),
+        EventKind::RepositoryDeclared { .. }
+        | EventKind::BackupStarted { .. }
+        | EventKind::BackupFinished { .. }
+        | EventKind::BackupFailed { .. }
+        | EventKind::ProofFinished { .. }
+        | EventKind::ProofFailed { .. }
+        | EventKind::RetentionApplied { .. }
+        | EventKind::RepositoryProblem { .. }
+        | EventKind::WalReceiving { .. }
+        | EventKind::WalInterrupted { .. }
+        | EventKind::WalTimelineChanged { .. }
+        | EventKind::WalMissing { .. }
+        | EventKind::WalSlotLost { .. }
+        | EventKind::WalStoreFailing { .. }
+        | EventKind::WalStoreBack { .. } => true,
+        _ => false,
+    }
 }
 
 pub(super) fn recovery(incident: &Incident) -> Vec<Statement> {

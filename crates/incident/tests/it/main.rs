@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "clippy knows #[test] functions as tests, not their helpers")]
 
+mod backups;
 mod checks;
 mod correlation;
 mod diagnosis;

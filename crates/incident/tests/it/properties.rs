@@ -5,9 +5,10 @@ use std::{collections::BTreeMap, time::Duration};
 use incident::{IncidentRules, Span, incidents, report};
 use jiff::Timestamp;
 use model::{
-    Alert, AlertKey, AlertState, Cores, Event, EventId, EventKind, Mode, Moment, PgVersion, Pid, ServiceName, Severity,
-    Share, TableName,
-    event::{DownReason, Lever, ReleaseReason, ServiceWindow},
+    Alert, AlertKey, AlertState, ByteSize, Cores, Event, EventId, EventKind, Lsn, Mode, Moment, PgVersion, Pid,
+    ServiceName, Severity, Share, TableName,
+    alert::rule,
+    event::{BackupTask, DownReason, Lever, ReleaseReason, ServiceWindow},
     reading::{Health, VacuumKind},
 };
 use proptest::prelude::*;
@@ -91,6 +92,68 @@ fn release_reason() -> impl Strategy<Value = ReleaseReason> {
 
 fn boot_id() -> impl Strategy<Value = String> {
     "[xy]"
+}
+
+fn when() -> impl Strategy<Value = Option<Timestamp>> {
+    proptest::option::of(moment().prop_map(|moment| moment.wall))
+}
+
+/// What is told of backups and their repository: all that a report must not lose, and how far a run has come.
+pub fn of_backups() -> impl Strategy<Value = EventKind> {
+    let bytes = || any::<u64>().prop_map(ByteSize);
+    let task = prop_oneof![Just(BackupTask::Create), Just(BackupTask::Prove)];
+    let rule = prop_oneof![Just(rule::BACKUP_FAILING), Just(rule::BACKUP_UNPROVEN), Just(rule::REPOSITORY_UNPROTECTED)];
+    let reasons = proptest::collection::vec(text(), 0..3);
+    let expired = proptest::collection::vec(text(), 0..3);
+    prop_oneof![
+        (text(), proptest::option::of(text()), proptest::option::of(duration())).prop_map(
+            |(repository, schedule, max_age)| EventKind::RepositoryDeclared { repository, schedule, max_age }
+        ),
+        (task, text()).prop_map(|(task, reason)| EventKind::BackupStarted { task, reason }),
+        (text(), bytes(), bytes(), proptest::option::of(duration())).prop_map(|(stage, done, total, remaining)| {
+            EventKind::BackupProgressed { stage, done, total, remaining }
+        }),
+        (name(), moment(), any::<u64>(), duration(), bytes(), bytes(), any::<u64>()).prop_map(
+            |(backup, at, lsn, took, size, stored, corrupt_pages)| EventKind::BackupFinished {
+                backup,
+                consistent_at: at.wall,
+                stop_lsn: Lsn(lsn),
+                took,
+                size,
+                stored,
+                corrupt_pages
+            }
+        ),
+        (text(), any::<u32>(), when()).prop_map(|(error, failures, retry_at)| EventKind::BackupFailed {
+            error,
+            failures,
+            retry_at
+        }),
+        (name(), moment(), duration(), proptest::option::of(duration())).prop_map(
+            |(backup, at, took, recovery_time)| EventKind::ProofFinished {
+                backup,
+                consistent_at: at.wall,
+                took,
+                recovery_time
+            }
+        ),
+        (proptest::option::of(name()), any::<bool>(), reasons, any::<u32>(), when()).prop_map(
+            |(backup, damaged, reasons, failures, retry_at)| EventKind::ProofFailed {
+                backup,
+                damaged,
+                reasons,
+                failures,
+                retry_at
+            }
+        ),
+        (any::<u64>(), expired, bytes()).prop_map(|(kept, expired, freed)| EventKind::RetentionApplied {
+            kept,
+            expired,
+            freed
+        }),
+        (text(), text()).prop_map(|(repository, problem)| EventKind::RepositoryProblem { repository, problem }),
+        (rule, alert()).prop_map(|(rule, alert)| EventKind::Alerted { alert: Alert { rule: rule.into(), ..alert } }),
+    ]
 }
 
 fn kind() -> impl Strategy<Value = EventKind> {
@@ -188,6 +251,9 @@ fn kind() -> impl Strategy<Value = EventKind> {
         }),
         (text(), any::<u64>()).prop_map(|(error, lost)| EventKind::RecordingFailed { error, lost }),
         (text(), text()).prop_map(|(author, text)| EventKind::Noted { author, text }),
+        of_backups(),
+        of_backups(),
+        of_backups(),
     ]
 }
 

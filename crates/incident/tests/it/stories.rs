@@ -1,7 +1,9 @@
 //! The outage and its siblings, as the journal would have them.
 
+use std::time::Duration;
+
 use model::{
-    Mode, Severity,
+    ByteSize, EventKind, Mode, Severity,
     alert::rule,
     event::{DownReason, ReleaseReason},
     reading::{
@@ -10,7 +12,7 @@ use model::{
     },
 };
 
-use crate::story::{Story, cost};
+use crate::story::{Story, backup_failed, backup_made, backup_proven, backup_started, cost};
 
 const CRITICAL: Severity = Severity::Critical;
 
@@ -189,7 +191,30 @@ pub fn all() -> Vec<(&'static str, Story)> {
         ("clock_stepped", clock_stepped()),
         ("host_rebooted", host_rebooted()),
         ("hostile_text", hostile_text()),
+        ("storm_during_a_backup", storm_during_a_backup()),
     ]
+}
+
+/// A storm while a backup runs that then fails, with a proven one a day old and one that was missed.
+pub fn storm_during_a_backup() -> Story {
+    let mut s = Story::new();
+    s.guard(Mode::Observe, "boot-1").wait_ms(40).up().settings(cost(200, 2.0)).declare("site", &["main"], &[]);
+    s.push(backup_started("the schedule")).wait_ms(300_000).push(backup_made("5d1c9a07aa")).wait_ms(600_000);
+    s.push(backup_proven("5d1c9a07aa")).wait_ms(100_000_000);
+    s.alert(rule::BACKUP_UNPROVEN, Severity::Warning, 0, "no backup of main was proven for 28 h", &[]);
+    s.wait_ms(1_200_000).push(backup_started("another attempt")).wait_ms(900_000);
+    s.push(EventKind::BackupProgressed {
+        stage: "copying".into(),
+        done: ByteSize(5 << 30),
+        total: ByteSize(20 << 30),
+        remaining: Some(Duration::from_secs(700)),
+    });
+    storm_begins(&mut s);
+    s.wait_ms(4_000).service("site", Unhealthy, "no answer within 2 s").wait_ms(9_000);
+    s.push(backup_failed("the repository is full")).wait_ms(30_000).service("site", Healthy, "");
+    s.vacuum_gone(4711, "public.messages", 46_000, 40_000).resolve(rule::VACUUM_STARVES_HOST).wait_ms(90_000);
+    s.push(backup_started("another attempt"));
+    s
 }
 
 /// Hours of flapping: what a report must cut short.

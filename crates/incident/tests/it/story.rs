@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use model::{
-    Alert, AlertKey, AlertState, Cores, Event, EventId, EventKind, Mode, Moment, Pid, ProcessId, ServiceName, Severity,
-    Share, TableName,
-    event::{CostSetting, DownReason, Lever, ReleaseReason, ServiceWindow},
+    Alert, AlertKey, AlertState, ByteSize, Cores, Event, EventId, EventKind, Lsn, Mode, Moment, Pid, ProcessId,
+    ServiceName, Severity, Share, TableName,
+    event::{BackupTask, CostSetting, DownReason, Lever, ReleaseReason, ServiceWindow},
     reading::{Health, VacuumKind},
 };
 
@@ -25,6 +25,36 @@ pub fn worker(pid: i32) -> ProcessId {
 
 pub fn cost(limit: u32, delay_ms: f64) -> CostSetting {
     CostSetting { limit, delay_ms }
+}
+
+/// A run of the backup worker.
+pub fn backup_started(reason: &str) -> EventKind {
+    EventKind::BackupStarted { task: BackupTask::Create, reason: reason.into() }
+}
+
+pub fn backup_made(backup: &str) -> EventKind {
+    EventKind::BackupFinished {
+        backup: backup.into(),
+        consistent_at: Timestamp::from_second(BEGIN).unwrap(),
+        stop_lsn: Lsn(0x2A00_0120),
+        took: Duration::from_secs(312),
+        size: ByteSize(20 << 30),
+        stored: ByteSize(1 << 30),
+        corrupt_pages: 0,
+    }
+}
+
+pub fn backup_proven(backup: &str) -> EventKind {
+    EventKind::ProofFinished {
+        backup: backup.into(),
+        consistent_at: Timestamp::from_second(BEGIN).unwrap(),
+        took: Duration::from_secs(640),
+        recovery_time: Some(Duration::from_secs(95)),
+    }
+}
+
+pub fn backup_failed(error: &str) -> EventKind {
+    EventKind::BackupFailed { error: error.into(), failures: 2, retry_at: None }
 }
 
 impl Story {
