@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use model::Mode;
 
-pub use self::wal::{GetArgs, PushArgs, ReceiveArgs, WalCommand, is_wal_get};
+pub use self::wal::{GetArgs, PushArgs, ReceiveArgs, StreamArgs, WalCommand, is_wal_get};
 pub use self::backup::{BackupCommand, CreateArgs, KeyCommand, ProveArgs, PruneArgs, RepositoryArgs, RestoreArgs};
 
 /// Keeps a small team's PostgreSQL, and what depends on it, alive.
@@ -64,7 +64,7 @@ pub enum Command {
     Backup(BackupCommand),
     /// Bring a backup back into an empty directory
     Restore(RestoreArgs),
-    /// WAL between backups: receive, push, get
+    /// WAL between backups: receive, push, get, list and verify it
     #[command(subcommand)]
     Wal(WalCommand),
     /// What opens the repository

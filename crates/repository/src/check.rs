@@ -6,10 +6,13 @@
 
 mod content;
 mod objects;
+mod wal;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use serde::Serialize;
+
+pub use wal::WalWindow;
 
 use crate::{
     error::{RepositoryError, first_line},
@@ -97,7 +100,10 @@ pub struct CheckReport {
     pub unneeded_packs: u64,
     /// Their bytes.
     pub unneeded_bytes: u64,
-    /// Objects of WAL. With `deep` each was read and authenticated; whether it has gaps is for who knows its streams.
+    /// How far each backup can be replayed on its line, where its commit says which. With `deep` every object of WAL was read; what it says
+    /// is for who knows its meaning.
+    pub wal_windows: Vec<WalWindow>,
+    /// Objects of WAL. With `deep` each was read and authenticated.
     pub wal_objects: u64,
     /// Their bytes.
     pub wal_bytes: u64,
@@ -176,6 +182,7 @@ impl Repository {
         }
         check.packs(deep, progress);
         check.listing(&state)?;
+        check.wal_windows(&state);
         check.conclude(&state)?;
         check.report.holds = self.holds();
         Ok(check.report)

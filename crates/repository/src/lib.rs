@@ -35,7 +35,7 @@ mod vault;
 pub mod wal;
 mod wire;
 
-pub use check::{CheckProgress, CheckReport, DamagedBackup, FINDINGS_MAX, Fault, Finding};
+pub use check::{CheckProgress, CheckReport, DamagedBackup, FINDINGS_MAX, Fault, Finding, WalWindow};
 pub use error::RepositoryError;
 pub use frame::{COMPRESSION_LEVEL, FRAME_PLAIN_MAX, FRAME_PLAIN_TARGET};
 pub use hold::{Hold, HoldRecord};

@@ -9,7 +9,7 @@
 
 mod support;
 
-use std::{ops::Range, sync::Arc};
+use std::{collections::BTreeMap, ops::Range, sync::Arc};
 
 use jiff::{Timestamp, tz::TimeZone};
 use repository::{
@@ -274,4 +274,44 @@ fn hundreds_of_lines_cost_a_listing_not_a_request_each() {
     assert_eq!(wal.get_history(LINES - 2).unwrap(), None, "late");
     wal.put_history(LINES - 2, b"late").unwrap();
     assert_eq!(wal.get_history(LINES - 2).unwrap().unwrap(), b"late");
+}
+
+#[test]
+fn a_check_says_how_far_backups_can_be_replayed_and_what_damage_costs() {
+    let store = memory();
+    let repository = create(&store);
+    let [first, second, third] = story_of(&repository, 10..40, 35..50);
+    wal_of(&repository).tail(2, 50).unwrap().flush(&segment(2, 50)[..77]).unwrap();
+    // Nobody receives the WAL of this one: that is no finding.
+    let lonely = commit(&repository, "other", WalStart { stream: "2".to_owned(), ..start(1, 7) }).unwrap();
+    let report = open(&store).check(true, &|_| {}).unwrap();
+    assert!(report.is_clean(), "{report:?}");
+    let told: BTreeMap<_, _> = report
+        .wal_windows
+        .iter()
+        .map(|window| (window.backup, (window.segment, window.bytes, window.beyond)))
+        .collect();
+    let expected = [(first, (40, 0, None)), (second, (40, 0, None)), (third, (50, 77, None)), (lonely, (7, 0, None))];
+    assert_eq!(told, expected.into());
+    assert!(report.wal_windows.iter().all(|window| window.is_empty() == (window.backup == lonely)));
+
+    let named = |number: u64| {
+        let end = format!("/00000001/{:016x}/{number:016x}", number / 64);
+        objects(&store).into_keys().find(|name| name.ends_with(&end)).unwrap()
+    };
+    // A gap before the second backup's WAL, and damage behind it.
+    let mut damaged = objects(&store);
+    damaged.remove(&named(15));
+    damaged.get_mut(&named(25)).unwrap()[110] ^= 1;
+    let report = open(&store_of(&damaged)).check(true, &|_| {}).unwrap();
+    let findings: Vec<_> = report.findings.iter().map(|f| (f.fault, f.object.clone(), f.backups.clone())).collect();
+    let mut both = vec![first, second];
+    both.sort_unstable();
+    assert_eq!(
+        findings,
+        [(repository::Fault::Damaged, named(25), both), (repository::Fault::Missing, named(15), vec![first])]
+    );
+    assert_eq!(report.restorable.len(), 4, "each to its own moment");
+    let shallow = open(&store_of(&damaged)).check(false, &|_| {}).unwrap();
+    assert_eq!(shallow.findings.len(), 1, "names alone show the gap: {shallow:?}");
 }

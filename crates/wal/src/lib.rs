@@ -4,6 +4,7 @@
 //! ```text
 //! cluster   which cluster's WAL it is
 //! gap       what says that WAL is missing
+//! inspect   is stored WAL what its name says, and how far does it reach?
 //! push/     archive_command: a file and those that wait behind it
 //! get/      restore_command: a file, "not there" only when that is certain
 //! receive/  streaming: durable before it is acknowledged, never the reason that a server hangs or runs out of disk
@@ -19,6 +20,7 @@
 mod cluster;
 pub mod gap;
 pub mod get;
+pub mod inspect;
 pub mod push;
 pub mod receive;
 

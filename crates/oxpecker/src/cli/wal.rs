@@ -17,9 +17,22 @@ pub enum WalCommand {
     Push(PushArgs),
     /// Bring a file of WAL back: restore_command = 'oxpecker wal get %f %p'
     Get(GetArgs),
+    /// What WAL is there: ranges by timeline, gaps, and up to where it is durable
+    List(StreamArgs),
+    /// Read all WAL, and say what can be replayed and what can't
+    Verify(StreamArgs),
     /// Fetches what follows beside a recovery; started by `wal get`
     #[command(hide = true)]
     Ahead(GetArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct StreamArgs {
+    /// Only the WAL of this system, by its identifier, as pg_controldata shows it
+    #[arg(long, value_name = "NUMBER")]
+    pub system: Option<u64>,
+    #[command(flatten)]
+    pub repository: RepositoryArgs,
 }
 
 #[derive(Clone, Debug, Args)]

@@ -93,7 +93,8 @@ impl Check<'_> {
         (self.report.wal_objects, self.report.wal_bytes) = wal;
         for (name, error) in bad_wal {
             let fault = if matches!(error, WalError::Damaged { .. }) { Fault::Damaged } else { Fault::Unreadable };
-            self.find(fault, name.to_string(), &error.to_string(), Vec::new());
+            let backups = self.cut_by(name.as_str(), state);
+            self.find(fault, name.to_string(), &error.to_string(), backups);
         }
         for name in foreign {
             self.find(Fault::Foreign, name.to_string(), "it is no object of this repository", Vec::new());

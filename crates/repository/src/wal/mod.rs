@@ -155,6 +155,24 @@ pub(crate) fn audit(store: &dyn Store, ring: &KeyRing, name: &ObjectName) -> Res
     object::open(ring, name, &object, &mut decoder).map(drop).map_err(|error| WalError::bad(name, error))
 }
 
+/// What the names of a stream's objects begin with.
+pub(crate) fn stream_prefix(ring: &KeyRing, stream: &[u8]) -> String {
+    Names::new(ring, stream).stream()
+}
+
+/// The name of a whole segment.
+pub(crate) fn segment_object(ring: &KeyRing, stream: &[u8], line: u32, segment: u64) -> ObjectName {
+    Names::new(ring, stream).of(&Named::Segment { line, segment })
+}
+
+/// The line and the segment that replay needs the object of this name for; `None` where it needs none.
+pub(crate) fn place_of(object: &str) -> Option<(u32, u64)> {
+    match name::parse(object)? {
+        Named::Segment { line, segment } | Named::Chunk { line, segment, .. } => Some((line, segment)),
+        _ => None,
+    }
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

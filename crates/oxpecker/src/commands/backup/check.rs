@@ -1,12 +1,13 @@
 //! `oxpecker backup check`.
 
 use std::{
+    collections::BTreeMap,
     sync::Mutex,
     time::{Duration, Instant},
 };
 
 use model::ByteSize;
-use repository::{CheckProgress, CheckReport, Fault};
+use repository::{CheckProgress, CheckReport, Fault, WalWindow};
 
 use super::holds;
 use crate::{
@@ -87,6 +88,7 @@ fn text(report: &CheckReport) -> String {
             text.push_str("its list of files can't be read\n");
         }
     }
+    text.push_str(&windows(&report.wal_windows));
     if !report.holds.is_empty() {
         text.push_str(&format!("\n{}\n", holds::in_words(&report.holds)));
     }
@@ -101,6 +103,24 @@ fn text(report: &CheckReport) -> String {
         }
     }
     text
+}
+
+/// How far backups can be replayed, each end once.
+fn windows(windows: &[WalWindow]) -> String {
+    let mut ends: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for window in windows.iter().filter(|window| !window.is_empty() || window.beyond.is_some()) {
+        let place = |segment, bytes| wal::inspect::place(window.start.segment_bytes, segment, bytes);
+        let (to, line) = (place(window.segment, window.bytes), window.start.line);
+        let end = match window.beyond {
+            None => format!("can be replayed up to {to} of timeline {line}"),
+            Some(beyond) => format!(
+                "can be replayed up to {to} of timeline {line} ONLY: there is a gap, later WAL is there from about {}",
+                place(beyond, 0)
+            ),
+        };
+        ends.entry(end).or_default().push(window.backup.to_string()[..8].to_owned());
+    }
+    ends.iter().map(|(end, backups)| format!("backup {}: {end}\n", backups.join(", "))).collect()
 }
 
 fn fault(fault: Fault) -> &'static str {

@@ -1,8 +1,11 @@
 //! `oxpecker wal`.
 
 mod get;
+mod list;
 mod push;
 mod receive;
+mod streams;
+mod verify;
 
 use crate::{
     cli::{Global, WalCommand},
@@ -15,6 +18,8 @@ pub fn run(global: &Global, command: WalCommand) -> Outcome {
         WalCommand::Receive(args) => receive::receive(global, &args),
         WalCommand::Push(args) => push::push(global, &args),
         WalCommand::Get(args) => get::get(global, &args),
+        WalCommand::List(args) => list::list(global, &args),
+        WalCommand::Verify(args) => verify::verify(global, &args),
         WalCommand::Ahead(args) => get::ahead(global, &args),
     }
 }
