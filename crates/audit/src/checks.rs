@@ -6,6 +6,7 @@ mod detection;
 pub(crate) mod live;
 mod liveness;
 mod monitoring;
+mod probed;
 mod recovery;
 mod routes;
 mod secrets;
@@ -98,8 +99,10 @@ static CHECKS: LazyLock<Vec<&'static Check>> = LazyLock::new(|| {
         live::REPOSITORY,
         live::DATA,
         secrets::CHECKS,
+        probed::SECRETS,
         live::SECRETS,
         routes::CHECKS,
+        probed::ROUTES,
         detection::CHECKS,
         monitoring::CHECKS,
         live::DETECTION,

@@ -12,6 +12,7 @@ mod image;
 mod kubernetes;
 mod live;
 mod oxpecker;
+mod probe;
 mod resources;
 mod routes;
 mod rules;
@@ -38,6 +39,7 @@ pub use self::{
         Age, Archiver, Asked, FileFault, Identity, LiveSetting, LiveSettings, Prepared, RoleSetting, Sender, Server,
         Sessions, Slot,
     },
+    probe::{Address, Answer, Certificate, Probed, Question},
     resources::{Claim, KeyStore, LimitRange, Selector, StorageClass, Webhook},
     routes::{Backend, Route, Service},
     rules::{AlertRule, Subject},
@@ -109,6 +111,12 @@ pub enum Source {
     LiveDisks,
     /// What lies in our own repository.
     LiveRepository,
+    /// Hosts that were asked.
+    ProbedPages,
+    /// Addresses in variables that were asked.
+    ProbedAddresses,
+    /// Certificates, asked or in the files.
+    Certificates,
 }
 
 impl Source {
@@ -135,6 +143,9 @@ impl Source {
             Self::LiveFiles => "live server's configuration files (--live)",
             Self::LiveProcess => "live server's processes on this machine (--live)",
             Self::LiveRepository => "repository of oxpecker that is configured and opens (--live)",
+            Self::ProbedPages => "host that was asked over the network (--probe)",
+            Self::ProbedAddresses => "address in a variable that was asked over the network (--probe)",
+            Self::Certificates => "certificate, in a TLS secret or shown by a host (--probe)",
             Self::LiveDisks => "live server's disks (--live)",
         }
     }
@@ -201,6 +212,14 @@ pub struct Facts {
     pub governed: Option<Place>,
     /// The running server; absent where nobody asked for one.
     pub server: Option<Asked<Server>>,
+    /// Addresses in stores of variables: what may be asked over the network.
+    pub addresses: Vec<Address>,
+    /// Certificates in the files.
+    pub certificate_files: Vec<Certificate>,
+    /// What the network said; absent where nobody asked it.
+    pub probes: Option<Vec<Probed>>,
+    /// Questions to the network that were left out.
+    pub not_probed: usize,
     /// What lies in our own repository; absent where none is configured or nobody asked.
     pub own: Option<Asked<OwnBackups>>,
     /// This machine; absent where nobody asked for it.
@@ -248,6 +267,10 @@ impl Facts {
             files: 0,
             governed: None,
             server: None,
+            addresses: vec![],
+            certificate_files: vec![],
+            probes: None,
+            not_probed: 0,
             own: None,
             host: None,
             kubernetes: false,
@@ -279,6 +302,12 @@ impl Facts {
             Source::ExpectedHosts => !self.expected.is_empty(),
             Source::Rules => !self.rules.is_empty(),
             Source::Backups => !self.backups.is_empty(),
+            Source::ProbedPages => self.probed().any(|question| matches!(question, Question::Page { .. })),
+            Source::ProbedAddresses => self.probed().any(|question| matches!(question, Question::Address(_))),
+            Source::Certificates => {
+                let shown = |(_, answer): &Probed| answer.as_ref().is_ok_and(|answer| answer.expires.is_some());
+                !self.certificate_files.is_empty() || self.probes.iter().flatten().any(shown)
+            }
             _ => self.live(source).is_ok(),
         }
     }
@@ -288,7 +317,7 @@ impl Facts {
         if self.has(source) {
             return None;
         }
-        let asked = self.server.is_some() && source >= Source::Live;
+        let asked = self.server.is_some() && (Source::Live..=Source::LiveRepository).contains(&source);
         Some(match self.live(source) {
             Err(why) if asked => why,
             _ => format!("no {} was found", source.missing()),
@@ -319,6 +348,10 @@ impl Facts {
             Source::LiveDisks => part("disks", &host()?.disks),
             _ => Ok(()),
         }
+    }
+
+    fn probed(&self) -> impl Iterator<Item = &Question> {
+        self.probes.iter().flatten().map(|(question, _)| question)
     }
 
     /// The running server, where it let us in.

@@ -10,6 +10,7 @@
 //! Invariants: only `source` does I/O, and nobody reads a clock: today's date is an argument. A check without what it needs says *not assessed*,
 //! never *passed*. What files say is data: it is shown, never run, and values that look like secrets are not shown.
 
+mod certificate;
 mod checks;
 pub mod facts;
 mod finding;

@@ -189,10 +189,17 @@ fn elsewhere(facts: &Facts) -> Vec<NotAssessed> {
             );
         }
     }
-    open.push(say(
-        "answers over the network",
-        "not tried: --probe asks certificates, redirects and addresses".to_owned(),
-    ));
+    if facts.probes.is_none() {
+        open.push(say(
+            "answers over the network",
+            "not tried: --probe asks certificates, redirects and addresses".to_owned(),
+        ));
+    } else if facts.not_probed > 0 {
+        open.push(say(
+            "answers over the network",
+            format!("{} more were not asked: too many for one run", facts.not_probed),
+        ));
+    }
     open
 }
 

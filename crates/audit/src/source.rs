@@ -5,6 +5,7 @@
 
 pub mod host;
 pub mod live;
+pub mod probe;
 
 use std::{
     collections::HashSet,
@@ -104,7 +105,10 @@ impl Walk<'_> {
                 Err(error) => self.problem(path, format!("can't read all of this folder: {error}")),
             }
         }
-        paths.sort();
+        // A kustomization says which of its neighbours are only parts.
+        paths.sort_by_cached_key(|path| {
+            (!path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("kustomization.")), path.clone())
+        });
         for path in paths {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             match fs::metadata(&path) {

@@ -141,6 +141,19 @@ fn templates_are_told_and_not_fatal() {
 }
 
 #[test]
+fn patches_of_a_kustomization_are_told_and_left_out() {
+    let part = "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: part}\nspec:\n  template:\n    spec:\n      containers: [{name: bot, image: example/bot}]\n";
+    let folder = folder("a-part.yaml", part);
+    for list in ["patches:\n  - path: a-part.yaml\n", "patchesStrategicMerge:\n  - ./a-part.yaml\n"] {
+        fs::write(folder.path().join("kustomization.yaml"), format!("resources: [sound.yaml]\n{list}")).unwrap();
+        let report = audit(&[folder.path().to_owned()], b"");
+        assert_told(&report, "kustomize build");
+        assert!(report.findings.iter().all(|finding| !finding.object.contains("part")), "{:?}", report.findings);
+        assert!(!report.is_incomplete());
+    }
+}
+
+#[test]
 fn unknown_kinds_and_versions_are_counted() {
     let folder = folder(
         "unknown.yaml",

@@ -1,5 +1,9 @@
 //! Running servers: stock ones of each major version, one that is careless, one that hides things, and things that only look like a server.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that can't go on fails; what it saw is worth printing")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that can't go on fails; what it saw is worth printing"
+)]
 
 mod common;
 

@@ -1,6 +1,9 @@
 //! File after file into facts.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use jiff::civil::Date;
 use serde::Serialize;
@@ -70,6 +73,7 @@ pub struct Collector {
     problems: Vec<Problem>,
     problems_untold: usize,
     configurations: Vec<(String, Settings)>,
+    patches: BTreeSet<String>,
 }
 
 impl Collector {
@@ -82,6 +86,7 @@ impl Collector {
             problems: vec![],
             problems_untold: 0,
             configurations: vec![],
+            patches: BTreeSet::new(),
         }
     }
 
@@ -177,9 +182,41 @@ impl Collector {
         self.ignores(file, text, &around);
     }
 
+    /// Files that a kustomization changes others with: parts of objects, which mean nothing alone. It is read before the files beside it.
+    fn kustomization(&mut self, file: &Arc<str>, root: &yaml::Node) {
+        let listed = root.items_at(&["patches"]).iter().filter_map(|patch| patch.text_at(&["path"]).or(patch.text()));
+        let strategic = root.items_at(&["patchesStrategicMerge"]).iter().filter_map(yaml::Node::text);
+        let six = root.items_at(&["patchesJson6902"]).iter().filter_map(|patch| patch.text_at(&["path"]));
+        let named: Vec<&str> = listed.chain(strategic).chain(six).filter(|name| !name.contains('\n')).collect();
+        if named.is_empty() {
+            return;
+        }
+        let beside = folder(file);
+        let path = |name: &&str| match beside {
+            "" => name.trim_start_matches("./").to_owned(),
+            folder => format!("{folder}/{}", name.trim_start_matches("./")),
+        };
+        self.patches.extend(named.iter().map(path));
+        let what = format!(
+            "a kustomization with {} patches, which were left out: what stands here is without them; for the whole: kustomize build {} | oxpecker audit -",
+            named.len(),
+            if beside.is_empty() { "." } else { beside }
+        );
+        self.problem(place(file, root.line), ProblemKind::Template, what);
+    }
+
     fn documents(&mut self, file: &Arc<str>, parsed: &Parsed) {
+        if self.patches.contains(&**file) {
+            return;
+        }
         for document in &parsed.documents {
             let root = &document.root;
+            let is_kustomization = root.text_at(&["kind"]) == Some("Kustomization")
+                || file.rsplit('/').next().is_some_and(|name| name.starts_with("kustomization.y"));
+            if is_kustomization && root.get("spec").is_none() {
+                self.kustomization(file, root);
+                continue;
+            }
             let taken = kubernetes::take(root, file, self) || compose::take(root, file, self);
             if !taken && !root.items_at(&["groups"]).is_empty() {
                 let at = place(file, root.line);

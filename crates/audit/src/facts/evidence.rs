@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::{KeyStore, StoreKind, collect::Collector, place};
+use super::{Address, KeyStore, StoreKind, collect::Collector, place};
 use crate::finding::Place;
 
 /// A variable that a document names.
@@ -127,8 +127,12 @@ pub(super) fn env_file(text: &str, file: &Arc<str>, into: &mut Collector) {
         place: place(file, 1),
         plain: vec![],
     };
-    for line in text.lines() {
+    for (line, number) in text.lines().zip(1_u32..) {
         let Some((name, value)) = line.trim().trim_start_matches("export ").split_once('=') else { continue };
+        if !name.starts_with('#') {
+            let value = value.trim().trim_matches(['"', '\'']);
+            into.facts.addresses.extend(Address::of(name.trim(), value, &place(file, number)));
+        }
         if !name.starts_with('#') && !value.trim().trim_matches(['"', '\'']).is_empty() {
             store.keys.insert(name.trim().to_owned());
         }

@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    Claim, KeyStore, LimitRange, Located, Origin, Selector, Service, Settings, StorageClass, StoreKind, Webhook,
-    Workload,
+    Address, Certificate, Claim, Facts, KeyStore, LimitRange, Located, Origin, Selector, Service, Settings,
+    StorageClass, StoreKind, Webhook, Workload,
     backup::{Backup, BackupTool},
     collect::Collector,
     containers, evidence, place, routes, rules,
@@ -127,7 +127,10 @@ impl Object<'_> {
                 facts.workloads.push(workload);
             }
             "Service" => facts.services.push(self.service()),
-            "Secret" => facts.stores.push(self.store(StoreKind::Secret, &["data", "stringData"])),
+            "Secret" => {
+                self.values(facts);
+                facts.stores.push(self.store(StoreKind::Secret, &["data", "stringData"]));
+            }
             "ConfigMap" => self.config_map(into),
             "PersistentVolumeClaim" => facts.claims.push(self.claim(root, self.name)),
             "PersistentVolume" => {
@@ -265,6 +268,34 @@ impl Object<'_> {
         Some(Located { value: value.to_owned(), place: self.line(status) })
     }
 
+    /// Addresses and certificates in a secret.
+    fn values(&self, facts: &mut Facts) {
+        for entry in self.root.entries_at(&["stringData"]) {
+            facts.addresses.extend(Address::of(
+                &entry.key,
+                entry.value.text().unwrap_or_default(),
+                &place(self.file, entry.line),
+            ));
+        }
+        for entry in self.root.entries_at(&["data"]) {
+            let Some(bytes) =
+                entry.value.text().and_then(|text| data_encoding::BASE64.decode(text.trim().as_bytes()).ok())
+            else {
+                continue;
+            };
+            let Ok(text) = String::from_utf8(bytes) else { continue };
+            let at = place(self.file, entry.line);
+            facts.addresses.extend(Address::of(&entry.key, &text, &at));
+            if &*entry.key == "tls.crt" {
+                facts.certificate_files.extend(last_day(&text).map(|expires| Certificate {
+                    object: self.id(),
+                    place: at,
+                    expires,
+                }));
+            }
+        }
+    }
+
     fn webhooks(&self) -> Vec<Webhook> {
         let hooks = self.root.items_at(&["webhooks"]).iter().filter_map(|hook| {
             let service = hook.at(&["clientConfig", "service"])?;
@@ -375,6 +406,13 @@ impl Object<'_> {
     }
 
     fn config_map(&self, into: &mut Collector) {
+        for entry in self.root.entries_at(&["data"]) {
+            into.facts.addresses.extend(Address::of(
+                &entry.key,
+                entry.value.text().unwrap_or_default(),
+                &place(self.file, entry.line),
+            ));
+        }
         let store = self.store(StoreKind::ConfigMap, &["data"]);
         for entry in self.root.entries_at(&["data"]) {
             let Some(text) = entry.value.text() else { continue };
@@ -422,4 +460,11 @@ impl Object<'_> {
 fn pairs(node: Option<&Node>) -> BTreeMap<String, String> {
     let entries = node.map_or(&[][..], Node::entries);
     entries.iter().filter_map(|entry| Some((entry.key.to_string(), entry.value.text()?.to_owned()))).collect()
+}
+
+/// The last day of the first certificate in a text of PEM (RFC 7468).
+fn last_day(text: &str) -> Option<jiff::civil::Date> {
+    let (_, rest) = text.split_once("-----BEGIN CERTIFICATE-----")?;
+    let body: String = rest.split("-----END").next()?.split_whitespace().collect();
+    crate::certificate::last_day(&data_encoding::BASE64.decode(body.as_bytes()).ok()?)
 }

@@ -4,8 +4,8 @@
 use audit::{
     Options, Report,
     facts::{
-        Age, Archiver, Collector, Disk, FileFault, Host, Identity, LiveSetting, LiveSettings, OwnBackups, Postmaster,
-        Prepared, RoleSetting, Sender, Server, Sessions, Slot,
+        Age, Answer, Archiver, Collector, Disk, FileFault, Host, Identity, LiveSetting, LiveSettings, OwnBackups,
+        Postmaster, Prepared, RoleSetting, Sender, Server, Sessions, Slot,
     },
 };
 use jiff::civil::date;
@@ -200,4 +200,26 @@ pub fn audit((server, host, own): (Server, Host, OwnBackups)) -> Report {
 
 fn evidence(file: &str, value: &str) -> audit::Evidence {
     audit::Evidence { place: audit::Place { file: file.into(), line: 1 }, value: value.to_owned() }
+}
+
+/// A network where nothing is as it should be.
+pub fn wrong_answers() -> Report {
+    let mut collector = Collector::new(date(2026, 11, 23));
+    collector.add("expected-routes.txt", "a.example.org -> https://b.example.org\ngone.example.org\n");
+    collector.add("site.env", "SENTRY_DSN=https://key@errors.example.org/1\n");
+    let (questions, left_out) = collector.questions();
+    let answers = questions.into_iter().map(|question| {
+        let answer = match question.subject() {
+            "a.example.org" => Ok(Answer {
+                status: Some(200),
+                expires: Some(date(2026, 11, 25)),
+                untrusted: Some("UnknownIssuer".to_owned()),
+                ..Answer::default()
+            }),
+            _ => Err("connection refused".to_owned()),
+        };
+        (question, answer)
+    });
+    collector.probes(answers.collect(), left_out);
+    audit::audit(collector, &Options::default())
 }

@@ -2,7 +2,7 @@
 
 mod live;
 
-use std::{fs, io, path::PathBuf};
+use std::{fs, io, net::SocketAddr, path::PathBuf};
 
 use ::audit::{Baseline, Options, Report, Severity, facts::Collector, source};
 use anyhow::{Context as _, anyhow};
@@ -27,6 +27,13 @@ pub struct AuditArgs {
     /// Ask the guarded PostgreSQL (read-only), this machine and oxpecker's repository as well
     #[arg(long)]
     live: bool,
+    /// Ask over the network as well: do hosts answer, send on as expected, with which certificates, and do addresses in variables
+    /// lead anywhere. Without it nothing outside this machine but the guarded server is contacted
+    #[arg(long)]
+    probe: bool,
+    /// Where a name leads for --probe, other than the name service says; as before a move
+    #[arg(long, value_name = "HOST:PORT=ADDRESS:PORT", requires = "probe", value_parser = elsewhere)]
+    resolve: Vec<((String, u16), SocketAddr)>,
     /// The report as Markdown (for a ticket) or SARIF (for code hosts and editors)
     #[arg(long, value_enum)]
     format: Option<ReportFormat>,
@@ -77,6 +84,15 @@ impl FailOn {
     }
 }
 
+fn elsewhere(text: &str) -> Result<((String, u16), SocketAddr), String> {
+    let (name, address) = text.split_once('=').ok_or("expected HOST:PORT=ADDRESS:PORT")?;
+    let (host, port) = name.rsplit_once(':').ok_or("expected HOST:PORT before the =")?;
+    let port = port.parse().map_err(|_| format!("{port} is no port"))?;
+    let address =
+        address.parse().map_err(|_| format!("{address} is no ADDRESS:PORT; an IPv6 address stands in brackets"))?;
+    Ok(((host.to_ascii_lowercase(), port), address))
+}
+
 /// Audits, or explains a check.
 pub fn run(global: &Global, args: &AuditArgs) -> Outcome {
     match &args.command {
@@ -101,6 +117,11 @@ fn audit(global: &Global, args: &AuditArgs) -> Outcome {
     source::read(paths, io::stdin(), &mut collector).map_err(Failure::usage)?;
     if args.live {
         live::ask(global, &mut collector)?;
+    }
+    if args.probe {
+        let (questions, left_out) = collector.questions();
+        let answers = source::probe::ask(questions, &args.resolve.iter().cloned().collect());
+        collector.probes(answers, left_out);
     }
     let report = ::audit::audit(collector, &Options { baseline });
     if let Some(path) = &args.write_baseline {
