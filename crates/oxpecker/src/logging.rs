@@ -14,7 +14,7 @@ pub fn start(global: &Global, default: &str) {
         (false, 1) => "debug",
         (false, _) => "trace",
     };
-    const OURS: [&str; 11] = [
+    const OURS: [&str; 12] = [
         "oxpecker",
         "alerting",
         "autovacuum",
@@ -26,6 +26,7 @@ pub fn start(global: &Global, default: &str) {
         "pg_replication",
         "repository",
         "scratch",
+        "wal",
     ];
     let filter = EnvFilter::try_from_env("OXPECKER_LOG").unwrap_or_else(|_| {
         let ours = OURS.map(|name| format!("{name}={level}")).join(",");

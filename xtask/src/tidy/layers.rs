@@ -82,6 +82,7 @@ fn broken_rule(from: &str, edge: &Dependency) -> Option<&'static str> {
         _ if edge.name == "model" => None,
         "page-map" if edge.name == "pg-format" => None,
         "backup" if BENEATH_BACKUP.contains(&edge.name.as_str()) => None,
+        "wal" if ["pg-format", "pg-replication", "repository"].contains(&edge.name.as_str()) => None,
         _ if edge.name == "scratch" => {
             (!edge.dev).then_some("scratch clusters are for tests; make it a dev-dependency")
         }
@@ -109,6 +110,9 @@ mod tests {
             ("model", "journal", false, false),
             ("scratch", "model", true, false),
             ("backup", "page-map", false, true),
+            ("wal", "pg-replication", false, true),
+            ("wal", "backup", false, false),
+            ("repository", "wal", false, false),
             ("page-map", "pg-format", false, true),
             ("page-map", "repository", false, false),
             ("pg-format", "page-map", false, false),

@@ -23,14 +23,17 @@ struct Scene {
 }
 
 fn sql(cluster: &ScratchCluster, statements: &[&str]) -> String {
+    try_sql(cluster, statements).unwrap_or_else(|error| panic!("{statements:?}: {error}\n{}", cluster.log_tail()))
+}
+
+fn try_sql(cluster: &ScratchCluster, statements: &[&str]) -> Result<String, tokio_postgres::Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let (client, connection) =
-            tokio_postgres::connect(&cluster.url("postgres"), tokio_postgres::NoTls).await.unwrap();
+        let (client, connection) = tokio_postgres::connect(&cluster.url("postgres"), tokio_postgres::NoTls).await?;
         tokio::spawn(connection);
         let mut last = String::new();
         for statement in statements {
-            let rows = client.simple_query(statement).await.unwrap_or_else(|error| panic!("{statement}: {error:?}"));
+            let rows = client.simple_query(statement).await?;
             last = rows
                 .iter()
                 .find_map(|row| match row {
@@ -39,7 +42,7 @@ fn sql(cluster: &ScratchCluster, statements: &[&str]) -> String {
                 })
                 .unwrap_or_default();
         }
-        last
+        Ok(last)
     })
 }
 
@@ -119,9 +122,20 @@ impl Scene {
         let _ = fs::remove_file(data.join("postgresql.auto.conf"));
         let builder = ScratchCluster::builder(self.cluster.installation()).template_of(&data);
         let builder = builder.setting("restore_command", self.command(&format!("wal get {get} %f %p")));
-        // Nobody is let in before the end: so the start waits for it.
-        let builder = builder.setting("archive_mode", "off").setting("hot_standby", "off").setting("autovacuum", "off");
-        builder.start().map_err(|error| error.to_string())
+        let builder = builder.setting("archive_mode", "off").setting("autovacuum", "off");
+        let recovered = builder.start().map_err(|error| error.to_string())?;
+        let began = Instant::now();
+        loop {
+            let log = recovered.log_tail();
+            if log.contains("database system is shut down") && log.contains("FATAL") {
+                return Err(log);
+            }
+            if try_sql(&recovered, &["select pg_is_in_recovery()"]).is_ok_and(|said| said == "f") {
+                return Ok(recovered);
+            }
+            assert!(began.elapsed() < PATIENCE, "it neither ends nor stops: {log}");
+            thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Objects of whole segments in the repository, in the order of WAL.
@@ -218,12 +232,11 @@ impl Drop for Receiver {
 
 const ROWS: &str = "insert into ledger select g, repeat(md5(random()::text), 8) from generate_series(1, 3000) g";
 
-#[test]
-fn both_roads_make_one_copy_that_recovers_to_the_last_second() {
-    let Some(mut scene) = Scene::set() else { return };
+/// Both roads run side by side for a while, the receiver is killed in between, and then the server is lost. Gives what it had.
+fn lost_server(scene: &mut Scene) -> (tempfile::TempDir, String) {
     sql(&scene.cluster, &["create table ledger (i int, x text)"]);
     let base = scene.base();
-    let mut receiver = Receiver::start(&scene);
+    let mut receiver = Receiver::start(scene);
     receiver.until("a connection", |line| line["event"] == "connected" && line["schema"] == 1);
     scene.archive();
     for _ in 0..4 {
@@ -234,61 +247,84 @@ fn both_roads_make_one_copy_that_recovers_to_the_last_second() {
     for _ in 0..4 {
         sql(&scene.cluster, &[ROWS, "select pg_switch_wal()"]);
     }
-    let mut receiver = Receiver::start(&scene);
+    let mut receiver = Receiver::start(scene);
     let archived = "select last_archived_wal >= pg_walfile_name(pg_current_wal_lsn() - 1048576) from pg_stat_archiver";
     sql(&scene.cluster, &["insert into ledger values (0, 'whole')", "select pg_switch_wal()"]);
     sql(&scene.cluster, &["insert into ledger values (0, 'the last second')"]);
     until("all is archived", || scene.cluster.log_tail(), || sql(&scene.cluster, &[archived]) == "t");
     receiver.until_durable(&scene.cluster);
     receiver.until("progress", |line| line["event"] == "progress");
-    assert_eq!(
-        sql(&scene.cluster, &["select failed_count from pg_stat_archiver"]),
-        "0",
-        "{}",
-        scene.cluster.log_tail()
-    );
+    let failed = sql(&scene.cluster, &["select failed_count from pg_stat_archiver"]);
+    assert_eq!(failed, "0", "{}", scene.cluster.log_tail());
     // The server is lost, and what it had not archived is there all the same.
     let rows = sql(&scene.cluster, &["select count(*) from ledger"]);
     scene.cluster.kill9().unwrap();
     assert_eq!(receiver.stop(), Some(0), "{}", scene.place.log());
+    (base, rows)
+}
 
-    let recovered = scene.recover(base.path(), "--ahead 4").unwrap_or_else(|error| panic!("{error}"));
+fn assert_recovers(scene: &Scene, base: &Path, get: &str, rows: &str) {
+    let recovered = scene.recover(base, get).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(sql(&recovered, &["select count(*) from ledger"]), rows, "{}", recovered.log_tail());
     assert_eq!(sql(&recovered, &["select count(*) from ledger where x = 'the last second'"]), "1");
-    drop(recovered);
-    let recovered = scene.recover(base.path(), "--ahead 0").unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(sql(&recovered, &["select count(*) from ledger"]), rows);
+    let spool = recovered.data_dir().join("pg_wal/oxpecker-spool");
+    assert_eq!(spool.exists(), !get.contains("--ahead 0"), "what is fetched ahead");
+}
 
+#[test]
+fn both_roads_make_one_copy_that_recovers_to_the_last_second() {
+    let Some(mut scene) = Scene::set() else { return };
+    let (base, rows) = lost_server(&mut scene);
+    assert_recovers(&scene, base.path(), "--ahead 4", &rows);
     // Down from the beginning: the recovery stops, and nobody promotes.
-    let away = scene.place.path().join("away");
-    let stored = scene.place.path().join("repository");
+    let (away, stored) = (scene.place.path().join("away"), scene.place.path().join("repository"));
     fs::rename(&stored, &away).unwrap();
-    let said = scene.recover(base.path(), "--patience 100ms").unwrap_err();
-    assert_stopped(&said);
+    assert_stopped(&scene.recover(base.path(), "--patience 100ms").unwrap_err());
     fs::rename(&away, &stored).unwrap();
+    // A gap.
+    let segments = scene.segments();
+    assert!(segments.len() >= 8, "{segments:?}");
+    fs::remove_file(&segments[4]).unwrap();
+    assert_stopped(&scene.recover(base.path(), "--patience 100ms").unwrap_err());
+}
+
+#[test]
+fn slow_no_recovery_ends_before_the_end_of_wal() {
+    let Some(mut scene) = Scene::set() else { return };
+    let (base, rows) = lost_server(&mut scene);
+    for ahead in [0, 1, 64] {
+        assert_recovers(&scene, base.path(), &format!("--ahead {ahead}"), &rows);
+    }
     // A mistake in the command, a wrong key.
     assert_stopped(&scene.recover(base.path(), "--no-such-flag").unwrap_err());
     let key = scene.place.secret("other.key", &"1234567890abcdef".repeat(4));
     run(Command::new("chmod").arg("644").arg(&key));
     assert_stopped(&scene.recover(base.path(), &format!("--patience 100ms --key-file {}", key.display())).unwrap_err());
-
-    // A segment that is garbled, cut off, or missing while later ones are there.
+    // Segments that are garbled, cut off, or missing while later ones are there.
     let segments = scene.segments();
-    assert!(segments.len() >= 8, "{segments:?}");
-    let victim = &segments[4];
-    let whole = fs::read(victim).unwrap();
-    let mut garbled = whole.clone();
-    let middle = garbled.len() / 2;
-    garbled[middle] ^= 1;
-    for damage in [&garbled[..], &whole[..middle], &whole[..10], &[]] {
-        replace(victim, damage);
+    for victim in [&segments[1], &segments[4]] {
+        let whole = fs::read(victim).unwrap();
+        let mut garbled = whole.clone();
+        let middle = garbled.len() / 2;
+        garbled[middle] ^= 1;
+        for damage in [&garbled[..], &whole[..middle], &whole[..10], &[]] {
+            replace(victim, damage);
+            assert_stopped(&scene.recover(base.path(), "--patience 100ms").unwrap_err());
+        }
+        fs::remove_file(victim).unwrap();
         assert_stopped(&scene.recover(base.path(), "--patience 100ms").unwrap_err());
+        replace(victim, &whole);
     }
-    fs::remove_file(victim).unwrap();
-    assert_stopped(&scene.recover(base.path(), "--patience 100ms").unwrap_err());
-    replace(victim, &whole);
-    let recovered = scene.recover(base.path(), "").unwrap_or_else(|error| panic!("{error}"));
-    assert_eq!(sql(&recovered, &["select count(*) from ledger"]), rows);
+    // The repository goes away and comes back while a recovery asks: it waits, and ends where it should.
+    let (away, stored) = (scene.place.path().join("away"), scene.place.path().join("repository"));
+    fs::rename(&stored, &away).unwrap();
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            thread::sleep(Duration::from_secs(2));
+            fs::rename(&away, &stored).unwrap();
+        });
+        assert_recovers(&scene, base.path(), "--patience 60s", &rows);
+    });
 }
 
 /// Objects are read-only files.

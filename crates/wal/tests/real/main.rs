@@ -19,7 +19,7 @@ macro_rules! majors {
 }
 
 majors! {
-    same::as_pg_wal: same_13 = 13, slow_same_14 = 14, slow_same_15 = 15, slow_same_16 = 16, slow_same_17 = 17, same_18 = 18;
+    same::as_pg_wal: slow_same_13 = 13, slow_same_14 = 14, slow_same_15 = 15, slow_same_16 = 16, slow_same_17 = 17, same_18 = 18;
     follow::a_promotion: slow_promotion_13 = 13, slow_promotion_15 = 15, promotion_18 = 18;
     follow::a_failover: slow_failover_14 = 14, failover_17 = 17;
     shutdown::is_not_held_up: slow_shutdown_13 = 13, slow_shutdown_16 = 16, shutdown_18 = 18;
@@ -28,6 +28,6 @@ majors! {
     faults::a_store_that_fails: slow_store_13 = 13, store_18 = 18;
     faults::a_store_that_is_stuck_for_long: slow_stuck_15 = 15, slow_stuck_18 = 18;
     faults::a_kill_at_any_write: kills_18 = 18, slow_kills_14 = 14;
-    faults::a_server_without_wal: slow_minimal_13 = 13, minimal_18 = 18;
+    faults::a_server_without_wal: slow_minimal_13 = 13, slow_minimal_18 = 18;
     faults::another_history_of_the_same: slow_diverged_14 = 14, diverged_18 = 18;
 }
