@@ -339,6 +339,9 @@ impl Counts {
     }
 }
 
+/// What one session of a [`Load`] does until it is told to stop.
+type Session = fn(&str, &AtomicBool, &Counts);
+
 /// What goes on while a backup is made.
 pub struct Load {
     stop: Arc<AtomicBool>,
@@ -358,14 +361,14 @@ impl Load {
              CREATE DATABASE passing",
         );
         let (stop, counts) = (Arc::new(AtomicBool::new(false)), Arc::new(Counts::default()));
-        let spawn = |does: Box<dyn Fn(&str, &AtomicBool, &Counts) + Send>| {
+        let spawn = |does: Session| {
             let (stop, counts, url) = (Arc::clone(&stop), Arc::clone(&counts), cluster.url("postgres"));
             std::thread::spawn(move || does(&url, &stop, &counts))
         };
         let threads = vec![
-            spawn(Box::new(|url, stop, counts| transfers(url, stop, counts, 0))),
-            spawn(Box::new(|url, stop, counts| transfers(url, stop, counts, 1))),
-            spawn(Box::new(schema_changes)),
+            spawn(|url, stop, counts| transfers(url, stop, counts, 0)),
+            spawn(|url, stop, counts| transfers(url, stop, counts, 1)),
+            spawn(schema_changes),
         ];
         Self { stop, counts, threads }
     }

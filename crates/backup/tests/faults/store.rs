@@ -13,26 +13,38 @@ use crate::common::{repository_options, secret};
 
 on_majors!(a_failing_store_never_makes_a_wrong_backup, 18);
 
-/// Operations of a backup that fail in the default tier, spread evenly over all of them. Which, differs by the major version.
-const TURNS: u64 = 24;
+/// Kinds of fault.
+const KINDS: [Fault; 5] = [
+    Fault::CrashBefore,
+    Fault::CrashAfter,
+    Fault::LoseReply,
+    Fault::Fail(StoreErrorKind::NoSpace),
+    Fault::Fail(StoreErrorKind::ReadOnly),
+];
 
+/// The most operations that fail in the default tier.
+const TURNS_MAX: usize = 40;
+
+/// Operations spread evenly over all of a backup, each with one kind of fault, one after the other.
 fn a_failing_store_never_makes_a_wrong_backup(installation: &Installation) -> Done {
     failing_backups(installation, &|operations| {
-        let step = (operations / TURNS).max(1);
-        (1 + u64::from(installation.major()) % step..=operations).step_by(usize::try_from(step).unwrap()).collect()
+        let step = usize::try_from(operations).unwrap().div_ceil(TURNS_MAX).max(1);
+        (1..=operations).step_by(step).zip(KINDS.into_iter().cycle()).collect()
     })
 }
 
-/// Every operation has its turn, with one kind of fault after the other.
+/// Every operation, with every kind of fault.
 #[test]
 fn slow_a_store_that_fails_at_any_operation_never_makes_a_wrong_backup() -> Done {
     let Some(installation) = crate::common::installation(18) else { return Ok(()) };
-    failing_backups(&installation, &|operations| (1..=operations).collect())
+    failing_backups(&installation, &|operations| {
+        KINDS.into_iter().flat_map(|kind| (1..=operations).map(move |at| (at, kind))).collect()
+    })
 }
 
 /// Faults of the repository's store, one for each backup: none leaves a wrong backup, and the next run completes. `turns` says of the
-/// operations of a backup which ones fail.
-fn failing_backups(installation: &Installation, turns: &dyn Fn(u64) -> Vec<u64>) -> Done {
+/// operations of a backup which ones fail, and how.
+fn failing_backups(installation: &Installation, turns: &dyn Fn(u64) -> Vec<(u64, Fault)>) -> Done {
     let source = source(installation);
     let expected = contents(&source.url("postgres"));
     let repo = Repo::new();
@@ -44,16 +56,8 @@ fn failing_backups(installation: &Installation, turns: &dyn Fn(u64) -> Vec<u64>)
     let before = store.operations();
     backup::create(&options(&source), &repository?, &Notes::default())?;
     let operations = store.operations() - before;
-    let kinds = [
-        Fault::CrashBefore,
-        Fault::CrashAfter,
-        Fault::LoseReply,
-        Fault::Fail(StoreErrorKind::NoSpace),
-        Fault::Fail(StoreErrorKind::ReadOnly),
-    ];
     let (mut made, mut met) = (1, 0);
-    for (round, at) in turns(operations).into_iter().enumerate() {
-        let fault = kinds[round % kinds.len()];
+    for (at, fault) in turns(operations) {
         let (repository, store) = faulty(&[]);
         store.plan(at, fault);
         // The table changes, so that there is something to store each time.
