@@ -1,6 +1,6 @@
 //! From a secret to the keys, and what is sealed with a key of its own.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use argon2::{Algorithm, Argon2, Params, Version};
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
@@ -74,16 +74,18 @@ fn recovery(text: &str) -> Vec<u8> {
 /// The opened keys.
 #[derive(PartialEq, Eq)]
 pub struct Keys {
+    /// Where the repository lies.
+    pub root: PathBuf,
     pub repository: [u8; 16],
     /// By epoch.
     masters: Vec<Key>,
 }
 
 /// Opens the newest key object.
-pub fn open(secret: &Secret) -> Keys {
+pub fn open(root: &Path, secret: &Secret) -> Keys {
     let (mut newest, mut previous) = (None, [0; 32]);
     for generation in 0_u32.. {
-        let Some(bytes) = object(&format!("key/{generation}")) else { break };
+        let Some(bytes) = object(root, &format!("key/{generation}")) else { break };
         let (text, checksum) = bytes.split_at(bytes.len() - 32);
         assert_eq!(blake3::hash(text), <[u8; 32]>::try_from(checksum).unwrap());
         assert_eq!(bytes[12..16], generation.to_le_bytes());
@@ -119,7 +121,7 @@ pub fn open(secret: &Secret) -> Keys {
     });
     let masters: Vec<Key> = older.chain([master]).collect();
     assert_eq!(masters.len(), epoch as usize + 1);
-    Keys { repository, masters }
+    Keys { root: root.to_owned(), repository, masters }
 }
 
 fn open_slot(secret: &Secret, repository: [u8; 16], epoch: u32, head: &[u8], wrapped: &[u8]) -> Option<Key> {
@@ -158,5 +160,19 @@ impl Keys {
 
     pub fn identity(&self) -> Key {
         derive("frame identity key", &self.masters[0], &[&self.repository])
+    }
+
+    /// 16 bytes that name a stream of WAL.
+    pub fn wal_stream(&self, name: &str) -> String {
+        let key = derive("wal stream name", &self.masters[0], &[&self.repository, name.as_bytes()]);
+        data_encoding::HEXLOWER.encode(&key[..16])
+    }
+
+    pub fn wal_object(&self, epoch: u32, salt: &[u8], name: &str) -> Key {
+        derive("wal object key", &self.masters[epoch as usize], &[&self.repository, salt, name.as_bytes()])
+    }
+
+    pub fn wal_identity(&self) -> Key {
+        derive("wal identity key", &self.masters[0], &[&self.repository])
     }
 }

@@ -1,5 +1,5 @@
 //! A reader written from `docs/src/format.md` alone: it uses no code of this crate, only the primitives that the format names. It reads
-//! the golden repository below `tests/golden/v1`, which no later version of the program may fail to read either.
+//! the golden repositories below `tests/golden`, which no later version of the program may fail to read either.
 //!
 //! Whoever changes the format changes this reader, the chapter, and adds a golden repository; never an old one.
 
@@ -13,18 +13,22 @@
 mod bytes;
 mod keys;
 mod packs;
+mod wal;
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use bytes::Cursor;
 use packs::{Frame, Packs};
 
-fn golden() -> PathBuf {
-    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1")
+fn golden(version: &str) -> PathBuf {
+    PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(version)
 }
 
-fn object(name: &str) -> Option<Vec<u8>> {
-    std::fs::read(golden().join("repository").join(name)).ok()
+fn object(root: &Path, name: &str) -> Option<Vec<u8>> {
+    std::fs::read(root.join(name)).ok()
 }
 
 /// A frame's place, as the root and the commit record have it.
@@ -38,15 +42,24 @@ fn frame(cursor: &mut Cursor<'_>) -> Frame {
 /// The log: every record, checked against its predecessor's hash.
 fn log(keys: &keys::Keys) -> Vec<serde_json::Value> {
     let (mut records, mut previous) = (Vec::new(), "0".repeat(64));
-    while let Some(sealed) = object(&format!("log/{:012}", records.len())) {
+    while let Some(sealed) = object(&keys.root, &format!("log/{:012}", records.len())) {
         let plain = keys.open_record(records.len() as u64, &sealed);
         let record: serde_json::Value = serde_json::from_slice(&plain).unwrap();
-        assert_eq!((record["format"].as_u64(), record["n"].as_u64()), (Some(1), Some(records.len() as u64)));
+        assert_eq!(
+            (record["format"].as_u64(), record["n"].as_u64()),
+            (Some(version_of(&record)), Some(records.len() as u64))
+        );
         assert_eq!(record["prev"].as_str(), Some(&*previous));
         previous = blake3::hash(&sealed).to_hex().to_string();
         records.push(record);
     }
     records
+}
+
+/// The lowest version that knows all that a record says.
+fn version_of(record: &serde_json::Value) -> u64 {
+    let body = &record["body"];
+    if body["kind"] == "wal-expire" || body.get("wal").is_some() { 2 } else { 1 }
 }
 
 /// The root's place, from a commit record.
@@ -141,23 +154,35 @@ fn entries_of(
     page.end();
 }
 
-/// What `tests/golden/v1/contents.json` says: for each backup its files, as the hash of their content.
-fn expected() -> serde_json::Value {
-    serde_json::from_slice(&std::fs::read(golden().join("contents.json")).unwrap()).unwrap()
+/// What `contents.json` says: for each backup its files, as the hash of their content.
+fn expected(golden: &Path) -> serde_json::Value {
+    serde_json::from_slice(&std::fs::read(golden.join("contents.json")).unwrap()).unwrap()
 }
 
 #[test]
-fn the_golden_repository_is_read_by_the_chapter_alone() {
-    let secrets = keys::Secrets::read(&golden());
+fn the_first_golden_repository_is_read_by_the_chapter_alone() {
+    backups_are_read(&golden("v1"));
+}
+
+#[test]
+fn the_golden_repository_with_wal_is_read_by_the_chapter_alone() {
+    let golden = golden("v2");
+    let keys = backups_are_read(&golden);
+    wal::is_read(&keys, &log(&keys), &expected(&golden)["wal"]);
+}
+
+/// Opens a golden repository with each of its secrets, and reads all its backups.
+fn backups_are_read(golden: &Path) -> keys::Keys {
+    let secrets = keys::Secrets::read(golden);
     let mut opened: Vec<keys::Keys> = Vec::new();
     for secret in secrets.all() {
-        opened.push(keys::open(&secret));
+        opened.push(keys::open(&golden.join("repository"), &secret));
     }
     assert!(opened.windows(2).all(|pair| pair[0] == pair[1]), "every secret gives the same keys");
     let keys = &opened[0];
     let packs = Packs { keys };
     let commits: Vec<_> = log(keys).into_iter().filter(|record| record["body"]["kind"] == "commit").collect();
-    let expected = expected();
+    let expected = expected(golden);
     assert_eq!(commits.len(), expected["backups"].as_array().unwrap().len());
     for (commit, expected) in commits.iter().zip(expected["backups"].as_array().unwrap()) {
         let files = restore(&packs, &commit["body"]["manifest"]);
@@ -169,4 +194,5 @@ fn the_golden_repository_is_read_by_the_chapter_alone() {
             packs.check_whole(fresh[0].as_str().unwrap(), fresh[1].as_u64().unwrap());
         }
     }
+    opened.swap_remove(0)
 }

@@ -22,9 +22,9 @@ pub struct Packs<'a> {
     pub keys: &'a Keys,
 }
 
-fn pack_object(pack: &[u8; 16]) -> Vec<u8> {
+fn pack_object(keys: &Keys, pack: &[u8; 16]) -> Vec<u8> {
     let hex = data_encoding::HEXLOWER.encode(pack);
-    object(&format!("pack/{}/{hex}", &hex[..2])).expect("the pack is there")
+    object(&keys.root, &format!("pack/{}/{hex}", &hex[..2])).expect("the pack is there")
 }
 
 impl Packs<'_> {
@@ -40,7 +40,7 @@ impl Packs<'_> {
 
     /// The plain bytes of a frame of this kind.
     pub fn open(&self, frame: &Frame, kind: u32) -> Vec<u8> {
-        let object = pack_object(&frame.pack);
+        let object = pack_object(self.keys, &frame.pack);
         let sealed = &object[frame.offset as usize..(frame.offset + frame.sealed_len) as usize];
         let key = self.keys.pack(frame.epoch, &frame.pack);
         let bound = self.bound(&frame.pack, frame.ordinal, kind);
@@ -58,7 +58,7 @@ impl Packs<'_> {
     /// A pack by its header, footer and trailer alone.
     pub fn check_whole(&self, hex: &str, len: u64) {
         let pack: [u8; 16] = data_encoding::HEXLOWER.decode(hex.as_bytes()).unwrap().try_into().unwrap();
-        let object = pack_object(&pack);
+        let object = pack_object(self.keys, &pack);
         assert_eq!(object.len() as u64, len);
         let mut header = Cursor(&object[..32]);
         assert_eq!((header.take(8), header.u32()), (&b"OXPKPACK"[..], 1));
