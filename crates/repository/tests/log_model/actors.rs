@@ -10,7 +10,7 @@ use repository::{
     BackupId, PackId, RepositoryId, SessionId,
     log::{
         Body, Commitment, Expired, Footprint, FreshPack, Log, LogError, Numbers, Opening, Pack, PackStatus, Purpose,
-        Refusal,
+        Refusal, State, WalExpire, WalStart,
     },
     store::{Retries, Retrying, Store},
 };
@@ -18,7 +18,7 @@ use serde_json::Value;
 
 use crate::{
     seal::OpenSeal,
-    world::{Dice, Window, World, pack_bytes, pack_name},
+    world::{Dice, LINES, SEGMENTS, STREAM, Window, World, pack_bytes, pack_name, parse_wal, wal_name},
 };
 
 #[derive(Clone, Copy, Debug)]
@@ -26,6 +26,8 @@ pub enum Role {
     Writer(&'static str),
     Reader,
     Collector,
+    /// Stores WAL.
+    Receiver,
 }
 
 /// Ways to break the protocol on purpose.
@@ -35,6 +37,8 @@ pub struct Habits {
     pub deletes_unannounced: bool,
     /// Removes the packs of sessions that are still open.
     pub cleans_in_work: bool,
+    /// Removes WAL that no record let go.
+    pub prunes_unannounced: bool,
     /// Commits although a pack's write was not confirmed.
     pub commits_early: bool,
 }
@@ -68,6 +72,7 @@ pub fn live(world: &Arc<World>, id: usize, role: Role, habits: Habits) {
             Role::Writer(cluster) => life.write(cluster),
             Role::Reader => life.read(),
             Role::Collector => life.collect(),
+            Role::Receiver => life.receive(),
         };
         if let Err(LogError::Refused(refusal)) = &result {
             let name = format!("{refusal:?}");
@@ -144,6 +149,9 @@ impl Life<'_> {
         if self.dice.percent(40) {
             self.world.sleep(self.id);
         }
+        let (line, segment) = (1 + self.dice.below_u32(LINES), self.dice.next() % SEGMENTS);
+        let wal =
+            self.dice.percent(70).then(|| WalStart { stream: STREAM.to_owned(), line, segment, segment_bytes: 1 });
         let mut written = Vec::new();
         let commits = 1 + self.dice.below(3);
         for commit in 1..=commits {
@@ -163,7 +171,7 @@ impl Life<'_> {
                 manifest: Value::Null,
                 shared: shared.clone(),
                 written: written.clone(),
-                wal: None,
+                wal: wal.clone(),
                 info: Value::Null,
             };
             let mut result = log.commit(&commitment);
@@ -212,6 +220,59 @@ impl Life<'_> {
         log.close(session, "read")
     }
 
+    /// Stores segments of some line, one after the other. What was confirmed counts.
+    fn receive(&mut self) -> Result<(), LogError> {
+        for _ in 0..4 {
+            let (line, first) = (1 + self.dice.below_u32(LINES), self.dice.next() % SEGMENTS);
+            for segment in first..first + 4 {
+                self.store.put_if_absent(&wal_name(line, segment), b"wal")?;
+                self.world.received(line, segment);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets some WAL expire, by whatever the dice say: the judge has to see to it that nobody loses it unseen. Then removes what the log, as
+    /// it was read, has let go.
+    fn prune(&mut self, log: &mut Log) -> Result<(), LogError> {
+        let line = 1 + self.dice.below_u32(LINES);
+        let lines: Vec<_> =
+            (line..=LINES.min(line + self.dice.below_u32(2))).map(|line| (line, self.dice.next() % SEGMENTS)).collect();
+        let says_who_loses = self.dice.percent(80);
+        let expire = |state: &State| {
+            let lines: Vec<_> =
+                lines.iter().copied().filter(|&(line, first)| first > state.wal_floor(STREAM, line)).collect();
+            let loses = |start: &WalStart| lines.iter().any(|&(line, first)| start.needs_before(line, first));
+            let losing = state.backups().iter().filter(|(_, backup)| backup.leads_on().is_some_and(loses));
+            let cut = losing.map(|(&id, _)| id).filter(|_| says_who_loses).collect();
+            Ok((!lines.is_empty()).then(|| WalExpire { stream: STREAM.to_owned(), lines, cut }))
+        };
+        match log.expire_wal(expire) {
+            Err(LogError::Refused(refusal)) => {
+                let name = format!("{refusal:?}");
+                self.world.count(&format!("refused: {}", name.split([' ', '{']).next().unwrap_or_default()));
+            }
+            result => drop(result?),
+        }
+        if self.dice.percent(30) {
+            self.world.sleep(self.id);
+        }
+        let mut found = Vec::new();
+        self.store.list("wal/", &mut |name, _| found.push(name))?;
+        for name in found {
+            let (line, segment) = parse_wal(&name);
+            let mut floor = log.state().wal_floor(STREAM, line);
+            if self.habits.prunes_unannounced {
+                floor += 3;
+            }
+            if segment < floor {
+                self.store.delete(&name)?;
+                self.world.count("WAL removed");
+            }
+        }
+        Ok(())
+    }
+
     fn collect(&mut self) -> Result<(), LogError> {
         for _ in 0..3 {
             let mut log = self.log()?;
@@ -246,6 +307,7 @@ impl Life<'_> {
                 log.collect(&pack_name)?;
             }
             self.clean_orphans(&mut log)?;
+            self.prune(&mut log)?;
         }
         Ok(())
     }

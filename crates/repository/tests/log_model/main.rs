@@ -23,6 +23,7 @@ fn run(seed: u64, habits: Habits) -> Result<Tally, String> {
         Role::Reader,
         Role::Collector,
         Role::Collector,
+        Role::Receiver,
     ];
     let world = Arc::new(World::new(seed, roles.len()));
     std::thread::scope(|scope| {
@@ -50,9 +51,15 @@ const NEEDED: &[&str] = &[
     "deleted",
     "orphan",
     "late arrival",
+    "wal-expire",
+    "cut",
+    "WAL removed",
     "refused: SessionEnded",
     "refused: PackDeleting",
     "refused: NoPack",
+    "refused: WalExpired",
+    "refused: WalNeeded",
+    "refused: WalHeld",
 ];
 
 fn runs(seeds: std::ops::Range<u64>) {
@@ -71,17 +78,17 @@ fn runs(seeds: std::ops::Range<u64>) {
 
 #[test]
 fn no_removal_ever_hits_a_committed_reference() {
-    runs(0..400);
+    runs(0..200);
 }
 
 #[test]
 fn slow_no_removal_in_thousands_of_runs() {
-    runs(10_000..12_500);
+    runs(10_000..11_800);
 }
 
 #[test]
 fn slow_no_removal_in_thousands_of_other_runs() {
-    runs(20_000..22_500);
+    runs(20_000..21_800);
 }
 
 /// The model must see a fault when there is one.
@@ -104,4 +111,9 @@ fn a_cleaner_that_takes_open_sessions_for_dead_is_found() {
 #[test]
 fn a_writer_that_commits_before_its_packs_are_there_is_found() {
     is_found(Habits { commits_early: true, ..Habits::default() });
+}
+
+#[test]
+fn a_pruner_that_removes_more_wal_than_the_log_let_go_is_found() {
+    is_found(Habits { prunes_unannounced: true, ..Habits::default() });
 }

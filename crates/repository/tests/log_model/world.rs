@@ -37,6 +37,10 @@ impl Dice {
         usize::try_from(self.next() % bound.max(1) as u64).unwrap()
     }
 
+    pub fn below_u32(&mut self, bound: u32) -> u32 {
+        u32::try_from(self.next() % u64::from(bound.max(1))).unwrap()
+    }
+
     pub fn percent(&mut self, chance: u64) -> bool {
         self.next() % 100 < chance
     }
@@ -79,6 +83,21 @@ pub fn pack_name(pack: PackId) -> ObjectName {
 /// A pack that says whose it is.
 pub fn pack_bytes(session: SessionId, pack: PackId) -> Vec<u8> {
     format!("{session} {pack}").into_bytes()
+}
+
+/// The one stream of WAL, its lines from 1 on, and how many segments each has.
+pub const STREAM: &str = "stream";
+pub const LINES: u32 = 3;
+pub const SEGMENTS: u64 = 24;
+
+pub fn wal_name(line: u32, segment: u64) -> ObjectName {
+    ObjectName::new(format!("wal/{line}/{segment}")).unwrap()
+}
+
+pub fn parse_wal(name: &ObjectName) -> (u32, u64) {
+    let mut parts = name.as_str().split('/').skip(1);
+    let mut part = || parts.next().unwrap();
+    (part().parse().unwrap(), part().parse().unwrap())
 }
 
 impl World {
@@ -168,6 +187,11 @@ impl World {
     /// An actor heard that its commit was confirmed or refused.
     pub fn heard(&self, backup: BackupId, committed: bool) {
         self.shared().observer.heard.push((backup, committed));
+    }
+
+    /// A segment was stored, and its writer heard so.
+    pub fn received(&self, line: u32, segment: u64) {
+        self.shared().observer.received.insert((line, segment));
     }
 
     /// The actor sleeps through what the others do.
@@ -336,6 +360,10 @@ struct Observer {
     state: State,
     committed: BTreeSet<BackupId>,
     heard: Vec<(BackupId, bool)>,
+    /// Segments whose writers heard that they are stored.
+    received: BTreeSet<(u32, u64)>,
+    /// What had expired when a backup was committed, or a session opened, that WAL leads on from.
+    expired: BTreeMap<String, BTreeMap<u32, u64>>,
     tally: Tally,
     fault: Option<String>,
 }
@@ -365,6 +393,7 @@ impl Observer {
                 self.committed.insert(commit.backup);
             }
         }
+        self.wal_is_there(&objects)?;
         for (id, backup) in self.state.backups() {
             for number in backup.packs.iter() {
                 let pack =
@@ -379,9 +408,35 @@ impl Observer {
         Ok(())
     }
 
+    /// Written once more, apart from the judge: whoever has not been cut off has all that was stored from his start on, on his line and on
+    /// higher ones, except what had expired before he came.
+    fn wal_is_there(&mut self, objects: &BTreeMap<ObjectName, Arc<[u8]>>) -> Result<(), String> {
+        let floors = self.state.wal_floors(STREAM);
+        let backups = self.state.backups().iter();
+        let backups = backups.filter_map(|(id, backup)| Some((format!("backup {id}"), backup.leads_on()?.clone())));
+        let sessions = self.state.sessions().iter();
+        let sessions = sessions
+            .flat_map(|(id, session)| session.wal.iter().map(move |start| (format!("session {id}"), start.clone())));
+        for (who, start) in backups.chain(sessions) {
+            let gone = self.expired.entry(who.clone()).or_insert_with(|| floors.clone());
+            for &(line, segment) in self.received.iter().filter(|(line, _)| *line >= start.line) {
+                let expired = gone.get(&line).copied().unwrap_or(0);
+                if segment >= start.segment.max(expired) && !objects.contains_key(&wal_name(line, segment)) {
+                    return Err(format!("segment {segment} of line {line}, which {who} needs, is gone"));
+                }
+            }
+        }
+        Ok(())
+    }
+
     fn count(&mut self, body: &Body) {
         let mut count = |what: &str| *self.tally.entry(what.to_owned()).or_default() += 1;
         count(body.kind());
+        if let Body::WalExpire(expire) = body
+            && !expire.cut.is_empty()
+        {
+            count("cut");
+        }
         if let Body::Commit(commit) = body {
             if !commit.complete {
                 count("draft");
