@@ -107,6 +107,18 @@ fn carelessness_is_found() {
 }
 
 #[test]
+fn well_known_charts_are_judged_fairly() {
+    let root = corpus("charts");
+    let report = audit(std::slice::from_ref(&root));
+    let (mut found, mut expected) = (lines(&report, &root), expected("charts.expected"));
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected);
+    assert_eq!(report.problems, []);
+    assert!(report.unknown_kinds.is_empty(), "{:?}", report.unknown_kinds);
+}
+
+#[test]
 fn tangles_are_found() {
     let root = corpus("tangled");
     let report = audit(std::slice::from_ref(&root));

@@ -122,6 +122,12 @@ fn stock(facts: &Facts) -> Vec<Finding> {
             &format!("command: {options}"),
             "# settings belong into conf.d/ of the cluster's configuration",
         );
+        // Its start script takes no options: what is given to it instead is never a server.
+        let own_script = container.image.as_ref().is_some_and(|image| image.value.name.contains("bitnami"));
+        let remedy = match own_script {
+            true => Remedy::Advice("Set shared_buffers, max_connections, time-outs and log settings in primary.extendedConfiguration of the chart's values.".to_owned()),
+            false => remedy,
+        };
         let evidence = vec![shows(&container.place, format!("container {}: no -c option, no postgresql.conf", container.name))];
         Some(STOCK.found(workload.object(), message, evidence, remedy))
     });
