@@ -11,6 +11,7 @@ mod guarded_backup;
 mod guarded_wal;
 mod harness;
 mod holds;
+mod kept_wal;
 mod over_the_network;
 mod prompts;
 mod terminal;
