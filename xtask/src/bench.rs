@@ -7,6 +7,7 @@ mod program;
 mod report;
 mod rest;
 mod start;
+mod wal;
 
 use anyhow::{Result, bail};
 
@@ -57,6 +58,11 @@ const BENCHES: &[Bench] = &[
         name: "backup",
         about: "full backup and restore beside pgBackRest and pg_basebackup, caches dropped: 1.5 times pgBackRest's throughput",
         run: backup::run,
+    },
+    Bench {
+        name: "wal",
+        about: "segments/s of push, receive and replay beside pgBackRest, pg_receivewal and local files; replay at least 0.9 of local files",
+        run: wal::run,
     },
 ];
 
