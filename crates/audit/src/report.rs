@@ -132,7 +132,8 @@ pub fn audit(collector: Collector, options: &Options) -> Report {
         let why = format!("no path was given: {of_files} checks of what a team has written down were not asked");
         not_assessed.push(NotAssessed { what: "manifests, units, rules and documents".to_owned(), why });
     }
-    not_assessed.extend(elsewhere(&facts));
+    // Whole parts of the system before single checks.
+    not_assessed.splice(0..0, elsewhere(&facts));
     sort(&facts, &mut findings);
     let (findings, ignored) = select::ignore(findings, &ignores, facts.today);
     let (findings, in_baseline, gone_from_baseline) = options.baseline.apply(findings);

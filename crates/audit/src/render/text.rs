@@ -9,6 +9,8 @@ use crate::{Remedy, Report, facts::ProblemKind};
 const PLACES_SHOWN: usize = 12;
 /// Problems and open questions that are shown.
 const LINES_SHOWN: usize = 40;
+/// Open questions that are named for one reason.
+const WHATS_SHOWN: usize = 20;
 
 /// The report as text.
 pub fn text(report: &Report) -> String {
@@ -110,13 +112,29 @@ fn open(report: &Report, out: &mut String) {
         return;
     }
     out.push_str("Not assessed:\n");
-    for open in report.not_assessed.iter().take(LINES_SHOWN) {
-        _ = writeln!(out, "   {}: {}", open.what, open.why);
+    // Most lack the same few things.
+    let mut by_reason: Vec<(&str, Vec<&str>)> = Vec::new();
+    for open in &report.not_assessed {
+        match by_reason.iter_mut().find(|(why, _)| *why == open.why) {
+            Some((_, whats)) => whats.push(&open.what),
+            None => by_reason.push((&open.why, vec![&open.what])),
+        }
     }
-    if report.not_assessed.len() > LINES_SHOWN {
-        _ = writeln!(out, "   and {} more (--output json has all)", report.not_assessed.len() - LINES_SHOWN);
+    for (why, whats) in by_reason.iter().take(LINES_SHOWN) {
+        let what = crate::words::list(whats, WHATS_SHOWN);
+        _ = writeln!(out, "{}", hanging(&format!("{what}: {why}")));
+    }
+    if by_reason.len() > LINES_SHOWN {
+        let more: usize = by_reason[LINES_SHOWN..].iter().map(|(_, whats)| whats.len()).sum();
+        _ = writeln!(out, "   and {more} more (--output json has all)");
     }
     out.push('\n');
+}
+
+/// Wrapped, with all lines but the first further in.
+fn hanging(text: &str) -> String {
+    let wrapped = wrapped(text, 5);
+    format!("   {}", wrapped.trim_start())
 }
 
 /// Columns of prose.

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and says why it skips")]
 
 mod act;
+mod audit;
 mod backup;
 mod command_line;
 mod faults;
