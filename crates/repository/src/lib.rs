@@ -10,7 +10,7 @@
 //! seal/      AEAD, derived keys                                      (no I/O)
 //! key/       master keys, slots, recovery key
 //! frame, pack/, manifest/   bytes of frames, packs and manifests     (no I/O)
-//! wal/       segments, tails and histories of WAL (a draft)           (objects of its own)
+//! wal/       segments, tails, histories of WAL; its retention and check    (objects of its own)
 //! repository, session, reader, check                                 (the facade: joins all of these)
 //! ```
 

@@ -127,7 +127,8 @@ fn who_has_only_old_keys_puts_nothing_at_the_end() {
     let error = wal_of(&planted).get_segment(1, 133).unwrap_err();
     assert!(matches!(error, WalError::Epoch { epoch: 0, least: 1, .. }), "the index says so: {error}");
     let planted = store_of(&objects(&store));
-    plant(&planted, &forge(&old, |wal| drop(wal.tail(1, 130).unwrap().flush(&segment(130)[..9]).unwrap())));
+    let forged = forge(&old, |wal| assert_eq!(wal.tail(1, 130).unwrap().flush(&segment(130)[..9]).unwrap(), 9));
+    plant(&planted, &forged);
     let error = wal_of(&planted).get_segment(1, 130).unwrap_err();
     assert!(matches!(error, WalError::Epoch { epoch: 0, least: 1, .. }), "{error}");
     // An index of his is not believed.

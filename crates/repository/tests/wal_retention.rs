@@ -255,7 +255,7 @@ fn hundreds_of_lines_cost_a_listing_not_a_request_each() {
         work();
         counting.operations() - before
     };
-    let lines = asked(&|| assert_eq!(wal.lines().unwrap().len() as u32, LINES));
+    let lines = asked(&|| assert_eq!(wal.lines().unwrap().len(), LINES as usize));
     assert_eq!(lines, 1, "one listing");
     let mut removed = 3 * u64::from(LINES);
     let requests = asked(&|| prune(&repository).map(drop).unwrap());

@@ -146,6 +146,8 @@ fn every_flipped_bit_is_found_where_it_is() {
 #[test]
 fn what_lacks_or_does_not_fit_is_found() {
     type Meddle = Box<dyn Fn(&mut BTreeMap<String, Vec<u8>>)>;
+    /// What is done to the objects, and what is found of it: the fault, the object, what is lost, what can be replayed.
+    type Case = (&'static str, Meddle, Fault, String, Option<(u64, u64)>, Vec<Run>);
     let made = objects(&made());
     let other = {
         // What somebody with the keys put in a place of its own: authentic, and another.
@@ -162,7 +164,7 @@ fn what_lacks_or_does_not_fit_is_found() {
     };
     let remove = |end: String| -> Meddle { Box::new(move |all| drop(all.remove(&named(all, &end)))) };
     let whole_tail = vec![run(3, 140, 100)];
-    let cases: Vec<(&str, Meddle, Fault, String, Option<(u64, u64)>, Vec<Run>)> = vec![
+    let cases: Vec<Case> = vec![
         (
             "a segment that the index names",
             remove(segment_name(1, 70)),
@@ -218,7 +220,7 @@ fn what_lacks_or_does_not_fit_is_found() {
             Fault::Foreign,
             "/00000001/notes".to_owned(),
             None,
-            whole_tail.clone(),
+            whole_tail,
         ),
     ];
     for (what, meddle, fault, object, lost, runs) in cases {

@@ -130,8 +130,9 @@ impl Repository {
     /// The store can't be listed or read.
     pub fn find_wal(&self, stream: &str) -> Result<Option<Wal>, WalError> {
         let told = self.with_state(|state| {
-            let starts = state.backups().values().filter_map(|backup| backup.wal.as_ref());
-            starts.filter(|start| start.stream == stream).map(|start| start.segment_bytes).last()
+            let starts = state.backups().values().filter_map(|backup| Some((backup.committed, backup.wal.as_ref()?)));
+            let newest = starts.filter(|(_, start)| start.stream == stream).max_by_key(|(committed, _)| *committed);
+            newest.map(|(_, start)| start.segment_bytes)
         });
         if let Some(bytes) = told {
             return self.wal(stream.as_bytes(), bytes).map(Some);

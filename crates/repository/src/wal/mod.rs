@@ -1,9 +1,9 @@
-//! WAL in the repository: streams of bytes that come for ever, cut into segments. **A draft: not part of version 1 of the format.**
+//! WAL in the repository: streams of bytes that come for ever, cut into segments.
 //!
 //! Like the rest of this crate it knows nothing of PostgreSQL. A *stream* is a cluster's, a *line* one of its timelines, a *segment* a piece
-//! of a line of fixed size, numbered from 0. What is in them is the caller's. `docs/decisions/2026-11-23-wal-in-the-repository.md` has
-//! the layout and its reasons. The rules are those of the log: create-if-absent, nothing overwritten, no clock, no lease, no listing as
-//! state.
+//! of a line of fixed size, numbered from 0. What is in them is the caller's. The layout is in `docs/src/format.md`, its reasons are in
+//! `docs/decisions/2026-11-23-wal-in-the-repository.md`. The rules are those of the log: create-if-absent, nothing overwritten, no clock,
+//! no lease, no listing as state.
 //!
 //! - *Same name, same content: done. Same name, other content: an error.* So pushes may be repeated, and a receiver and an archive command
 //!   store the same WAL side by side without knowing of one another.

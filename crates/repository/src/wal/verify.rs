@@ -250,7 +250,7 @@ impl Verify<'_> {
             Some(Named::Segment { segment, .. } | Named::Chunk { segment, .. } | Named::Companion { segment, .. })
                 if segment < floor =>
             {
-                leftovers += 1
+                leftovers += 1;
             }
             Some(Named::Segment { segment, .. }) => drop(listed.segments.insert(segment, size)),
             Some(Named::Chunk { segment, n, .. }) => {

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::*;
 use crate::{
     id::{RepositoryId, SessionId},
-    log::{Body, Commit, Digest, Expired, FORMAT, Nonce, Numbers, Opening, Purpose, Record},
+    log::{Body, Commit, Digest, Expired, FORMAT, Nonce, Numbers, Opening, Purpose, Record, WalExpire, WalStart},
 };
 
 /// A log without a store.
@@ -34,7 +34,18 @@ impl Book {
     }
 
     fn backup(&mut self, k: u8, time: Timestamp, complete: bool) {
-        self.open(k, time, Purpose::Backup, &[]);
+        self.backup_of("main", k, time, complete, None);
+    }
+
+    fn backup_of(&mut self, cluster: &str, k: u8, time: Timestamp, complete: bool, wal: Option<WalStart>) {
+        let open = Opening {
+            session: SessionId([k; 16]),
+            purpose: Purpose::Backup,
+            cluster: cluster.to_owned(),
+            bases: Vec::new(),
+            info: Value::Null,
+        };
+        self.write(time, Body::Open(open));
         let commit = Commit {
             session: SessionId([k; 16]),
             backup: id(k),
@@ -42,7 +53,7 @@ impl Book {
             manifest: Value::Null,
             known: Numbers::default(),
             fresh: Vec::new(),
-            wal: None,
+            wal,
             info: Value::Null,
         };
         self.write(time, Body::Commit(commit));
@@ -305,4 +316,112 @@ proptest! {
         prop_assert!(again.expired.is_empty(), "{:?}", again);
         prop_assert_eq!(again.kept.len(), plan.kept.len());
     }
+}
+
+fn start(line: u32, segment: u64) -> Option<WalStart> {
+    Some(WalStart { stream: "s".to_owned(), line, segment, segment_bytes: 1 })
+}
+
+/// Lines with their first segment that stays, and backups that are cut.
+type LetGo = (Vec<(u32, u64)>, Vec<u8>);
+
+fn let_go(book: &Book, keep: &Keep, now: Timestamp, lines: &[(u32, u64, u64)]) -> Option<LetGo> {
+    let lines = lines.iter().map(|&(line, first, end)| (line, LineSpan { first, end })).collect();
+    let found = wal_expire(&book.state, ("main", "s"), keep, (now, &TimeZone::UTC), &lines).unwrap()?;
+    Some((found.lines, found.cut.iter().map(|id| id.0[0]).collect()))
+}
+
+#[test]
+fn wal_is_kept_for_the_window_and_for_what_is_proven() {
+    let days = |days: i64| Keep { point_in_time: Some(SignedDuration::from_hours(days * 24)), monthly: 9, ..NOTHING };
+    let mut book = Book::new();
+    // The first of each month is kept by itself; the window begins with the third.
+    for (k, (month, day)) in (1..).zip([(10, 1), (11, 1), (12, 1), (12, 10), (12, 20), (12, 30)]) {
+        book.backup_of("main", k, noon(2026, month, day), true, start(1, u64::from(k) * 10));
+    }
+    let there = [(1, 10, 90)];
+    let now = noon(2026, 12, 31);
+    // Those of October and November stay, for their own moment; the third is the window's, the fourth and fifth go anyway.
+    assert_eq!(let_go(&book, &days(25), now, &there), Some((vec![(1, 30)], vec![1, 2])));
+    assert_eq!(let_go(&book, &days(15), now, &there), Some((vec![(1, 40)], vec![1, 2, 3])));
+    assert_eq!(let_go(&book, &NOTHING, now, &there), Some((vec![(1, 60)], vec![1, 2, 3, 4, 5])), "without a window");
+    assert_eq!(let_go(&book, &days(300), now, &there), None, "all are younger");
+    assert_eq!(let_go(&book, &days(25), now, &[(1, 30, 90)]), None, "nothing is there of what may go");
+    // What is proven is a way to the present.
+    book.prove(2, true);
+    assert_eq!(let_go(&book, &days(15), now, &there), Some((vec![(1, 20)], vec![1])));
+    // What failed its proof is no beginning of a window.
+    book.prove(4, false);
+    book.prove(5, true);
+    assert_eq!(let_go(&book, &days(15), now, &there), Some((vec![(1, 30)], vec![1, 2])));
+    // Somebody else's, and somebody who reads.
+    let read = |book: &mut Book| {
+        let hold = Opening {
+            session: SessionId([99; 16]),
+            purpose: Purpose::Hold,
+            cluster: "main".to_owned(),
+            bases: vec![id(2)],
+            info: Value::Null,
+        };
+        book.write(now, Body::Open(hold));
+    };
+    read(&mut book);
+    assert_eq!(let_go(&book, &NOTHING, now, &there), Some((vec![(1, 20)], vec![1])));
+    book.backup_of("standby", 50, now, true, start(1, 15));
+    assert_eq!(let_go(&book, &NOTHING, now, &there), Some((vec![(1, 15)], vec![1])));
+    let behind =
+        wal_expire(&book.state, ("main", "s"), &NOTHING, (noon(2026, 12, 30), &TimeZone::UTC), &BTreeMap::new());
+    assert!(matches!(behind, Err(Refusal::ClockBehind { .. })));
+    // Nobody's.
+    assert_eq!(let_go(&Book::new(), &NOTHING, now, &there), None);
+}
+
+proptest! {
+    /// Whatever the backups and the lines: the judge allows what the policy lets go, and what the newest backup leads on by stays.
+    #[test]
+    fn what_the_policy_lets_go_the_judge_allows(
+        backups in proptest::collection::vec((0_usize..3, 1_u32..5, 0_u64..40, any::<bool>(), 0_u8..4), 1..12),
+        spans in proptest::collection::btree_map(1_u32..6, (0_u64..30, 1_u64..30), 1..5),
+        window in proptest::option::of(0_i64..20),
+        last in 0_u32..4,
+    ) {
+        let mut book = Book::new();
+        let mut newest = None;
+        for (k, &(cluster, line, segment, complete, proof)) in (1..).zip(&backups) {
+            let at = noon(2026, 12, i8::try_from(k).unwrap());
+            let wal = start(line, segment).filter(|_| complete && segment % 7 != 0);
+            let cluster = ["main", "main", "other"][cluster];
+            book.backup_of(cluster, k, at, complete, wal.clone());
+            if cluster == "main" && complete {
+                newest = wal;
+            }
+            if complete && proof < 2 {
+                book.prove(k, proof == 0);
+            }
+        }
+        let keep = Keep { point_in_time: window.map(|days| SignedDuration::from_hours(24 * days)), last, ..NOTHING };
+        let lines: BTreeMap<_, _> =
+            spans.into_iter().map(|(line, (first, len))| (line, LineSpan { first, end: first + len })).collect();
+        let now = noon(2026, 12, 31);
+        for _ in 0..3 {
+            let found = wal_expire(&book.state, ("main", "s"), &keep, (now, &TimeZone::UTC), &lines).unwrap();
+            let Some(expire) = found else { break };
+            let failed = newest_failed(&book);
+            if let Some(newest) = newest.as_ref().filter(|_| !failed) {
+                for &(line, first) in &expire.lines {
+                    prop_assert!(!newest.needs_before(line, first), "{expire:?}");
+                }
+            }
+            let body = Body::WalExpire(expire);
+            prop_assert_eq!(book.state.judge(now, &body), Ok(()), "{:?}", body);
+            book.write(now, body);
+        }
+        let again = wal_expire(&book.state, ("main", "s"), &keep, (now, &TimeZone::UTC), &lines).unwrap();
+        prop_assert_eq!(again, None::<WalExpire>, "once says all");
+    }
+}
+
+/// Whether the newest backup failed its proof: then the one before it counts.
+fn newest_failed(book: &Book) -> bool {
+    book.state.newest_of("main").is_some_and(|(_, backup)| backup.proven() == Some(false))
 }
