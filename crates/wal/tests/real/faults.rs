@@ -27,7 +27,7 @@ pub fn a_store_that_fails(major: u32) {
     let sent = format!("select count(*) from pg_stat_replication where sent_lsn >= '{written}'");
     receiver.until("all was sent", &cluster, || sql(&cluster, &[&sent]) == "1");
     let pid = sql(&cluster, &["select pid from pg_stat_replication"]);
-    let patience = Instant::now() + Duration::from_secs(3);
+    let patience = Instant::now() + Duration::from_secs(2);
     while Instant::now() < patience {
         assert_eq!(sql(&cluster, &["select pid from pg_stat_replication"]), pid, "{}", cluster.log_tail());
         std::thread::sleep(Duration::from_millis(200));
@@ -74,7 +74,7 @@ pub fn a_kill_at_any_write(major: u32) {
     let (store, repository) = repository();
     let wal = wal_of(&repository, &cluster);
     let from = now(&cluster);
-    for writes in 1..=12 {
+    for writes in 1..=8 {
         store.dies_at(Some(writes));
         let receiver = Receiver::start(&options(&cluster), &repository);
         let began = Instant::now();
