@@ -155,11 +155,22 @@ fn held_worker(place: &Place, guard: &Guard) -> Pid {
         if let [pid] = workers(guard).as_slice() {
             let pid = Pid::from_raw(*pid).unwrap();
             kill_process(pid, Signal::STOP).unwrap();
+            // What becomes of it when its guard dies depends on whether it stands still by then, all its threads.
+            while !stands_still(pid) {
+                assert!(started.elapsed() < PATIENCE, "the worker does not stop: {}", place.log());
+                std::thread::sleep(Duration::from_millis(5));
+            }
             return pid;
         }
         assert!(started.elapsed() < PATIENCE, "no worker was seen: {:?}\n{}", place.event_names(), place.log());
         std::thread::sleep(Duration::from_millis(5));
     }
+}
+
+fn stands_still(pid: Pid) -> bool {
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let mut states = threads.map(|thread| fs::read_to_string(thread.path().join("stat")).unwrap_or_default());
+    states.all(|stat| stat.contains(") T "))
 }
 
 fn count(place: &Place, name: &str) -> usize {
