@@ -379,3 +379,29 @@ fn a_directory_without_rights_is_told_from_other_errors() {
     }
     assert!(output.status.success() && out.contains("all refused"), "{out}\n{err}");
 }
+
+/// Root makes a backup into the repository of the server's user: that user must be able to read and go on writing.
+#[test]
+fn what_root_writes_belongs_to_whom_the_repository_belongs() {
+    use std::os::unix::fs::{MetadataExt as _, chown};
+    if !rustix::process::geteuid().is_root() {
+        println!("skipped: only root can give files away");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    chown(dir.path(), Some(65_534), Some(65_533)).unwrap();
+    let store = LocalStore::open(dir.path()).unwrap();
+    let name = ObjectName::new("a/b/object").unwrap();
+    assert_eq!(store.put_if_absent(&name, b"bytes").unwrap(), Put::Created);
+    for path in ["a", "a/b", "a/b/object"] {
+        let found = dir.path().join(path).metadata().unwrap();
+        assert_eq!((found.uid(), found.gid()), (65_534, 65_533), "{path}");
+    }
+    // What a root that died left behind is given back; what is somebody's stays theirs.
+    chown(dir.path().join("a"), Some(0), Some(0)).unwrap();
+    chown(dir.path().join("a/b"), Some(1), Some(1)).unwrap();
+    let store = LocalStore::open(dir.path()).unwrap();
+    assert_eq!(store.put_if_absent(&ObjectName::new("a/b/other").unwrap(), b"").unwrap(), Put::Created);
+    let owner = |path: &str| dir.path().join(path).metadata().unwrap().uid();
+    assert_eq!((owner("a"), owner("a/b")), (65_534, 1));
+}

@@ -25,6 +25,7 @@ use std::{
 use rustix::{
     fs::{AtFlags, FileType, Mode, OFlags},
     io::Errno,
+    process::{Gid, Uid},
 };
 
 use super::{Leftovers, MAX_OBJECT_BYTES, ObjectName, Operation, Put, Store, StoreError, StoreErrorKind};
@@ -39,11 +40,39 @@ const KNOWN_MAX: usize = 100_000;
 /// How often a put begins again because its temporary file was cleaned away by somebody else.
 const TEMP_ATTEMPTS: u32 = 5;
 
+/// A user and a group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Owner {
+    user: Uid,
+    group: Gid,
+}
+
+impl Owner {
+    /// Whose the root directory is, where that is another one than root and we are root.
+    fn of(root: &OwnedFd) -> io::Result<Option<Self>> {
+        let stat = rustix::fs::fstat(root)?;
+        let owner = Self { user: Uid::from_raw(stat.st_uid), group: Gid::from_raw(stat.st_gid) };
+        Ok((rustix::process::geteuid().is_root() && !owner.user.is_root()).then_some(owner))
+    }
+
+    /// Gives them a directory that is root's: one that was just made, or was left so by whoever died before this.
+    fn take_directory(self, parent: &OwnedFd, name: &str) -> io::Result<()> {
+        let stat = rustix::fs::statat(parent, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        if Uid::from_raw(stat.st_uid).is_root() {
+            rustix::fs::chownat(parent, name, Some(self.user), Some(self.group), AtFlags::SYMLINK_NOFOLLOW)?;
+        }
+        Ok(())
+    }
+}
+
 /// A store in a local directory.
 #[derive(Debug)]
 pub struct LocalStore {
     path: PathBuf,
     root: OwnedFd,
+    /// Whom new objects are given to: set where root writes into a directory of somebody else's, who must be able to read them (an archive
+    /// command, a server that recovers).
+    owner: Option<Owner>,
     /// Directories, relative to the root, that exist and whose parents were synced by this value.
     known: Mutex<HashSet<String>>,
 }
@@ -89,7 +118,8 @@ impl LocalStore {
         let open = || {
             let path = std::fs::canonicalize(path)?;
             let root = rustix::fs::open(&path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-            Ok(Self { path, root, known: Mutex::default() })
+            let owner = Owner::of(&root)?;
+            Ok(Self { path, root, owner, known: Mutex::default() })
         };
         open().map_err(|error: io::Error| StoreError::from_io(Operation::Open, "the directory", path.display(), &error))
     }
@@ -135,6 +165,9 @@ impl LocalStore {
                 }
                 above.push_str(part);
                 if !known(&above) {
+                    if let Some(owner) = self.owner {
+                        owner.take_directory(&parent, part)?;
+                    }
                     sync_directory(&parent)?;
                     let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
                     if known.len() >= KNOWN_MAX {
@@ -164,7 +197,7 @@ impl LocalStore {
             return Ok(Put::Exists);
         }
         for _ in 0..TEMP_ATTEMPTS {
-            let Some(mut temp) = Temp::create(&dir).map_err(failed)? else { continue };
+            let Some(mut temp) = Temp::create(&dir, self.owner).map_err(failed)? else { continue };
             temp.write(bytes).map_err(failed)?;
             let put = match link(&dir, temp.name(), base) {
                 Ok(()) => Put::Created,

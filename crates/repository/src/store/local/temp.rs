@@ -15,6 +15,8 @@ use rustix::{
     io::Errno,
 };
 
+use super::Owner;
+
 /// What temporary files' names begin with; no object's name has a part that begins with a dot.
 pub(super) const TEMP_PREFIX: &str = ".tmp-";
 
@@ -31,12 +33,15 @@ pub(super) struct Temp<'a> {
 
 impl<'a> Temp<'a> {
     /// A new one in `dir`; `None` where somebody who cleans was quicker than our lock: try again.
-    pub(super) fn create(dir: &'a OwnedFd) -> io::Result<Option<Self>> {
+    pub(super) fn create(dir: &'a OwnedFd, owner: Option<Owner>) -> io::Result<Option<Self>> {
         let random = crate::id::random::<16>().map_err(io::Error::other)?;
         let name = format!("{TEMP_PREFIX}{}", HEXLOWER.encode(&random));
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::NOFOLLOW;
         let file = File::from(rustix::fs::openat(dir, name.as_str(), flags, FILE_MODE)?);
         let temp = Self { dir, name, file };
+        if let Some(Owner { user, group }) = owner {
+            rustix::fs::fchown(&temp.file, Some(user), Some(group))?;
+        }
         Ok(match rustix::fs::flock(&temp.file, FlockOperation::NonBlockingLockExclusive) {
             Err(Errno::WOULDBLOCK) => None,
             // No locks on this file system: whoever cleans finds none either and leaves everything alone.
