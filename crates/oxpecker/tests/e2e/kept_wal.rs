@@ -123,8 +123,7 @@ fn wal_is_listed_verified_checked_and_let_go() {
     // Bits flip in the last segment but one; what can be replayed ends there, and is said as a range of WAL.
     let bad = Lsn(end.0 - 2 * SEGMENT);
     let path = object(&place, bad);
-    let good = fs::read(&path).unwrap();
-    let mut flipped = good.clone();
+    let mut flipped = fs::read(&path).unwrap();
     flipped[200] ^= 1;
     // Objects are read-only for everybody.
     fs::remove_file(&path).unwrap();

@@ -8,7 +8,10 @@ use repository::{
     BackupRecord, Fault,
     wal::{Inspector, Wal, WalFinding, WalReport},
 };
-use wal::inspect::{Pages, place, replays_to};
+use wal::{
+    gap::{self, Gap},
+    inspect::{Pages, place, replays_to},
+};
 
 use super::streams::{failure, others, streams};
 use crate::{
@@ -52,13 +55,15 @@ struct Found {
     report: WalReport,
     /// Timelines that nobody can get to, because nothing says where they come from.
     unreachable: Vec<u32>,
+    /// What receivers have noted to lack for good, by timeline.
+    noted: Vec<(u32, Gap)>,
     /// How far each backup can be replayed, by timeline.
     windows: Vec<(BackupRecord, Vec<(u32, Lsn)>)>,
 }
 
 impl Found {
     fn is_clean(&self) -> bool {
-        self.report.is_clean() && self.unreachable.is_empty()
+        self.report.is_clean() && self.unreachable.is_empty() && self.noted.is_empty()
     }
 }
 
@@ -99,6 +104,13 @@ fn of_system(name: &str, wal: &Wal, backups: &[BackupRecord], work: &Work) -> Re
     // A timeline on which a backup was made needs no history to begin with.
     let begun = |line: &u32| backups.iter().any(|backup| backup.wal.as_ref().is_some_and(|wal| wal.line == *line));
     let unreachable: Vec<u32> = Vec::into_iter(unreachable).filter(|line| !begun(line)).collect();
+    let mut noted = Vec::new();
+    for line in &report.lines {
+        for run in &line.runs {
+            let gap = gap::noted(wal, line.seen.line, run.end).map_err(failure)?;
+            noted.extend(gap.map(|gap| (line.seen.line, gap)));
+        }
+    }
     let windows = backups
         .iter()
         .filter_map(|backup| {
@@ -106,7 +118,7 @@ fn of_system(name: &str, wal: &Wal, backups: &[BackupRecord], work: &Work) -> Re
             Some((backup.clone(), replays_to(&runs, histories, start)))
         })
         .collect();
-    Ok(Found { system: name.to_owned(), segment_bytes, report, unreachable, windows })
+    Ok(Found { system: name.to_owned(), segment_bytes, report, unreachable, noted, windows })
 }
 
 fn in_words(found: &Found) -> String {
@@ -132,6 +144,12 @@ fn in_words(found: &Found) -> String {
     for line in &found.unreachable {
         text.push_str(&format!(
             "MISSING: the history of timeline {line}: no backup of another timeline can be replayed to it. Push {line:08X}.history from the server's pg_wal\n"
+        ));
+    }
+    for (timeline, gap) in &found.noted {
+        text.push_str(&format!(
+            "MISSING: timeline {timeline}, {} to {}: a receiver noted that the server has it no more (it goes on on timeline {}). Recovery ends there; make a new backup\n",
+            gap.from, gap.to, gap.next
         ));
     }
     for (backup, reach) in &found.windows {
@@ -208,6 +226,8 @@ fn document(found: &Found) -> serde_json::Value {
             serde_json::json!({ "backup": backup.id, "expired": backup.wal_cut, "replays_to": reach })
         })
         .collect();
+    let gaps: Vec<_> =
+        found.noted.iter().map(|(timeline, gap)| serde_json::json!({ "timeline": timeline, "gap": gap })).collect();
     serde_json::json!({
         "system_id": found.system,
         "segment_bytes": bytes,
@@ -215,6 +235,7 @@ fn document(found: &Found) -> serde_json::Value {
         "findings": findings,
         "findings_left_out": found.report.findings_left_out,
         "histories_missing": found.unreachable,
+        "gaps_noted": gaps,
         "backups": windows,
         "objects": found.report.objects,
         "bytes": found.report.bytes,
