@@ -8,6 +8,7 @@
 //! push/     archive_command: a file and those that wait behind it
 //! get/      restore_command: a file, "not there" only when that is certain
 //! receive/  streaming: durable before it is acknowledged, never the reason that a server hangs or runs out of disk
+//! recover/  back to a moment: the backup, the way along timelines, and whether it gets there
 //! ```
 //!
 //! `repository::wal` knows how WAL is stored and nothing of PostgreSQL, `pg_replication` how it is streamed and nothing of storing;
@@ -23,5 +24,6 @@ pub mod get;
 pub mod inspect;
 pub mod push;
 pub mod receive;
+pub mod recover;
 
 pub use cluster::{Cluster, ClusterError, data_dir_of};

@@ -13,10 +13,18 @@ const LEADS_ELSEWHERE: &[&str] =
     &["data_directory", "hba_file", "ident_file", "external_pid_file", "include", "include_dir", "include_if_exists"];
 
 /// `postgresql.auto.conf` for the restored server: without the traces of a throttle of ours that was on while it was copied, and with the
-/// fence where `fence` is set.
-pub(super) fn auto_conf(bytes: &[u8], throttled: &BTreeMap<String, Option<String>>, fence: bool) -> Vec<u8> {
+/// fence where `fence` is set, and with the settings of a recovery.
+pub(super) fn auto_conf(
+    bytes: &[u8],
+    throttled: &BTreeMap<String, Option<String>>,
+    fence: bool,
+    recovery: &[(String, String)],
+) -> Vec<u8> {
     let fenced = |setting: &Setting| FENCE.iter().any(|(name, _)| setting.name == *name);
-    let scrubbed = scrub(bytes, |setting| throttled.contains_key(&setting.name) || (fence && fenced(setting)));
+    let recovers = |setting: &Setting| recovery.iter().any(|(name, _)| setting.name == *name);
+    let scrubbed = scrub(bytes, |setting| {
+        throttled.contains_key(&setting.name) || (fence && fenced(setting)) || recovers(setting)
+    });
     let mut text = scrubbed.bytes;
     if !text.is_empty() && !text.ends_with(b"\n") {
         text.push(b'\n');
@@ -36,6 +44,9 @@ pub(super) fn auto_conf(bytes: &[u8], throttled: &BTreeMap<String, Option<String
         for (name, value) in FENCE {
             line(name, value);
         }
+    }
+    for (name, value) in recovery {
+        line(name, value);
     }
     text
 }
@@ -64,13 +75,22 @@ mod tests {
             ("autovacuum_vacuum_cost_limit".to_owned(), Some("200".to_owned())),
             ("autovacuum_vacuum_cost_delay".to_owned(), None),
         ]);
-        let fenced = auto_conf(text, &throttled, true);
+        let fenced = auto_conf(text, &throttled, true, &[]);
         let expected = "# Do not edit\nwork_mem = '4MB'\nautovacuum_vacuum_cost_limit = '200'\narchive_mode = 'off'\nmax_logical_replication_workers = '0'\n";
         assert_eq!(String::from_utf8(fenced.clone()).unwrap(), expected);
-        assert_eq!(auto_conf(&fenced, &throttled, true), fenced);
+        assert_eq!(auto_conf(&fenced, &throttled, true, &[]), fenced);
         // Nobody said that a throttle was on: a cost limit is then the user's own.
-        let open = String::from_utf8(auto_conf(text, &BTreeMap::new(), false)).unwrap();
+        let open = String::from_utf8(auto_conf(text, &BTreeMap::new(), false, &[])).unwrap();
         assert!(open.contains("cost_limit = '1'") && open.contains("archive_mode = 'on'"));
+    }
+
+    #[test]
+    fn what_a_recovery_needs_takes_the_place_of_what_there_was() {
+        let text = b"restore_command = 'cp /old/%f %p'\nrecovery_target_name = 'x'\nwork_mem = '4MB'\n";
+        let recovery = [("restore_command", "it's %f"), ("recovery_target_name", "")];
+        let recovery = recovery.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let text = String::from_utf8(auto_conf(text, &BTreeMap::new(), false, &recovery)).unwrap();
+        assert_eq!(text, "work_mem = '4MB'\nrestore_command = 'it''s %f'\nrecovery_target_name = ''\n");
     }
 
     #[test]

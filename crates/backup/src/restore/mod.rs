@@ -16,8 +16,9 @@ mod write;
 use std::{num::NonZeroUsize, path::PathBuf, time::Duration};
 
 pub use error::RestoreError;
+pub use plan::quoted;
 pub use plan::{Observed, PlannedTablespace, RestorePlan};
-pub use run::{plan, restore};
+pub use run::{plan, restore, runs_as};
 
 use crate::info::BackupInfo;
 
@@ -42,6 +43,9 @@ pub struct RestoreOptions {
     /// Whoever starts the server sees to it that replay reaches nothing outside, as a proof's fence does: a tablespace that WAL will make
     /// at a place that is occupied stops nothing.
     pub replay_is_fenced: bool,
+    /// Settings for a recovery from an archive, by name: `restore_command`, where to stop. Empty: the server recovers to the end of the
+    /// backup, with the WAL that is in it.
+    pub recovery: Vec<(String, String)>,
     /// Threads that write; as many as there are cores where absent.
     pub workers: Option<NonZeroUsize>,
 }
@@ -57,6 +61,7 @@ impl RestoreOptions {
             owner: None,
             fence: true,
             replay_is_fenced: false,
+            recovery: Vec::new(),
             workers: None,
         }
     }

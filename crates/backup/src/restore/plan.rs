@@ -179,8 +179,9 @@ fn notes(info: &BackupInfo, options: &RestoreOptions, tablespaces: &[PlannedTabl
     notes
 }
 
-/// For a POSIX shell.
-pub(crate) fn quoted(text: &str) -> String {
+/// A word for a POSIX shell.
+#[must_use]
+pub fn quoted(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-+:@%,".contains(&byte);
     if !text.is_empty() && text.bytes().all(plain) {
         text.to_owned()

@@ -47,6 +47,8 @@ const CHANGED_BYTES_MAX: u64 = 16 << 20;
 const CONTROL_HELD_BACK: &str = "global/pg_control.oxpecker";
 /// Files that would make a server follow another one or recover from an archive: a restore is a server of its own.
 const SIGNAL_FILES: [&[u8]; 2] = [b"standby.signal", b"recovery.signal"];
+/// What makes a server recover from an archive (12 and later).
+const RECOVERY_SIGNAL: &str = "recovery.signal";
 const AUTO_CONF: &str = "postgresql.auto.conf";
 
 /// What a restore would do. Changes nothing.
@@ -95,12 +97,25 @@ pub fn restore(
         _ => {}
     }
     let major = Major::from_number(info.pg_version.major())?;
-    let mut run = Run { reader: &reader, info: &info, plan: &plan, owner, major, fence: options.fence, progress };
+    let mut run = Run {
+        reader: &reader,
+        info: &info,
+        plan: &plan,
+        owner,
+        major,
+        fence: options.fence,
+        recovery: &options.recovery,
+        progress,
+    };
     let _lock = run.begin(&identity)?;
     run.all(options.workers)?;
     run.finish()?;
     tell(progress, Stage::Done);
     Ok(Restored { plan, info, took: began.elapsed() })
+}
+
+fn is_target(setting: &str) -> bool {
+    setting.starts_with("recovery_target")
 }
 
 struct Prepared {
@@ -114,6 +129,10 @@ fn prepare(options: &RestoreOptions, repository: &Repository, info: &BackupInfo)
     let mut identity = format!("backup {} of repository {}", options.backup, repository.id());
     for tablespace in &tablespaces {
         identity.push_str(&format!(", tablespace {} to {:?}", tablespace.oid, tablespace.to));
+    }
+    // Where it stops is another restore; how it gets there is not.
+    for (name, value) in options.recovery.iter().filter(|(name, value)| is_target(name) && !value.is_empty()) {
+        identity.push_str(&format!(", {name} {value:?}"));
     }
     let at_target = observe(&options.target)?;
     let at_tablespaces = tablespaces.iter().map(|tablespace| observe(&tablespace.to)).collect::<Result<Vec<_>, _>>()?;
@@ -149,6 +168,14 @@ fn observe(directory: &Path) -> Result<Observed, RestoreError> {
     }
 }
 
+/// As whom the restored server will run, by number: none where that is whoever restores.
+///
+/// # Errors
+/// This host does not know the user.
+pub fn runs_as(options: &RestoreOptions, info: &BackupInfo) -> Result<Option<(u32, u32)>, RestoreError> {
+    Ok(owner(options, info)?.0.map(|ids| (ids.uid, ids.gid)))
+}
+
 /// Whom the files are given to, and who starts the server. Only root can give files away, and must not start a server itself.
 fn owner(options: &RestoreOptions, info: &BackupInfo) -> Result<(Option<Ids>, Option<String>), RestoreError> {
     if !rustix::process::geteuid().is_root() {
@@ -181,6 +208,7 @@ struct Run<'a> {
     owner: Option<Ids>,
     major: Major,
     fence: bool,
+    recovery: &'a [(String, String)],
     progress: &'a dyn Progress,
 }
 
@@ -274,6 +302,7 @@ impl Run<'_> {
         }
         let left = left?;
         self.configuration(&left, &mut manifest).and_then(|()| self.generated(&mut manifest))?;
+        self.signal()?;
         let range = WalRange { timeline: self.info.timeline, start: self.info.start_lsn, end: self.info.stop_lsn };
         manifest.finish(&[range]).and_then(|mut out| out.flush()).map_err(write)?;
         let (control, mode) = left.control.ok_or(RestoreError::Missing("global/pg_control"))?;
@@ -444,7 +473,7 @@ impl Run<'_> {
     fn configuration(&self, left: &Left, manifest: &mut Manifest) -> Result<(), RestoreError> {
         let target = &self.plan.target;
         let (bytes, mode) = left.auto_conf.as_ref().map_or((&[][..], 0o600), |(bytes, meta)| (bytes, meta.mode));
-        let text = conf::auto_conf(bytes, &self.info.throttled, self.fence);
+        let text = conf::auto_conf(bytes, &self.info.throttled, self.fence, self.recovery);
         self.small(&target.join(AUTO_CONF), &text, mode)?;
         self.list(manifest, AUTO_CONF.as_bytes(), text.len() as u64, self.now(), crc32c::crc32c(&text))?;
         for (setting, name) in
@@ -462,6 +491,14 @@ impl Run<'_> {
             self.list(manifest, name.as_bytes(), text.len() as u64, self.now(), crc32c::crc32c(&text))?;
         }
         Ok(())
+    }
+
+    /// Without it a server recovers with the WAL that is in its directory, and takes writes.
+    fn signal(&self) -> Result<(), RestoreError> {
+        if self.recovery.is_empty() {
+            return Ok(());
+        }
+        self.small(&self.plan.target.join(RECOVERY_SIGNAL), b"", 0o600)
     }
 
     /// The time that the manifest gives for files which the restore makes: the backup's, so that a second restore gives the same.

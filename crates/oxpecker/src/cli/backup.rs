@@ -119,9 +119,8 @@ pub struct ProveArgs {
 
 #[derive(Clone, Debug, Args)]
 pub struct RestoreArgs {
-    /// Its id, or the beginning of it, as `backup list` shows it; or `latest`
-    #[arg(default_value = "latest")]
-    pub id: String,
+    /// Its id, or the beginning of it, as `backup list` shows it; or `latest`. With a moment to return to, the one that fits is chosen
+    pub id: Option<String>,
     /// The directory to restore to: one that is empty or not there, or that an interrupted restore of this backup has left
     #[arg(long, short = 'D', value_name = "DIR")]
     pub pgdata: PathBuf,
@@ -138,7 +137,79 @@ pub struct RestoreArgs {
     #[arg(long, short = 'n')]
     pub dry_run: bool,
     #[command(flatten)]
+    pub moment: MomentArgs,
+    #[command(flatten)]
     pub repository: RepositoryArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "A moment to return to, with WAL from the repository")]
+pub struct MomentArgs {
+    /// The newest moment that there is WAL for
+    #[arg(long = "latest", group = "moment")]
+    pub newest: bool,
+    /// Before the first commit behind this time, which says its zone: 2026-11-23T10:05:00Z
+    #[arg(long, group = "moment", value_name = "TIME", value_parser = wal::recover::parse_time)]
+    pub to_time: Option<jiff::Timestamp>,
+    /// Behind the record that begins here, such as 0/3000158
+    #[arg(long, group = "moment", value_name = "LSN")]
+    pub to_lsn: Option<model::Lsn>,
+    /// A restore point (pg_create_restore_point)
+    #[arg(long, group = "moment", value_name = "NAME")]
+    pub to_name: Option<String>,
+    /// Behind the end of this transaction
+    #[arg(long, group = "moment", value_name = "XID")]
+    pub to_xid: Option<u64>,
+    /// The timeline: latest, current (the backup's), or a number
+    #[arg(long, requires = "moment", default_value = "latest", value_parser = parse_timeline)]
+    pub timeline: wal::recover::TimelineChoice,
+    /// Stop just before the moment: the transaction, or the commits of that very time, are left out
+    #[arg(long, requires = "moment")]
+    pub exclusive: bool,
+    /// What the server does when it is there: wait, read only, until somebody has looked; take writes; shut down
+    #[arg(long, requires = "moment", default_value = "pause", value_enum)]
+    pub action: ActionChoice,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum ActionChoice {
+    Pause,
+    Promote,
+    Shutdown,
+}
+
+impl From<ActionChoice> for wal::recover::Action {
+    fn from(choice: ActionChoice) -> Self {
+        match choice {
+            ActionChoice::Pause => Self::Pause,
+            ActionChoice::Promote => Self::Promote,
+            ActionChoice::Shutdown => Self::Shutdown,
+        }
+    }
+}
+
+impl MomentArgs {
+    /// What is wanted; none: the backup's own moment.
+    pub fn target(&self) -> Option<wal::recover::Target> {
+        use wal::recover::Target;
+        let time = self.to_time.map(Target::Time);
+        let lsn = self.to_lsn.map(Target::Lsn);
+        let name = self.to_name.clone().map(Target::Name);
+        let xid = self.to_xid.map(Target::Xid);
+        time.or(lsn).or(name).or(xid).or_else(|| self.newest.then_some(Target::Latest))
+    }
+}
+
+fn parse_timeline(text: &str) -> Result<wal::recover::TimelineChoice, String> {
+    use wal::recover::TimelineChoice;
+    match text {
+        "latest" => Ok(TimelineChoice::Latest),
+        "current" => Ok(TimelineChoice::Current),
+        number => match number.parse() {
+            Ok(number) if number > 0 => Ok(TimelineChoice::Number(number)),
+            _ => Err("write latest, current or the number of a timeline".to_owned()),
+        },
+    }
 }
 
 /// `OLD=NEW`, both absolute; as with pg_basebackup, `\=` stands for an equals sign in a path.

@@ -6,6 +6,7 @@ mod config;
 mod drill;
 mod incident;
 mod key;
+mod moment;
 mod release;
 mod restore;
 mod run;

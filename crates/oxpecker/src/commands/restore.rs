@@ -5,7 +5,7 @@ use std::{io::ErrorKind, path::Path};
 use backup::{BackupInfo, RestoreError, RestoreOptions, RestorePlan};
 use model::ByteSize;
 
-use super::backup::create::workers;
+use super::{backup::create::workers, moment::Moment};
 use crate::{
     cli::{Global, RestoreArgs},
     exit::{FAILED, FINE, Failure, Outcome, REFUSED, USAGE},
@@ -20,17 +20,30 @@ pub fn restore(global: &Global, args: &RestoreArgs) -> Outcome {
     let target = std::path::absolute(&args.pgdata)?;
     possible(&target, &settings.directory)?;
     let repository = settings.open()?;
-    let found = repo::find(&repository, &settings, &args.id)?;
+    let moment = match args.moment.target() {
+        Some(moment) => Some(Moment::choose(&settings, &repository, args, &moment)?),
+        None => None,
+    };
+    let found = match &moment {
+        Some(moment) => moment.backup.clone(),
+        None => repo::find(&repository, &settings, args.id.as_deref().unwrap_or("latest"))?,
+    };
     let mut options = RestoreOptions::new(found.id, &target);
     let spaces = args.tablespace_mapping.iter();
     options.tablespaces = spaces.map(|(old, new)| (old.display().to_string(), new.clone())).collect();
     options.owner = args.owner.clone();
     options.workers = workers(args.jobs.map(Into::into), settings.config.backup.jobs());
+    if let Some(moment) = &moment {
+        let info = BackupInfo::parse(&found.info).map_err(|error| failure(error.into(), args))?;
+        let user = backup::restore::runs_as(&options, &info).map_err(|error| failure(error, args))?;
+        options.recovery = moment.settings(&settings, user)?;
+    }
     if args.dry_run {
         let plan = backup::restore::plan(&options, &repository).map_err(|error| failure(error, args))?;
         let info = BackupInfo::parse(&found.info).map_err(|error| failure(error.into(), args))?;
-        output::result(global.output, "restore", &document(&found.id, &plan, &info, None, &[]), || {
-            let mut text = format!("would restore {}", in_words(&found.id, &plan, &info));
+        let document = document(&found.id, &plan, &info, None, &[], moment.as_ref());
+        output::result(global.output, "restore", &document, || {
+            let mut text = format!("would restore {}", in_words(&found.id, &plan, &info, moment.as_ref()));
             text.push_str(&notes(&plan));
             text.push_str("\nnothing was written (--dry-run)\n");
             text
@@ -43,7 +56,7 @@ pub fn restore(global: &Global, args: &RestoreArgs) -> Outcome {
     work.end();
     let restored = restored.map_err(|error| failure(error, args))?;
     let (plan, info) = (&restored.plan, &restored.info);
-    let document = document(&found.id, plan, info, Some(restored.took), &work.warnings());
+    let document = document(&found.id, plan, info, Some(restored.took), &work.warnings(), moment.as_ref());
     output::result(global.output, "restore", &document, || {
         let seconds = restored.took.as_secs_f64().max(0.001);
         #[expect(
@@ -52,28 +65,29 @@ pub fn restore(global: &Global, args: &RestoreArgs) -> Outcome {
             reason = "a rate is no negative number, and saturates"
         )]
         let rate = ByteSize((plan.bytes as f64 / seconds) as u64);
-        let mut text = format!("restored {}", in_words(&found.id, plan, info));
+        let mut text = format!("restored {}", in_words(&found.id, plan, info, moment.as_ref()));
         text.push_str(&format!(
             "  in {} ({rate}/s), all of it authenticated and on the disk\n",
             work::duration(restored.took)
         ));
         text.push_str(&notes(plan));
         text.push_str(&format!("\nStart it:\n  {}\n", plan.start_command));
+        text.push_str(&moment.as_ref().map_or_else(String::new, |moment| moment.afterwards(&plan.target)));
         text
     })?;
     Ok(FINE)
 }
 
-fn in_words(id: &repository::BackupId, plan: &RestorePlan, info: &BackupInfo) -> String {
+fn in_words(id: &repository::BackupId, plan: &RestorePlan, info: &BackupInfo, moment: Option<&Moment>) -> String {
+    let end = moment
+        .map_or_else(|| format!("recovery ends at {}, timeline {}", info.stop_lsn, info.timeline), Moment::in_words);
     let mut text = format!(
-        "{id}\n  of {} (PostgreSQL {}) to {}\n  {} in {} files; recovery ends at {}, timeline {}\n",
+        "{id}\n  of {} (PostgreSQL {}) to {}\n  {} in {} files; {end}\n",
         info.cluster,
         info.pg_version,
         plan.target.display(),
         ByteSize(plan.bytes),
         plan.files,
-        info.stop_lsn,
-        info.timeline,
     );
     for space in &plan.tablespaces {
         text.push_str(&format!("  tablespace {}: {} to {}\n", space.oid, space.from, space.to.display()));
@@ -94,6 +108,7 @@ fn document(
     info: &BackupInfo,
     took: Option<std::time::Duration>,
     warnings: &[String],
+    moment: Option<&Moment>,
 ) -> serde_json::Value {
     let spaces: Vec<_> = plan
         .tablespaces
@@ -115,6 +130,7 @@ fn document(
         "start_command": plan.start_command,
         "notes": plan.notes,
         "warnings": warnings,
+        "recovery": moment.map(Moment::document),
     })
 }
 

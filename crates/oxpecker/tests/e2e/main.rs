@@ -14,6 +14,7 @@ mod harness;
 mod holds;
 mod kept_wal;
 mod over_the_network;
+mod pitr;
 mod prompts;
 mod terminal;
 mod wal;

@@ -1,0 +1,282 @@
+//! The backup, the road and the settings for a target.
+
+use jiff::Timestamp;
+use model::Lsn;
+use pg_format::{Major, wal::SegmentName};
+use repository::wal::{Wal, WalError};
+
+use super::{Action, End, Found, NoRoad, Road, ScanError, Stock, Target, TimelineChoice, road::road, scan::Scanner};
+
+/// A backup that a recovery may begin with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Base {
+    /// Its id, for whoever asked.
+    pub id: String,
+    /// Its server's version.
+    pub major: Major,
+    /// Its timeline.
+    pub timeline: u32,
+    /// Where replay begins.
+    pub start: Lsn,
+    /// Where it is consistent: nothing before that can be returned to with it.
+    pub stop: Lsn,
+    /// When that was, by the clock of the host that made it.
+    pub stop_time: Timestamp,
+}
+
+/// What a recovery will do.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// With which backup it begins.
+    pub base: Base,
+    /// Which way it takes.
+    pub road: Road,
+    /// Where it stops, as far as that was looked up; none for the end of what there is.
+    pub stops: Option<Found>,
+    /// What the end of the road is like.
+    pub end: End,
+    /// Segments that it reads, in order.
+    pub segments: Vec<SegmentName>,
+    /// Settings for the server, but for the restore command.
+    pub settings: Vec<(String, String)>,
+}
+
+/// The moment can't be reached.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// There is no backup to begin with.
+    #[error("there is no backup to begin with; hint: `oxpecker backup create`")]
+    NoBackup,
+    /// All backups end behind it.
+    #[error(
+        "{target} lies before the end of {what}, {stop} at {stop_time}, and a recovery can only go forward; hint: choose a later moment, or an earlier backup: `oxpecker backup list`"
+    )]
+    BeforeBackup {
+        /// What was wanted.
+        target: String,
+        /// The oldest backup, or the one that was named.
+        what: String,
+        /// Where that is consistent.
+        stop: Lsn,
+        /// When that was.
+        stop_time: Timestamp,
+    },
+    /// The WAL ends before it.
+    #[error("{target} can't be reached: {why}; hint: {hint}")]
+    BeyondEnd {
+        /// What was wanted.
+        target: String,
+        /// How far it goes.
+        why: String,
+        /// What to do instead.
+        hint: &'static str,
+    },
+    /// It is nowhere in the WAL that there is.
+    #[error(
+        "{target} was not found in the WAL from {from} to {to}; hint: look at the spelling, and at the reachable ranges: `oxpecker backup list`"
+    )]
+    NotFound {
+        /// What was wanted.
+        target: String,
+        /// Where the search began.
+        from: Lsn,
+        /// Where it ended.
+        to: Lsn,
+    },
+    /// There is no way from the backup.
+    #[error(transparent)]
+    NoRoad(#[from] NoRoad),
+    /// WAL can't be read.
+    #[error(transparent)]
+    Scan(#[from] ScanError),
+}
+
+impl From<WalError> for PlanError {
+    fn from(error: WalError) -> Self {
+        Self::Scan(error.into())
+    }
+}
+
+impl PlanError {
+    /// Whether the moment is out of reach, rather than something having failed.
+    #[must_use]
+    pub const fn is_refusal(&self) -> bool {
+        !matches!(self, Self::Scan(_))
+    }
+}
+
+/// How far a backup can be taken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reachable {
+    /// The timeline that the way ends on.
+    pub timeline: u32,
+    /// Behind the last byte that can be replayed.
+    pub to: Lsn,
+    /// The newest commit on the way, by the clock of the server that wrote it.
+    pub newest: Option<Timestamp>,
+}
+
+/// How far each of `bases` can be taken, on the newest timeline that leads on from it; none where there is no WAL behind it.
+///
+/// # Errors
+/// WAL can't be read.
+pub fn reachable(
+    wal: &Wal,
+    stock: &Stock,
+    system_identifier: u64,
+    bases: &[Base],
+) -> Result<Vec<Option<Reachable>>, ScanError> {
+    // The end of a timeline is the same for all that get there.
+    let mut ends: Vec<(Road, End)> = Vec::new();
+    let mut all = Vec::new();
+    for base in bases {
+        let Ok(road) = road(stock, base.timeline, base.start, base.stop, TimelineChoice::Latest) else {
+            all.push(None);
+            continue;
+        };
+        if road.end <= base.stop {
+            all.push(None);
+            continue;
+        }
+        let known = ends.iter().find(|(known, _)| (known.timeline, known.end) == (road.timeline, road.end));
+        let end = match known {
+            Some((_, end)) => *end,
+            None => {
+                let scanner = Scanner { wal, major: base.major, size: stock.size, system_identifier };
+                let end = scanner.end(&road, base.stop)?;
+                ends.push((road.clone(), end));
+                end
+            }
+        };
+        all.push(Some(Reachable { timeline: road.timeline, to: road.end, newest: end.newest }));
+    }
+    Ok(all)
+}
+
+/// Plans. `bases`: the backups to choose from, in the order in which they were made; `named`: the user chose the only one.
+///
+/// # Errors
+/// See [`PlanError`].
+#[expect(clippy::too_many_arguments, reason = "each is a thing that the user may choose")]
+pub fn plan(
+    wal: &Wal,
+    stock: &Stock,
+    system_identifier: u64,
+    bases: &[Base],
+    target: &Target,
+    choice: TimelineChoice,
+    inclusive: bool,
+    action: Action,
+) -> Result<Plan, PlanError> {
+    let oldest = bases.first().ok_or(PlanError::NoBackup)?;
+    let mut refusal = None;
+    let mut searched: Option<(Lsn, Lsn)> = None;
+    // The newest that will do: the least to replay.
+    for base in bases.iter().rev() {
+        let before = match target {
+            Target::Time(time) => *time < base.stop_time,
+            Target::Lsn(lsn) => *lsn < base.stop,
+            _ => false,
+        };
+        if before {
+            continue;
+        }
+        let road = match road(stock, base.timeline, base.start, base.stop, choice) {
+            Ok(road) => road,
+            Err(error) => {
+                refusal.get_or_insert(PlanError::from(error));
+                continue;
+            }
+        };
+        let scanner = Scanner { wal, major: base.major, size: stock.size, system_identifier };
+        match reach(&scanner, base, &road, target, inclusive) {
+            Ok((stops, end)) => {
+                let until = stops.map_or(road.end, |found| Lsn(found.lsn.0 + 1));
+                return Ok(Plan {
+                    segments: road.segments(stock.size, until.max(base.stop)),
+                    settings: settings(target, &road, inclusive, action),
+                    base: base.clone(),
+                    road,
+                    stops,
+                    end,
+                });
+            }
+            Err(PlanError::NotFound { from, to, .. }) => {
+                let (first, last) = searched.unwrap_or((from, to));
+                searched = Some((first.min(from), last.max(to)));
+            }
+            Err(error) if error.is_refusal() => {
+                refusal.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
+        }
+        // An earlier backup gets no further on the same way; of names and numbers it may have an older one.
+        if matches!(target, Target::Latest) {
+            break;
+        }
+    }
+    if let Some(refusal) = refusal {
+        return Err(refusal);
+    }
+    let target = target.to_string();
+    if let Some((from, to)) = searched {
+        return Err(PlanError::NotFound { target, from, to });
+    }
+    let what =
+        if bases.len() == 1 { format!("backup {}", oldest.id) } else { format!("the oldest backup, {}", oldest.id) };
+    Err(PlanError::BeforeBackup { target, what, stop: oldest.stop, stop_time: oldest.stop_time })
+}
+
+/// Whether the target lies on the road, and where.
+fn reach(
+    scanner: &Scanner<'_>,
+    base: &Base,
+    road: &Road,
+    target: &Target,
+    inclusive: bool,
+) -> Result<(Option<Found>, End), PlanError> {
+    let end = if road.end > base.stop { scanner.end(road, base.stop)? } else { End::default() };
+    let beyond = |why: String, hint| PlanError::BeyondEnd { target: target.to_string(), why, hint };
+    match target {
+        // All of the backup's own WAL is in the backup.
+        Target::Latest => Ok((None, end)),
+        Target::Time(time) => {
+            let enough = end.newest.is_some_and(|newest| if inclusive { newest > *time } else { newest >= *time });
+            if enough {
+                // Where exactly is found out by the server: reading all of the way would take as long as replaying it.
+                return Ok((None, end));
+            }
+            let newest =
+                end.newest.map_or("no commit".to_owned(), |newest| format!("the newest commit is of {newest}"));
+            let why = format!(
+                "of the WAL that leads on from backup {}, up to {} of timeline {}, {newest}, and recovery to a time ends at the first commit behind it",
+                base.id, road.end, road.timeline
+            );
+            Err(beyond(why, "return to the newest moment with --latest, or choose an earlier one"))
+        }
+        Target::Lsn(lsn) => match end.last_record {
+            Some(last) if last >= *lsn => Ok((Some(Found { lsn: *lsn, time: None }), end)),
+            _ => {
+                let why = format!(
+                    "the WAL that leads on from backup {} ends at {} of timeline {}",
+                    base.id, road.end, road.timeline
+                );
+                Err(beyond(why, "return to the newest moment with --latest, or choose another timeline"))
+            }
+        },
+        Target::Name(_) | Target::Xid(_) => match scanner.find(road, base.stop, road.end, target, inclusive)? {
+            Some(found) => Ok((Some(found), end)),
+            None => Err(PlanError::NotFound { target: target.to_string(), from: base.stop, to: road.end }),
+        },
+    }
+}
+
+fn settings(target: &Target, road: &Road, inclusive: bool, action: Action) -> Vec<(String, String)> {
+    let mut settings = target.settings(inclusive, action);
+    // By its number: `latest` would be whatever timeline came about last, also one that does not lead on from this backup.
+    settings.push(("recovery_target_timeline".to_owned(), road.timeline.to_string()));
+    // Without it the server could not be looked at while it waits.
+    settings.push(("hot_standby".to_owned(), "on".to_owned()));
+    settings
+}
