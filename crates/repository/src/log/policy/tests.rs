@@ -372,6 +372,14 @@ fn wal_is_kept_for_the_window_and_for_what_is_proven() {
     let behind =
         wal_expire(&book.state, ("main", "s"), &NOTHING, (noon(2026, 12, 30), &TimeZone::UTC), &BTreeMap::new());
     assert!(matches!(behind, Err(Refusal::ClockBehind { .. })));
+    // An older program's, which says nothing of its WAL, holds all of it while it counts.
+    let mut old = Book::new();
+    old.backup_of("main", 1, noon(2026, 12, 1), true, None);
+    old.backup_of("main", 2, noon(2026, 12, 20), true, start(1, 20));
+    assert_eq!(let_go(&old, &days(15), now, &there), None);
+    assert_eq!(let_go(&old, &days(5), now, &there), Some((vec![(1, 20)], vec![])));
+    old.prove(1, true);
+    assert_eq!(let_go(&old, &days(5), now, &there), None);
     // Nobody's.
     assert_eq!(let_go(&Book::new(), &NOTHING, now, &there), None);
 }

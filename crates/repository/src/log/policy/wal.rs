@@ -16,7 +16,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use jiff::{Timestamp, tz::TimeZone};
 
 use super::{Keep, plan, window_base};
-use crate::log::{Backup, Purpose, Refusal, State, WalExpire, WalStart, judge::WAL_LINES_MAX};
+use crate::{
+    id::BackupId,
+    log::{Backup, Purpose, Refusal, State, WalExpire, WalStart, judge::WAL_LINES_MAX},
+};
 
 /// What a listing showed of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -49,6 +52,14 @@ pub fn wal_expire(
     };
     let proven = state.newest_proven_of(cluster).map(|(id, _)| id);
     let wanted = |backup: &Backup| backup.cluster != cluster || backup.committed >= anchor.committed;
+    // What an older program made says nothing of its WAL, and may lead on by any of it.
+    let unknown = |id: &BackupId, backup: &Backup| {
+        let counts = backup.committed >= anchor.committed && !expired.contains_key(id) || Some(*id) == proven;
+        counts && backup.wal.is_none()
+    };
+    if all.iter().any(|(id, backup)| unknown(id, backup)) {
+        return Ok(None);
+    }
     let needs: Vec<&WalStart> = state
         .backups()
         .iter()
