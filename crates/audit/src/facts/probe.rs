@@ -67,7 +67,8 @@ impl Address {
 
     /// Whether only the cluster, the compose project or the pod itself knows the name.
     pub fn is_inside(&self) -> bool {
-        let ip = self.host.parse::<std::net::IpAddr>().is_ok();
+        // An address of either family, by its looks.
+        let ip = self.host.contains(':') || self.host.chars().all(|c| c.is_ascii_digit() || c == '.');
         (!ip && !self.host.contains('.'))
             || self.host.ends_with(".svc")
             || self.host.ends_with(".local")
