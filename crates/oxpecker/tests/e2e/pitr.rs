@@ -211,6 +211,13 @@ async fn each_kind_of_moment(major: Option<u32>) {
         assert_eq!(scene.rows("lsn", &["--to-lsn", &lsn, "--exclusive"]).await, Scene::up_to(4));
     }
 
+    let listed = scene.place.json(&["backup", "list"]);
+    let reachable = &listed["backups"][0]["reachable"];
+    let newest: Timestamp = reachable["newest_commit"].as_str().unwrap().parse().unwrap();
+    assert!(reachable["timeline"] == 1 && newest > scene.ledger[7].time, "{listed}");
+    let text = said(&scene.ask(&["backup", "list"]));
+    assert!(text.contains("or up to") && text.contains("Each moment between"), "{text}");
+
     let planned = scene.ask(&["restore", "-D", "/nonexistent/x", "--to-time", &time, "--dry-run"]);
     let text = said(&planned);
     assert!(text.contains("would restore") && text.contains("all of it there") && text.contains("WAL: "), "{text}");

@@ -19,7 +19,13 @@ pub fn list(global: &Global, args: &RepositoryArgs) -> Outcome {
     let mut backups = repository.backups();
     backups.reverse();
     let protection = Protection::of(&repository, &settings.directory, repo::data_dir(&settings.config, &repository));
-    let summaries: Vec<_> = backups.iter().map(words::summary).collect();
+    let reach = Reach::of(&repository, &backups);
+    let summary = |backup: &BackupRecord| {
+        let mut summary = words::summary(backup);
+        summary["reachable"] = reach.json(backup);
+        summary
+    };
+    let summaries: Vec<_> = backups.iter().map(summary).collect();
     let document = serde_json::json!({
         "repository": repository.id(), "place": settings.directory, "protection": protection, "backups": summaries,
     });
@@ -27,7 +33,7 @@ pub fn list(global: &Global, args: &RepositoryArgs) -> Outcome {
         let mut text = if backups.is_empty() {
             format!("no backup in {} yet: `oxpecker backup create` makes the first\n", settings.directory.display())
         } else {
-            table(&backups, Timestamp::now())
+            table(&backups, &reach, Timestamp::now())
         };
         if !protection.missing.is_empty() {
             text.push('\n');
@@ -38,9 +44,10 @@ pub fn list(global: &Global, args: &RepositoryArgs) -> Outcome {
     Ok(FINE)
 }
 
-fn table(backups: &[BackupRecord], now: Timestamp) -> String {
+fn table(backups: &[BackupRecord], reach: &Reach, now: Timestamp) -> String {
     let ids: Vec<BackupId> = backups.iter().map(|backup| backup.id).collect();
     let digits = words::digits(&ids);
+    let has_wal = backups.iter().any(|backup| reach.get(backup).is_some());
     let rows = backups.iter().map(|backup| {
         let info = repo::info(backup);
         let at = words::consistent_at(backup, info.as_ref());
@@ -55,6 +62,7 @@ fn table(backups: &[BackupRecord], now: Timestamp) -> String {
             backup.id.to_string()[..digits].to_owned(),
             backup.cluster.clone(),
             words::moment(at),
+            reach.until(backup, at),
             words::ago(now, at),
             info.as_ref().map_or_else(|| "?".to_owned(), |info| info.pg_version.to_string()),
             ByteSize(info.as_ref().map_or(backup.content_bytes, |info| info.bytes + info.wal_bytes)).to_string(),
@@ -63,5 +71,9 @@ fn table(backups: &[BackupRecord], now: Timestamp) -> String {
         ]
     });
     let head = ["backup", "cluster", "restores to", "age", "PostgreSQL", "size", "added", "proven"];
-    output::table(head, &[5, 6], rows)
+    let mut text = output::table(head, &[5, 6], rows);
+    if has_wal {
+        text.push_str("Each moment between the two can be returned to: `oxpecker restore --to-time ...`.\n");
+    }
+    text
 }

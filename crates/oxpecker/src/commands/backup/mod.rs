@@ -7,6 +7,7 @@ mod init;
 mod list;
 pub mod prove;
 pub mod prune;
+mod reach;
 mod show;
 pub mod words;
 

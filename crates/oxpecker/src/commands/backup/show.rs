@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use model::ByteSize;
 use repository::BackupRecord;
 
-use super::words;
+use super::{reach::Reach, words};
 use crate::{
     cli::{Global, RepositoryArgs},
     exit::{FINE, Outcome},
@@ -19,18 +19,31 @@ pub fn show(global: &Global, id: &str, args: &RepositoryArgs) -> Outcome {
     let settings = Settings::load(global, args)?;
     let repository = settings.open()?;
     let backup = repo::find(&repository, &settings, id)?;
-    let document = serde_json::json!({ "summary": words::summary(&backup), "backup": backup });
-    output::result(global.output, "backup", &document, || text(&backup))?;
+    let reach = Reach::of(&repository, std::slice::from_ref(&backup));
+    let mut summary = words::summary(&backup);
+    summary["reachable"] = reach.json(&backup);
+    let document = serde_json::json!({ "summary": summary, "backup": backup, "unknown_reach": reach.unknown });
+    output::result(global.output, "backup", &document, || text(&backup, &reach))?;
     Ok(FINE)
 }
 
-fn text(backup: &BackupRecord) -> String {
+fn text(backup: &BackupRecord, reach: &Reach) -> String {
     let mut text = format!("backup {}\n", backup.id);
     let mut say = |label: &str, words: String| text.push_str(&format!("  {label:<12}{words}\n"));
     say("cluster", backup.cluster.clone());
     match repo::info(backup) {
         Some(info) => of_info(&info, &mut say),
         None => say("info", "another program or a newer version made it; --output json shows what it says".to_owned()),
+    }
+    if let Some(reachable) = reach.get(backup) {
+        let newest = reachable.newest.map_or(String::new(), |newest| format!(", newest commit {newest}"));
+        say(
+            "or up to",
+            format!("{}, timeline {}{newest}: `oxpecker restore --to-time`", reachable.to, reachable.timeline),
+        );
+    }
+    for unknown in &reach.unknown {
+        say("or up to", format!("not known: {unknown}"));
     }
     say("added", format!("{} to the repository, {} entries", ByteSize(backup.stored_bytes), backup.entries));
     if let Some(note) = &backup.pinned {
