@@ -4,7 +4,7 @@ use jiff::Timestamp;
 use model::ByteSize;
 use repository::{BackupId, BackupRecord};
 
-use super::words;
+use super::{reach::Reach, words};
 use crate::{
     cli::{Global, RepositoryArgs},
     exit::{FINE, Outcome},
