@@ -28,6 +28,7 @@ pub fn list(global: &Global, args: &RepositoryArgs) -> Outcome {
     let summaries: Vec<_> = backups.iter().map(summary).collect();
     let document = serde_json::json!({
         "repository": repository.id(), "place": settings.directory, "protection": protection, "backups": summaries,
+        "unknown_reach": reach.unknown,
     });
     output::result(global.output, "backups", &document, || {
         let mut text = if backups.is_empty() {
@@ -35,6 +36,9 @@ pub fn list(global: &Global, args: &RepositoryArgs) -> Outcome {
         } else {
             table(&backups, &reach, Timestamp::now())
         };
+        for unknown in &reach.unknown {
+            text.push_str(&format!("\nNote: how far backups can be taken is not known: {unknown}\n"));
+        }
         if !protection.missing.is_empty() {
             text.push('\n');
             text.push_str(&protection.in_words());
@@ -70,8 +74,8 @@ fn table(backups: &[BackupRecord], reach: &Reach, now: Timestamp) -> String {
             proof,
         ]
     });
-    let head = ["backup", "cluster", "restores to", "age", "PostgreSQL", "size", "added", "proven"];
-    let mut text = output::table(head, &[5, 6], rows);
+    let head = ["backup", "cluster", "restores to", "or up to", "age", "PostgreSQL", "size", "added", "proven"];
+    let mut text = output::table(head, &[6, 7], rows);
     if has_wal {
         text.push_str("Each moment between the two can be returned to: `oxpecker restore --to-time ...`.\n");
     }
