@@ -33,7 +33,7 @@ pub fn run(global: &Global, args: RunArgs) -> Outcome {
         loop {
             match guard::guard(&loaded, kept, &state, &mut signals, reread).await? {
                 Ended::Stopped => return Ok(FINE),
-                Ended::Reload(fresh, runs_on) => (loaded, kept) = (*fresh, runs_on),
+                Ended::Reload(goes_on) => (loaded, kept) = *goes_on,
             }
         }
     })?

@@ -55,7 +55,7 @@ pub enum Ended {
     /// A signal asked for it.
     Stopped,
     /// There is a new configuration to go on with, and perhaps a part that runs on over the change.
-    Reload(Box<Loaded>, Kept),
+    Reload(Box<(Loaded, Kept)>),
 }
 
 /// Guards until a signal says otherwise. The state directory is claimed by the caller and stays claimed over a reload; `kept` is what the
@@ -128,7 +128,7 @@ pub async fn guard(
     let goes_on = fresh.as_ref().ok().and_then(Option::as_ref).map(|fresh| &fresh.config);
     let kept = parts.stop(&reason, goes_on).await;
     Ok(match fresh? {
-        Some(fresh) => Ended::Reload(Box::new(fresh), kept),
+        Some(fresh) => Ended::Reload(Box::new((fresh, kept))),
         None => Ended::Stopped,
     })
 }

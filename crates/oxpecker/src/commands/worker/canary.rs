@@ -93,13 +93,16 @@ async fn session(
     loop {
         let row = write(&client).await?;
         told.clear();
-        let mut awaited = rows.lock().unwrap_or_else(PoisonError::into_inner);
-        awaited.push_back(row);
-        if awaited.len() > AWAITED_MAX {
-            awaited.pop_front();
-        }
-        drop(awaited);
+        await_row(rows, row);
         tokio::time::sleep(every).await;
+    }
+}
+
+fn await_row(rows: &Awaited, row: (Lsn, Instant)) {
+    let mut awaited = rows.lock().unwrap_or_else(PoisonError::into_inner);
+    awaited.push_back(row);
+    if awaited.len() > AWAITED_MAX {
+        awaited.pop_front();
     }
 }
 

@@ -70,10 +70,10 @@ fn run(config: &Config, stop: &AtomicBool) -> Result<(), Failure> {
     let canary =
         config.wal.canary.map(|every| Canary::start(&target, &config.wal.canary_database, every.0)).transpose()?;
     let listener: Listener = Arc::new(move |event| {
-        if let (Some(canary), Event::Progress(progress)) = (&canary, event) {
-            if let Some(said) = canary.arrived(progress.durable) {
-                say(&said);
-            }
+        if let (Some(canary), Event::Progress(progress)) = (&canary, event)
+            && let Some(said) = canary.arrived(progress.durable)
+        {
+            say(&said);
         }
         if let Some(message) = message(event) {
             say(&message);

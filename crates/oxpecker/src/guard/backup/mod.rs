@@ -67,7 +67,7 @@ impl Settings {
 /// What the task is told.
 enum Told {
     /// Something was seen.
-    Seen(Observation),
+    Seen(Box<Observation>),
     /// The guard goes on with another configuration, and takes readings here from now on.
     Adopted(mpsc::Sender<Observation>),
 }
@@ -141,7 +141,7 @@ impl BackupTask {
     pub fn observe(&self, observation: &Observation) {
         let matters =
             matches!(observation, Observation::Reading(Reading::Host(_) | Reading::Activity(_) | Reading::Service(_)));
-        if matters && self.tell.try_send(Told::Seen(observation.clone())).is_err() {
+        if matters && self.tell.try_send(Told::Seen(Box::new(observation.clone()))).is_err() {
             tracing::debug!("the backup task is busy and misses a reading");
         }
     }
