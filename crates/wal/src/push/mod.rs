@@ -8,6 +8,7 @@
 mod check;
 
 use std::{
+    collections::VecDeque,
     fs,
     io::{self, Read as _},
     path::{Path, PathBuf},
@@ -169,27 +170,32 @@ fn push_segments(
     let waiting = waiting_behind(path, first, cluster, options.ahead.min(AHEAD_MAX));
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let at_a_time = usize::try_from(MEMORY_MAX / cluster.segment.bytes() / 2).unwrap_or(1).clamp(1, threads);
+    let mut rest = waiting.iter();
     let mut ahead = 0;
-    for group in waiting.chunks(at_a_time) {
-        let sealed: Vec<_> = thread::scope(|scope| {
-            let seal = |(path, segment): &(PathBuf, SegmentName)| seal(path, *segment, cluster, wal);
-            let threads: Vec<_> = group.iter().map(|one| scope.spawn(move || seal(one))).collect();
-            threads.into_iter().map(|thread| thread.join().ok()).collect()
-        });
-        for (sealed, (path, _)) in sealed.into_iter().zip(group) {
-            // In order, and no further than where it goes well.
-            let put = match sealed {
-                Some(Ok(sealed)) => wal.put_sealed(&sealed).map_err(PushError::from),
-                Some(Err(error)) => Err(error),
-                None => return Ok((stored, ahead)),
+    thread::scope(|scope| {
+        let begin = |(path, segment): &(PathBuf, SegmentName)| {
+            let (path, segment) = (path.clone(), *segment);
+            scope.spawn(move || seal(&path, segment, cluster, wal))
+        };
+        let mut sealing: VecDeque<_> = rest.by_ref().take(at_a_time).map(begin).collect();
+        // In order, and no further than where it goes well.
+        while let Some(oldest) = sealing.pop_front() {
+            let put = match oldest.join() {
+                Ok(Ok(sealed)) => {
+                    // The next one is sealed while this one is put.
+                    sealing.extend(rest.next().map(begin));
+                    wal.put_sealed(&sealed).map_err(PushError::from)
+                }
+                Ok(Err(error)) => Err(error),
+                Err(_) => break,
             };
             if let Err(error) = put {
-                tracing::debug!(%error, "{} was not pushed ahead", path.display());
-                return Ok((stored, ahead));
+                tracing::debug!(%error, "not pushed ahead");
+                break;
             }
             ahead += 1;
         }
-    }
+    });
     Ok((stored, ahead))
 }
 

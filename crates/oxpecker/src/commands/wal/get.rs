@@ -45,10 +45,10 @@ pub fn get(global: &Global, args: &GetArgs) -> Outcome {
 fn bring(global: &Global, args: &GetArgs) -> Result<Answer, Failure> {
     let request = request(args);
     let spooled = from_spool(&request)?;
-    if spooled.fetch_ahead {
-        start_ahead();
-    }
     if spooled.served {
+        if spooled.fetch_ahead {
+            start_ahead();
+        }
         return Ok(Answer::There);
     }
     let settings = Settings::load(global, &args.repository)?;
@@ -62,10 +62,15 @@ fn bring(global: &Global, args: &GetArgs) -> Result<Answer, Failure> {
         opened = Some(repository.clone());
         Ok(repository)
     };
-    fetch(&request, open).map_err(|failed| match failed {
+    let answer = fetch(&request, open).map_err(|failed| match failed {
         Failed::Open(Said(failure)) => failure,
         Failed::Get(error) => error.into(),
-    })
+    })?;
+    // A standby at the end of WAL asks every few seconds: where there is nothing, nothing is ahead.
+    if answer == Answer::There && spooled.fetch_ahead {
+        start_ahead();
+    }
+    Ok(answer)
 }
 
 /// A failure that can be printed.
