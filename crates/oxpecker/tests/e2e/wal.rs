@@ -369,6 +369,18 @@ fn exit_codes_of_get_and_push_are_what_postgres_reads() {
     assert_eq!(serde_json::from_slice::<Value>(&pushed.stdout).unwrap()["stored"], true);
     let again = ask(&["wal", "push", &path, "--output", "json"]);
     assert_eq!(serde_json::from_slice::<Value>(&again.stdout).unwrap()["stored"], false);
+    // Those that wait behind are stored by the same call, and are there when their own calls come.
+    let name = || sql(&scene.cluster, &["select pg_walfile_name(pg_current_wal_lsn())"]);
+    let mut waiting = Vec::new();
+    for _ in 0..4 {
+        waiting.push(name());
+        sql(&scene.cluster, &["insert into ledger values (1, 'x')", "select pg_switch_wal()"]);
+    }
+    for (segment, (stored, ahead)) in waiting.iter().zip([(true, 3), (false, 0), (false, 0), (false, 0)]) {
+        let pushed = ask(&["wal", "push", &format!("pg_wal/{segment}"), "--output", "json"]);
+        let said: Value = serde_json::from_slice(&pushed.stdout).unwrap();
+        assert_eq!((&said["stored"], &said["ahead"]), (&stored.into(), &ahead.into()), "{said}");
+    }
     assert_eq!(get(&first).0, Some(0), "{}", get(&first).1);
     assert!(fs::read(target).unwrap() == fs::read(data.join(&path)).unwrap());
 
