@@ -320,6 +320,10 @@ impl Facts {
         let asked = self.server.is_some() && (Source::Live..=Source::LiveRepository).contains(&source);
         Some(match self.live(source) {
             Err(why) if asked => why,
+            _ if (Source::Live..=Source::LiveDisks).contains(&source) => "not asked for: --live".to_owned(),
+            _ if matches!(source, Source::ProbedPages | Source::ProbedAddresses) && self.probes.is_none() => {
+                "not asked for: --probe".to_owned()
+            }
             _ => format!("no {} was found", source.missing()),
         })
     }
