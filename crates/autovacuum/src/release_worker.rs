@@ -11,12 +11,12 @@
 
 use std::{io, time::Duration};
 
+use pg_connect::Sql;
 use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt as _},
     signal::unix::{Signal, SignalKind, signal},
 };
-use pg_connect::Sql;
 use tokio_postgres::Client;
 
 use crate::undo::{Home, UndoPlan, Undone, undo};

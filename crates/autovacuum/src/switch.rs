@@ -16,8 +16,8 @@ use std::{
 
 use futures_util::future::poll_fn;
 use model::{Pid, event::CostSetting};
-use tokio::sync::watch;
 use pg_connect::Sql;
+use tokio::sync::watch;
 use tokio_postgres::{AsyncMessage, Client};
 
 use crate::{

@@ -157,7 +157,10 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    fn stock(runs: &[(u32, &[(u64, u64, u64)])], histories: &[(u32, &str)]) -> Stock {
+    /// First segment, end, bytes of the tail.
+    type Runs<'a> = &'a [(u64, u64, u64)];
+
+    fn stock(runs: &[(u32, Runs<'_>)], histories: &[(u32, &str)]) -> Stock {
         let run =
             |(first, end, tail_bytes): &(u64, u64, u64)| Run { first: *first, end: *end, tail_bytes: *tail_bytes };
         Stock {

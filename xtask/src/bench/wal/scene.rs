@@ -243,7 +243,7 @@ impl Scene {
         self.sql(&format!(
             "SELECT pg_terminate_backend(active_pid) FROM pg_replication_slots WHERE slot_name = '{slot}' AND active"
         ))?;
-        done.and_then(|()| cost).with_context(|| {
+        done.and(cost).with_context(|| {
             let said = child
                 .stdout
                 .take()
@@ -267,7 +267,7 @@ impl Scene {
         let cost = self.cost(began, busy);
         child.kill()?;
         child.wait()?;
-        done.and_then(|()| cost)
+        done.and(cost)
     }
 
     fn wait_for(&self, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
