@@ -31,6 +31,8 @@ struct Scene {
     place: Place,
     cluster: ScratchCluster,
     ledger: Vec<Entry>,
+    /// The transaction that dropped it.
+    dropped_by: String,
 }
 
 async fn try_sql(cluster: &ScratchCluster, text: &str) -> Result<Vec<Vec<String>>, tokio_postgres::Error> {
@@ -77,7 +79,7 @@ impl Scene {
         let more = format!("\n[repository]\nurl = \"file://{}\"\nkey_file = {key:?}\n", repository.display());
         place.configure(&cluster.url("postgres"), &more);
         place.json(&["backup", "init"]);
-        let mut scene = Self { place, cluster, ledger: Vec::new() };
+        let mut scene = Self { place, cluster, ledger: Vec::new(), dropped_by: String::new() };
         let dir = scene.place.path().display().to_string();
         let archive = format!("{dir}/oxpecker --config {dir}/oxpecker.toml wal push %p");
         sql(&scene.cluster, "create table ledger (id int primary key)").await;
@@ -90,7 +92,9 @@ impl Scene {
             scene.enter(id).await;
         }
         sql(&scene.cluster, "select pg_create_restore_point('before the mistake')").await;
-        sql(&scene.cluster, "drop table ledger").await;
+        let dropped =
+            "with now as (select pg_current_xact_id()::text as xid) select set_config('my.xid', xid, false) from now";
+        scene.dropped_by = scene.drop_ledger(dropped).await;
         // A commit behind everything, so that there is a moment behind the mistake too.
         sql(&scene.cluster, "create table afterwards ()").await;
         scene.archived().await;
@@ -117,6 +121,16 @@ impl Scene {
         let after = "select pg_current_wal_insert_lsn()::text, to_char(clock_timestamp() at time zone 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.US\"Z\"')";
         let row = try_sql(&self.cluster, after).await.unwrap().remove(0);
         self.ledger.push(Entry { id, xid, lsn: row[0].parse().unwrap(), time: row[1].parse().unwrap() });
+    }
+
+    async fn drop_ledger(&self, tell_xid: &str) -> String {
+        let (client, connection) =
+            tokio_postgres::connect(&self.cluster.url("postgres"), tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        client.batch_execute("begin").await.unwrap();
+        let xid = client.query_one(tell_xid, &[]).await.unwrap().get(0);
+        client.batch_execute("drop table ledger; commit").await.unwrap();
+        xid
     }
 
     /// All that was written is in the repository.
@@ -204,6 +218,10 @@ async fn each_kind_of_moment(major: Option<u32>) {
     assert_eq!(scene.rows("name", &["--to-name", "before the mistake"]).await, Scene::up_to(ROWS));
     assert_eq!(scene.rows("time", &["--to-time", &time]).await, Scene::up_to(4));
     assert_eq!(scene.rows("xid", &["--to-xid", &fourth.xid]).await, Scene::up_to(4));
+    // The next commit is the one that drops the table: its lock must not be in the way of whoever looks.
+    let last = scene.ledger[7].time.to_string();
+    assert_eq!(scene.rows("last", &["--to-time", &last]).await, Scene::up_to(ROWS));
+    assert_eq!(scene.rows("undropped", &["--to-xid", &scene.dropped_by, "--exclusive"]).await, Scene::up_to(ROWS));
     assert_eq!(scene.rows("latest", &["--latest"]).await, None, "the table was dropped by then");
     // Each is a server of its own: in the ordinary tier the newest version takes a part of them.
     if major.is_some() {

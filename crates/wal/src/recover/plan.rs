@@ -195,7 +195,7 @@ pub fn plan(
                 let until = stops.map_or(road.end, |found| Lsn(found.lsn.0 + 1));
                 return Ok(Plan {
                     segments: road.segments(stock.size, until.max(base.stop)),
-                    settings: settings(target, &road, inclusive, action),
+                    settings: settings(&stop(target, inclusive, stops, base), &road, action),
                     base: base.clone(),
                     road,
                     stops,
@@ -241,22 +241,21 @@ fn reach(
     match target {
         // All of the backup's own WAL is in the backup.
         Target::Latest => Ok((None, end)),
-        Target::Time(time) => {
-            let enough = end.newest.is_some_and(|newest| if inclusive { newest > *time } else { newest >= *time });
-            if enough {
-                // Where exactly is found out by the server: reading all of the way would take as long as replaying it.
-                return Ok((None, end));
+        // All of the way is read: where the clock was set back, a commit that is not the newest may be the one.
+        Target::Time(_) => match scanner.find(road, base.stop, road.end, target, inclusive)? {
+            Some(found) => Ok((Some(found), end)),
+            None => {
+                let newest =
+                    end.newest.map_or("no commit".to_owned(), |newest| format!("the newest commit is of {newest}"));
+                let why = format!(
+                    "of the WAL that leads on from backup {}, up to {} of timeline {}, {newest}, and recovery to a time ends at the first commit behind it",
+                    base.id, road.end, road.timeline
+                );
+                Err(beyond(why, "return to the newest moment with --latest, or choose an earlier one"))
             }
-            let newest =
-                end.newest.map_or("no commit".to_owned(), |newest| format!("the newest commit is of {newest}"));
-            let why = format!(
-                "of the WAL that leads on from backup {}, up to {} of timeline {}, {newest}, and recovery to a time ends at the first commit behind it",
-                base.id, road.end, road.timeline
-            );
-            Err(beyond(why, "return to the newest moment with --latest, or choose an earlier one"))
-        }
+        },
         Target::Lsn(lsn) => match end.last_record {
-            Some(last) if last >= *lsn => Ok((Some(Found { lsn: *lsn, time: None }), end)),
+            Some(last) if last >= *lsn => Ok((Some(Found { lsn: *lsn, time: None, ended_before: None }), end)),
             _ => {
                 let why = format!(
                     "the WAL that leads on from backup {} ends at {} of timeline {}",
@@ -272,8 +271,22 @@ fn reach(
     }
 }
 
-fn settings(target: &Target, road: &Road, inclusive: bool, action: Action) -> Vec<(String, String)> {
-    let mut settings = target.settings(inclusive, action);
+/// What the server is told, with whether the record there counts.
+///
+/// To stop *before* a commit is to stop behind everything else that its transaction did: a server that waits there holds its locks, and the table
+/// that somebody dropped can't be looked at (a standby keeps exclusive locks until the transaction's end is replayed). Behind the commit before
+/// it is the same database without them.
+fn stop(target: &Target, inclusive: bool, found: Option<Found>, base: &Base) -> (Target, bool) {
+    match (target, found) {
+        (Target::Time(_), Some(found)) => (Target::Lsn(found.ended_before.unwrap_or(base.stop)), true),
+        (Target::Xid(_), Some(found)) if !inclusive => (Target::Lsn(found.ended_before.unwrap_or(base.stop)), true),
+        _ => (target.clone(), inclusive),
+    }
+}
+
+fn settings(stop: &(Target, bool), road: &Road, action: Action) -> Vec<(String, String)> {
+    let (target, inclusive) = stop;
+    let mut settings = target.settings(*inclusive, action);
     // By its number: `latest` would be whatever timeline came about last, also one that does not lead on from this backup.
     settings.push(("recovery_target_timeline".to_owned(), road.timeline.to_string()));
     // Without it the server could not be looked at while it waits.

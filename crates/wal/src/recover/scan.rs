@@ -63,6 +63,8 @@ pub struct Found {
     pub lsn: Lsn,
     /// Its time, where it has one.
     pub time: Option<Timestamp>,
+    /// Where the record of the last commit or abort before it begins, if there is one since the backup.
+    pub ended_before: Option<Lsn>,
 }
 
 /// Reads WAL of one server.
@@ -150,7 +152,7 @@ impl Scanner<'_> {
         target: &Target,
         inclusive: bool,
     ) -> Result<Option<Found>, ScanError> {
-        let mut found = None;
+        let (mut found, mut ended_before) = (None, None);
         self.read(road, from, until, &mut |record, kind| {
             if record.lsn < from {
                 return ControlFlow::Continue(());
@@ -170,8 +172,11 @@ impl Scanner<'_> {
                 Target::Xid(target) => ends && u64::from(record.header.xid) == target & u64::from(u32::MAX),
             };
             if stops {
-                found = Some(Found { lsn: record.lsn, time });
+                found = Some(Found { lsn: record.lsn, time, ended_before });
                 return ControlFlow::Break(());
+            }
+            if ends {
+                ended_before = Some(record.lsn);
             }
             ControlFlow::Continue(())
         })?;
