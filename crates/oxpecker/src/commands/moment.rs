@@ -137,9 +137,10 @@ impl Moment {
         let road = &self.plan.road;
         let legs: Vec<String> = road.legs.iter().map(|leg| leg.timeline.to_string()).collect();
         let along = if legs.len() > 1 { format!(", along timelines {}", legs.join(", ")) } else { String::new() };
-        let stops = self.plan.stops.map_or(String::new(), |found| {
-            let time = found.time.map_or(String::new(), |time| format!(" of {time}"));
-            format!(", the record at {}{time}", found.lsn)
+        let stops = self.plan.stops.map_or(String::new(), |found| match (&self.target, found.time) {
+            (Target::Time(_), Some(time)) => format!(": the next commit, at {}, is of {time}", found.lsn),
+            (_, Some(time)) => format!(": the record at {}, of {time}", found.lsn),
+            (_, None) => format!(": the record at {}", found.lsn),
         });
         let names: Vec<String> = self.plan.segments.iter().map(|name| name.file_name(self.size)).collect();
         let segments = match names.as_slice() {
