@@ -222,6 +222,9 @@ async fn each_kind_of_moment(major: Option<u32>) {
     let last = scene.ledger[7].time.to_string();
     assert_eq!(scene.rows("last", &["--to-time", &last]).await, Scene::up_to(ROWS));
     assert_eq!(scene.rows("undropped", &["--to-xid", &scene.dropped_by, "--exclusive"]).await, Scene::up_to(ROWS));
+    // Nothing was committed between the backup and the first row: its commit must not slip in.
+    let first = &scene.ledger[0].xid;
+    assert_eq!(scene.rows("none", &["--to-xid", first, "--exclusive"]).await, Scene::up_to(0));
     assert_eq!(scene.rows("latest", &["--latest"]).await, None, "the table was dropped by then");
     // Each is a server of its own: in the ordinary tier the newest version takes a part of them.
     if major.is_some() {

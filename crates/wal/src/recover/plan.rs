@@ -275,13 +275,14 @@ fn reach(
 ///
 /// To stop *before* a commit is to stop behind everything else that its transaction did: a server that waits there holds its locks, and the table
 /// that somebody dropped can't be looked at (a standby keeps exclusive locks until the transaction's end is replayed). Behind the commit before
-/// it is the same database without them.
+/// it is the same database without them; where nothing was committed since the backup, that is before all that came behind the backup.
 fn stop(target: &Target, inclusive: bool, found: Option<Found>, base: &Base) -> (Target, bool) {
-    match (target, found) {
-        (Target::Time(_), Some(found)) => (Target::Lsn(found.ended_before.unwrap_or(base.stop)), true),
-        (Target::Xid(_), Some(found)) if !inclusive => (Target::Lsn(found.ended_before.unwrap_or(base.stop)), true),
-        _ => (target.clone(), inclusive),
-    }
+    let found = match (target, found) {
+        (Target::Time(_), Some(found)) => found,
+        (Target::Xid(_), Some(found)) if !inclusive => found,
+        _ => return (target.clone(), inclusive),
+    };
+    found.ended_before.map_or((Target::Lsn(base.stop), false), |lsn| (Target::Lsn(lsn), true))
 }
 
 fn settings(stop: &(Target, bool), road: &Road, action: Action) -> Vec<(String, String)> {
@@ -292,4 +293,35 @@ fn settings(stop: &(Target, bool), road: &Road, action: Action) -> Vec<(String, 
     // Without it the server could not be looked at while it waits.
     settings.push(("hot_standby".to_owned(), "on".to_owned()));
     settings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_stops_behind_a_commit_and_never_on_one_that_does_not_count() {
+        let base = Base {
+            id: "x".to_owned(),
+            major: Major::V16,
+            timeline: 1,
+            start: Lsn(10),
+            stop: Lsn(20),
+            stop_time: Timestamp::UNIX_EPOCH,
+        };
+        let found = |ended_before| Some(Found { lsn: Lsn(30), time: None, ended_before });
+        let (time, xid) = (Target::Time(Timestamp::UNIX_EPOCH), Target::Xid(7));
+        for (target, inclusive, found, expected) in [
+            (&time, true, found(Some(Lsn(25))), (Target::Lsn(Lsn(25)), true)),
+            (&time, false, found(Some(Lsn(25))), (Target::Lsn(Lsn(25)), true)),
+            // The commit may be the first record behind the backup: stopping behind that would take it in.
+            (&time, true, found(None), (Target::Lsn(Lsn(20)), false)),
+            (&xid, false, found(Some(Lsn(25))), (Target::Lsn(Lsn(25)), true)),
+            (&xid, false, found(None), (Target::Lsn(Lsn(20)), false)),
+            (&xid, true, found(Some(Lsn(25))), (Target::Xid(7), true)),
+            (&Target::Latest, true, None, (Target::Latest, true)),
+        ] {
+            assert_eq!(stop(target, inclusive, found, &base), expected, "{target} {inclusive}");
+        }
+    }
 }
