@@ -1,4 +1,4 @@
-//! Whether stored WAL is what its name says, and how far each backup can be replayed with it. Pure.
+//! Whether stored WAL is what its name says, and how far each backup can be replayed with it. Pure, but for [`runs`], which looks.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use pg_format::{
 };
 use repository::{
     WalStart,
-    wal::{Inspector, Run},
+    wal::{Inspector, LineSeen, Run, Wal, WalError},
 };
 
 /// Bytes of a WAL page where its first one does not say. All but those who compile their own have this.
@@ -101,6 +101,26 @@ impl Inspector for Pages {
 #[must_use]
 pub fn place(segment_bytes: u64, segment: u64, bytes: u64) -> Lsn {
     Lsn(segment.saturating_mul(segment_bytes).saturating_add(bytes))
+}
+
+/// The runs of a timeline that have not expired, without a gap in each: by the listing, and a look at the end of what grows, which is in chunks
+/// whose names don't say what they hold.
+///
+/// # Errors
+/// The store failed, or a chunk is damaged.
+pub fn runs(wal: &Wal, seen: &LineSeen) -> Result<Vec<Run>, WalError> {
+    let floor = wal.floor(seen.line);
+    let mut runs: Vec<Run> =
+        seen.runs().filter(|run| run.end > floor).map(|run| Run { first: run.first.max(floor), ..run }).collect();
+    if seen.chunks > 0 {
+        let from = runs.last().map_or(seen.first, |run| run.end);
+        let reach = wal.reach(seen.line, from)?;
+        if reach.bytes > 0 || reach.segment > from {
+            let begins = runs.pop().unwrap_or(Run { first: from, end: from, tail_bytes: 0 });
+            runs.push(Run { end: reach.segment, tail_bytes: reach.bytes, ..begins });
+        }
+    }
+    Ok(runs)
 }
 
 /// How far replay from `start` gets, by timeline: all that it can follow, and the first byte that is not there. Empty where its first

@@ -172,6 +172,9 @@ pub fn plan(
     let oldest = bases.first().ok_or(PlanError::NoBackup)?;
     let mut refusal = None;
     let mut searched: Option<(Lsn, Lsn)> = None;
+    // Ways that were looked along in vain, by timeline and end, and from where on: an older backup that leads onto the same one need not look
+    // there again, or a misspelt name would cost all WAL once for each backup.
+    let mut in_vain: Vec<(u32, Lsn, Lsn)> = Vec::new();
     // The newest that will do: the least to replay.
     for base in bases.iter().rev() {
         let before = match target {
@@ -190,7 +193,18 @@ pub fn plan(
             }
         };
         let scanner = Scanner { wal, major: base.major, size: stock.size, system_identifier };
-        match reach(&scanner, base, &road, target, inclusive) {
+        let known = in_vain.iter().position(|(timeline, end, _)| (*timeline, *end) == (road.timeline, road.end));
+        // It gets as far as the one behind it, which is not far enough.
+        if known.is_some() && !matches!(target, Target::Name(_) | Target::Xid(_)) {
+            continue;
+        }
+        let until = known.map_or(road.end, |at| in_vain[at].2);
+        let reached = reach(&scanner, base, &road, until, target, inclusive);
+        match known {
+            Some(at) => in_vain[at].2 = base.stop.min(until),
+            None => in_vain.push((road.timeline, road.end, base.stop)),
+        }
+        match reached {
             Ok((stops, end)) => {
                 let until = stops.map_or(road.end, |found| Lsn(found.lsn.0 + 1));
                 return Ok(Plan {
@@ -228,11 +242,12 @@ pub fn plan(
     Err(PlanError::BeforeBackup { target, what, stop: oldest.stop, stop_time: oldest.stop_time })
 }
 
-/// Whether the target lies on the road, and where.
+/// Whether the target lies on the road, and where; names and numbers are looked for up to `until`.
 fn reach(
     scanner: &Scanner<'_>,
     base: &Base,
     road: &Road,
+    until: Lsn,
     target: &Target,
     inclusive: bool,
 ) -> Result<(Option<Found>, End), PlanError> {
@@ -264,9 +279,9 @@ fn reach(
                 Err(beyond(why, "return to the newest moment with --latest, or choose another timeline"))
             }
         },
-        Target::Name(_) | Target::Xid(_) => match scanner.find(road, base.stop, road.end, target, inclusive)? {
+        Target::Name(_) | Target::Xid(_) => match scanner.find(road, base.stop, until, target, inclusive)? {
             Some(found) => Ok((Some(found), end)),
-            None => Err(PlanError::NotFound { target: target.to_string(), from: base.stop, to: road.end }),
+            None => Err(PlanError::NotFound { target: target.to_string(), from: base.stop, to: until }),
         },
     }
 }

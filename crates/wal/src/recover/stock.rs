@@ -7,7 +7,7 @@ use pg_format::wal::{SegmentSize, TimelineHistory};
 use repository::wal::{Run, Wal, WalError};
 
 use super::road::Runs;
-use crate::inspect::place;
+use crate::inspect::{self, place};
 
 /// What is there.
 #[derive(Clone, Debug)]
@@ -28,22 +28,7 @@ impl Stock {
     pub fn look(wal: &Wal, size: SegmentSize) -> Result<Self, WalError> {
         let (mut runs, mut histories) = (Runs::new(), BTreeMap::new());
         for seen in wal.lines()? {
-            let floor = wal.floor(seen.line);
-            let mut of_line: Vec<Run> = seen
-                .runs()
-                .filter(|run| run.end > floor)
-                .map(|run| Run { first: run.first.max(floor), ..run })
-                .collect();
-            // The end of what grows is in chunks: what they hold is not in their names.
-            if seen.chunks > 0 {
-                let from = of_line.last().map_or(seen.first, |run| run.end);
-                let reach = wal.reach(seen.line, from)?;
-                if reach.bytes > 0 || reach.segment > from {
-                    let begins = of_line.pop().unwrap_or(Run { first: from, end: from, tail_bytes: 0 });
-                    of_line.push(Run { end: reach.segment, tail_bytes: reach.bytes, ..begins });
-                }
-            }
-            runs.insert(seen.line, of_line);
+            runs.insert(seen.line, inspect::runs(wal, &seen)?);
             // One that can't be understood leads nowhere: its timeline can't be chosen.
             let history = if seen.history { wal.get_history(seen.line)? } else { None };
             let text = history.as_deref().and_then(|bytes| std::str::from_utf8(bytes).ok());

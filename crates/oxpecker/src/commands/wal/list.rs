@@ -2,7 +2,7 @@
 
 use model::{ByteSize, Lsn};
 use repository::wal::{LineSeen, Run, Wal, WalError};
-use wal::inspect::place;
+use wal::inspect::{place, runs};
 
 use super::streams::{failure, others, streams};
 use crate::{
@@ -47,17 +47,7 @@ fn lines(wal: &Wal) -> Result<Vec<Line>, WalError> {
     let mut lines = Vec::new();
     for seen in wal.lines()? {
         let floor = wal.floor(seen.line);
-        let mut runs: Vec<Run> =
-            seen.runs().filter(|run| run.end > floor).map(|run| Run { first: run.first.max(floor), ..run }).collect();
-        // The end of what grows is in chunks: what they hold is not in their names.
-        if seen.chunks > 0 {
-            let from = runs.last().map_or(seen.first, |run| run.end);
-            let reach = wal.reach(seen.line, from)?;
-            if reach.bytes > 0 || reach.segment > from {
-                let begins = runs.pop().unwrap_or(Run { first: from, end: from, tail_bytes: 0 });
-                runs.push(Run { end: reach.segment, tail_bytes: reach.bytes, ..begins });
-            }
-        }
+        let runs = runs(wal, &seen)?;
         lines.push(Line { seen, runs, floor });
     }
     Ok(lines)
