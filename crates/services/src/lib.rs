@@ -1,15 +1,17 @@
 //! Bringing services back in their order: the graph, what is seen of each service, and the plan.
 //!
-//! So far this crate is its pure heart: data in, data out. Nothing here opens a file or a socket, waits, or reads a clock; every instant is a
-//! [`std::time::Duration`] on the boot clock (`model::Moment::boot_us`) that the caller passes in.
+//! Its heart is pure: data in, data out, no file, no socket, no clock; every instant is a [`std::time::Duration`] on the boot clock
+//! (`model::Moment::boot_us`) that the caller passes in. Only [`driver`] touches the world.
 //!
 //! - [`graph`]: services and what each needs; cycles are errors that show the cycle; layers, the critical path, text, DOT and JSON.
 //! - [`health`]: what a probe says, and what a run of such verdicts amounts to: *stable* is healthy for a time with no restart in it.
 //! - [`state`]: from that to one word per service: stable, settling, starting, broken, stuck, wrong, stopped, removed, unknown.
 //! - [`plan`]: which services to start, restart or provision, in which order and when; and when to stop and call a person.
+//! - [`driver`]: who starts and stops them, behind one interface.
 //! - [`discover`]: edges that compose files, systemd units, connection strings and sessions suggest. They are proposed, never added.
 
 pub mod discover;
+pub mod driver;
 pub mod graph;
 pub mod health;
 pub mod plan;
