@@ -1,0 +1,4 @@
+//! What the tests of all drivers share.
+
+pub mod scenario;
+pub mod service;
