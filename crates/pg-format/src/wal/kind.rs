@@ -148,6 +148,8 @@ pub enum Kind<'a> {
     Commit {
         /// When, in microseconds since 2000.
         time: i64,
+        /// Which transaction, where it was a prepared one: the record's own number is then another's, or none.
+        prepared: Option<u32>,
         /// Relations whose files replay removes.
         dropped: Relations<'a>,
     },
@@ -155,6 +157,8 @@ pub enum Kind<'a> {
     Abort {
         /// When, in microseconds since 2000.
         time: i64,
+        /// Which transaction, where it was a prepared one: the record's own number is then another's, or none.
+        prepared: Option<u32>,
         /// Relations whose files replay removes.
         dropped: Relations<'a>,
     },
@@ -217,7 +221,7 @@ impl<'a> Kind<'a> {
         let main = parts.main;
         let kind = match record.header.rmgr {
             rmgr::XLOG => xlog(major, info, main),
-            rmgr::XACT => transaction(info, main),
+            rmgr::XACT => transaction(major, info, main),
             rmgr::SMGR => storage(info, main),
             rmgr::DATABASE => database(major, info, main),
             rmgr::TABLESPACE => tablespace(info, main),
@@ -258,39 +262,75 @@ fn xlog(major: Major, info: u8, main: &[u8]) -> Option<Kind<'_>> {
     })
 }
 
-fn transaction(info: u8, main: &[u8]) -> Option<Kind<'_>> {
-    Some(match info & XACT_OPERATION_MASK {
-        0x00 | 0x30 => Kind::Commit { time: le::i64(main, 0)?, dropped: dropped(info, main)? },
-        0x20 | 0x40 => Kind::Abort { time: le::i64(main, 0)?, dropped: dropped(info, main)? },
+fn transaction(major: Major, info: u8, main: &[u8]) -> Option<Kind<'_>> {
+    let operation = info & XACT_OPERATION_MASK;
+    Some(match operation {
+        0x00 | 0x20 | 0x30 | 0x40 => {
+            let is_commit = matches!(operation, 0x00 | 0x30);
+            let time = le::i64(main, 0)?;
+            let (dropped, rest) = dropped(info, main)?;
+            let is_prepared = matches!(operation, 0x30 | 0x40);
+            let prepared = if is_prepared { prepared(major, is_commit, main, rest) } else { None };
+            if is_commit { Kind::Commit { time, prepared, dropped } } else { Kind::Abort { time, prepared, dropped } }
+        }
         // Prepare, whose drops come with its commit or abort; assignment of subtransactions; invalidations.
         0x10 | 0x50 | 0x60 => Kind::Other,
         _ => Kind::Unknown,
     })
 }
 
+/// Where the flags of a commit or abort are that say what follows them (xact.h, `XACT_XINFO_...`).
+const XACT_FLAGS_AT: usize = 8;
+
 /// What a commit's or abort's record says of files: behind its time there are, each if a flag says so, the database, subtransactions,
-/// and then these relations. More follows.
-fn dropped(info: u8, main: &[u8]) -> Option<Relations<'_>> {
+/// and then these relations. More follows, from the second value on.
+fn dropped(info: u8, main: &[u8]) -> Option<(Relations<'_>, usize)> {
     const HAS_DATABASE: u32 = 1;
     const HAS_SUBTRANSACTIONS: u32 = 2;
     const HAS_RELATIONS: u32 = 4;
     if info & XACT_HAS_INFO == 0 {
-        return Some(Relations::default());
+        return Some((Relations::default(), main.len()));
     }
-    let (flags, mut at) = (le::u32(main, 8)?, 12usize);
-    if flags & HAS_RELATIONS == 0 {
-        return Some(Relations::default());
-    }
+    let (flags, mut at) = (le::u32(main, XACT_FLAGS_AT)?, XACT_FLAGS_AT + 4);
     if flags & HAS_DATABASE != 0 {
         at += 8;
     }
     if flags & HAS_SUBTRANSACTIONS != 0 {
-        let count = usize::try_from(le::u32(main, at)?).ok()?;
-        at = at.checked_add(4)?.checked_add(count.checked_mul(4)?)?;
+        at = behind_items(main, at, 4)?;
+    }
+    if flags & HAS_RELATIONS == 0 {
+        return Some((Relations::default(), at));
     }
     let count = usize::try_from(le::u32(main, at)?).ok()?;
     let (relations, _) = main.get(at.checked_add(4)?..)?.as_chunks::<RELATION_LEN>();
-    relations.get(..count).map(Relations)
+    Some((relations.get(..count).map(Relations)?, behind_items(main, at, RELATION_LEN)?))
+}
+
+/// The transaction of a `COMMIT PREPARED` or `ROLLBACK PREPARED`: behind the relations, the dropped statistics (from 15 on) and a commit's
+/// invalidations. `None` where it can't be told.
+fn prepared(major: Major, is_commit: bool, main: &[u8], mut at: usize) -> Option<u32> {
+    const HAS_INVALIDATIONS: u32 = 1 << 3;
+    const HAS_PREPARED: u32 = 1 << 4;
+    const HAS_STATISTICS: u32 = 1 << 8;
+    const INVALIDATION_LEN: usize = 16;
+    let flags = le::u32(main, XACT_FLAGS_AT)?;
+    if flags & HAS_PREPARED == 0 {
+        return None;
+    }
+    if flags & HAS_STATISTICS != 0 {
+        // 18 made their numbers wider.
+        at = behind_items(main, at, if major.number() < 18 { 12 } else { 16 })?;
+    }
+    if is_commit && flags & HAS_INVALIDATIONS != 0 {
+        at = behind_items(main, at, INVALIDATION_LEN)?;
+    }
+    le::u32(main, at)
+}
+
+/// Behind a number of items and the items themselves.
+fn behind_items(main: &[u8], at: usize, item_len: usize) -> Option<usize> {
+    let count = usize::try_from(le::u32(main, at)?).ok()?;
+    at.checked_add(4)?.checked_add(count.checked_mul(item_len)?)
 }
 
 fn relation(bytes: &[u8], at: usize) -> Option<Relation> {
@@ -417,7 +457,7 @@ mod tests {
         for (info, main, numbers) in
             [(0x80, &all, vec![1, 2]), (0xB0, &all, vec![1, 2]), (0x80, &only, vec![1]), (0x00, &all, vec![])]
         {
-            let Kind::Commit { time: 1, dropped } = kind(Major::V13, rmgr::XACT, info, main) else { panic!("{info}") };
+            let Kind::Commit { time: 1, dropped, .. } = kind(Major::V13, rmgr::XACT, info, main) else { panic!("{info}") };
             assert_eq!(dropped.iter().collect::<Vec<_>>(), numbers.into_iter().map(at).collect::<Vec<_>>());
         }
         for info in [0xA0, 0xC0] {
@@ -425,6 +465,33 @@ mod tests {
             assert_eq!((dropped.len(), dropped.is_empty()), (2, false));
         }
         assert_eq!(kind(Major::V16, rmgr::XACT, 0x80, &all[..50]), Kind::Unreadable);
+    }
+
+    #[test]
+    fn prepared_transactions_have_their_own_number() {
+        let words = |numbers: &[u32]| -> Vec<u8> { numbers.iter().flat_map(|number| number.to_le_bytes()).collect() };
+        let with = |stats: &[u32]| {
+            let start = [1, 0, 0x11F, 5, 1663, 1, 700, 1, 1663, 5, 1, 1];
+            let end = [1, 0, 0, 0, 0, 4711];
+            words(&[&start[..], stats, &end].concat())
+        };
+        for (major, info, main, expected) in [
+            (Major::V17, 0xB0, with(&[2, 5, 1]), Some(4711)),
+            (Major::V18, 0xB0, with(&[2, 5, 1, 0]), Some(4711)),
+            (Major::V13, 0xB0, words(&[1, 0, 0x10, 4711]), Some(4711)),
+            (Major::V13, 0xC0, words(&[1, 0, 0x10, 4711]), Some(4711)),
+            // An ordinary one, one that does not say, one that ends too soon.
+            (Major::V13, 0x80, words(&[1, 0, 0x10, 4711]), None),
+            (Major::V13, 0xB0, words(&[1, 0, 0]), None),
+            (Major::V13, 0xB0, words(&[1, 0, 0x10]), None),
+        ] {
+            match kind(major, rmgr::XACT, info, &main) {
+                Kind::Commit { prepared, .. } | Kind::Abort { prepared, .. } => {
+                    assert_eq!(prepared, expected, "{major:?} {info:x}");
+                }
+                other => panic!("{other:?}"),
+            }
+        }
     }
 
     #[test]

@@ -168,8 +168,15 @@ impl Scanner<'_> {
                 Target::Time(target) => ends && time.is_some_and(|time| time >= *target),
                 Target::Lsn(target) => record.lsn >= *target,
                 Target::Name(target) => matches!(kind, Kind::RestorePoint { name, .. } if *name == target.as_bytes()),
-                // Of a prepared transaction the record is another one's; PostgreSQL takes its own number, too.
-                Target::Xid(target) => ends && u64::from(record.header.xid) == target & u64::from(u32::MAX),
+                Target::Xid(target) => {
+                    let prepared = match kind {
+                        Kind::Commit { prepared, .. } | Kind::Abort { prepared, .. } => *prepared,
+                        _ => None,
+                    };
+                    // The record that ends a prepared transaction is another one's, or nobody's.
+                    let xid = prepared.unwrap_or(record.header.xid);
+                    ends && u64::from(xid) == target & u64::from(u32::MAX)
+                }
             };
             if stops {
                 found = Some(Found { lsn: record.lsn, time, ended_before });
