@@ -428,6 +428,9 @@ pub enum EventKind {
         took: Duration,
         /// The measured recovery time: from the restore's first byte until the server accepted connections.
         recovery_time: Option<Duration>,
+        /// The age of the newest commit that was recovered with the repository's WAL, when that was looked up; none without WAL.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        found_age: Option<Duration>,
     },
     /// A backup could not be proven, or is damaged.
     ProofFailed {

@@ -27,7 +27,7 @@ pub enum Reading {
     /// A service's health and latency.
     Service(ServiceReading),
     /// The backups of the cluster, once a minute and when something changed.
-    Backup(BackupReading),
+    Backup(Box<BackupReading>),
     /// The WAL that streams into the repository, every few seconds and when something changed.
     Receive(ReceiveReading),
 }
@@ -538,6 +538,9 @@ pub struct BackupSeen {
     pub corrupt_pages: u64,
     /// The measured recovery time, where it was proven and that was measured.
     pub recovery_time: Option<Duration>,
+    /// The age of the newest commit that the proof recovered with the repository's WAL, when it looked that up; none without WAL.
+    #[serde(default)]
+    pub found_age: Option<Duration>,
 }
 
 /// Why a repository is no protection against everything that a backup is for.

@@ -17,6 +17,7 @@ fn seen(age: Duration) -> BackupSeen {
         size: ByteSize(5 << 30),
         corrupt_pages: 0,
         recovery_time: Some(Duration::from_secs(42)),
+        found_age: None,
     }
 }
 
@@ -39,7 +40,7 @@ fn fine(ms: u64) -> BackupReading {
 }
 
 fn of_backup(reading: BackupReading) -> Observation {
-    Observation::Reading(Reading::Backup(reading))
+    Observation::Reading(Reading::Backup(Box::new(reading)))
 }
 
 #[test]

@@ -7,6 +7,7 @@
 //! ```text
 //! place      the scratch directory; clean-up after a kill
 //! restored   what was restored: version, links, what must go
+//! further    WAL that was stored since the backup, replayed as well
 //! wal        fetched where it is missing, looked through for tablespaces
 //! fence/     namespaces, Landlock, memory
 //! settings   the scratch server's configuration
@@ -23,6 +24,7 @@ mod compare;
 mod decide;
 mod error;
 mod fence;
+mod further;
 mod identity;
 mod place;
 mod programs;
@@ -41,6 +43,7 @@ use std::{path::PathBuf, time::Duration};
 pub use census::{Census, DatabaseCensus, Sorting, census, database_census, full_census, take_census};
 pub use error::ProveError;
 pub use fence::{FenceLimits, FenceRecord};
+pub use further::{Further, FurtherWal, WalRecord};
 pub use place::{Swept, clean_up};
 pub use receipt::{
     Check, CheckName, ClusterRecord, Outcome, QueryRecord, RECEIPT_FORMAT, Receipt, Stage, StageRecord, SubjectRecord,

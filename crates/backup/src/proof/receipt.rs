@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use model::Lsn;
 use serde::{Deserialize, Serialize};
 
-use super::fence::FenceRecord;
+use super::{fence::FenceRecord, further::WalRecord};
 
 /// The version of the receipt's JSON. Fields are only added within one.
 pub const RECEIPT_FORMAT: u32 = 1;
@@ -38,6 +38,9 @@ pub struct Receipt {
     /// The restored cluster, as far as it came to be known.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub cluster: Option<ClusterRecord>,
+    /// WAL behind the backup that was replayed as well; absent where there was none, or none was asked for.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub wal: Option<WalRecord>,
     /// What kept the scratch server away from production.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub fence: Option<FenceRecord>,

@@ -4,6 +4,7 @@ use std::{fs, path::PathBuf, time::Instant};
 
 use jiff::Timestamp;
 use model::Lsn;
+use pg_format::wal::Stream;
 
 use super::{
     ProveOptions, census,
@@ -17,6 +18,7 @@ use super::{
         memory::MemoryGroup,
         plan::{self, Plan},
     },
+    further::{self, FurtherWal},
     identity::Identity,
     place::{self, Place},
     programs::Programs,
@@ -34,8 +36,8 @@ use super::{
 use crate::progress::{Note, Progress};
 
 /// What a backup's own record adds to a proof.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Recorded {
+#[derive(Clone, Default)]
+pub(super) struct Recorded<'a> {
     /// Where the backup ends.
     pub(super) stop_lsn: Option<Lsn>,
     /// What was counted before and after.
@@ -44,6 +46,8 @@ pub(super) struct Recorded {
     pub(super) sorting: Option<census::Sorting>,
     /// The restore brings all WAL that is needed: what lacks is not to be fetched from elsewhere.
     pub(super) brings_its_wal: bool,
+    /// WAL behind the backup, to be replayed as well.
+    pub(super) further: Option<&'a dyn FurtherWal>,
 }
 
 /// How the files come to the scratch directory.
@@ -70,7 +74,7 @@ pub fn prove_command(
 pub(super) fn run(
     options: &ProveOptions,
     subject: SubjectRecord,
-    recorded: &Recorded,
+    recorded: &Recorded<'_>,
     restore_bytes: u64,
     restore: RestoreStep<'_>,
     progress: &dyn Progress,
@@ -97,6 +101,7 @@ pub(super) fn run(
             stages: Vec::new(),
             recovery_time_ms: None,
             cluster: None,
+            wal: None,
             fence: None,
             checks: Vec::new(),
             queries: Vec::new(),
@@ -117,7 +122,7 @@ pub(super) fn run(
 
 struct Proof<'a> {
     options: &'a ProveOptions,
-    recorded: &'a Recorded,
+    recorded: &'a Recorded<'a>,
     identity: Identity,
     progress: &'a dyn Progress,
     receipt: Receipt,
@@ -141,7 +146,7 @@ impl Proof<'_> {
             bytes: 0,
         });
         let programs = Programs::find(restored.control.major.number(), &self.options.bin_dirs)?;
-        let (site, memory) = self.stage(Stage::Prepare, |proof| proof.prepare(place, &restored, &programs))?;
+        let (site, memory, survey) = self.stage(Stage::Prepare, |proof| proof.prepare(place, &restored, &programs))?;
         let launch = Launch {
             site: &site,
             programs: &programs,
@@ -157,6 +162,9 @@ impl Proof<'_> {
             fence.memory_bytes = None;
             fence.gaps.push(gap.clone());
         }
+        if let Some(record) = &mut self.receipt.wal {
+            further::replayed(record, &survey, server.redo_done());
+        }
         let ended = self.look(&launch, &mut server, &restored, &site.plan);
         ended.map_err(|halt| blame_memory(halt, &mut server))
     }
@@ -167,7 +175,7 @@ impl Proof<'_> {
         place: &mut Place,
         restored: &Restored,
         programs: &Programs,
-    ) -> Result<(Site, Option<MemoryGroup>), Halt> {
+    ) -> Result<(Site, Option<MemoryGroup>, Survey), Halt> {
         restored::refuse_ties(&place.data(), place.dir())?;
         // Before anything is fetched into it, and before its files change hands.
         restored::disarm(restored)?;
@@ -191,8 +199,8 @@ impl Proof<'_> {
         let memory = self.bound_memory(place, &mut record)?;
         self.receipt.fence = Some(record);
         root.rebound = self.rebind(place, &plan)?;
-        self.configure(place, restored)?;
-        Ok((Site { plan, identity: self.identity.clone(), root }, memory))
+        self.configure(place, restored, &survey)?;
+        Ok((Site { plan, identity: self.identity.clone(), root }, memory, survey))
     }
 
     fn survey(&mut self, place: &Place, restored: &Restored) -> Result<Survey, Halt> {
@@ -202,7 +210,19 @@ impl Proof<'_> {
         let command = restored.restore_command.as_deref().filter(|_| !self.recorded.brings_its_wal);
         let fetch = command.map(|command| Fetch { command, data: &data });
         let began = Instant::now();
-        let survey = wal::survey(restored, fetch.as_ref(), &cancelled)?;
+        let mut brought = match self.recorded.further {
+            Some(further) => {
+                let size = Stream::of(&restored.control).map_err(|error| Halt::failed(error.to_string()))?.segment_size;
+                further::bring(further, &data, size, &self.identity, &cancelled)?
+            }
+            None => None,
+        };
+        let along = brought.as_ref().map(|brought| brought.along.clone()).unwrap_or_default();
+        let survey = wal::survey(restored, fetch.as_ref(), &along, &cancelled)?;
+        if let Some(brought) = &mut brought {
+            further::surveyed(brought, &survey);
+        }
+        self.receipt.wal = brought.map(|brought| brought.record);
         self.receipt.stages.push(StageRecord { stage: Stage::Wal, ms: millis(began.elapsed()) });
         if restored.label.is_none() {
             let state = restored.control.state;
@@ -270,9 +290,14 @@ impl Proof<'_> {
         Ok(rebound)
     }
 
-    fn configure(&self, place: &Place, restored: &Restored) -> Result<(), Halt> {
+    fn configure(&self, place: &Place, restored: &Restored, survey: &Survey) -> Result<(), Halt> {
         let conf = place.conf();
-        let wishes = Wishes { preload: &self.options.preload };
+        let followed = self.receipt.wal.as_ref().filter(|wal| wal.segments > 0);
+        let wishes = Wishes {
+            preload: &self.options.preload,
+            timeline: followed.map(|wal| wal.timeline).filter(|other| *other != restored.timeline()),
+            max_prepared: survey.max_prepared,
+        };
         let text = settings::postgresql_conf(&restored.control, &conf, &place.run(), &wishes);
         for (name, text) in [("postgresql.conf", text.as_str()), ("pg_hba.conf", settings::HBA), ("pg_ident.conf", "")]
         {

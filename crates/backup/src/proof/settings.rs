@@ -23,6 +23,10 @@ const SHARED_BUFFERS: &str = "128MB";
 pub(crate) struct Wishes<'a> {
     /// `shared_preload_libraries`: libraries without which WAL can't be replayed, because it has records of theirs.
     pub(crate) preload: &'a [String],
+    /// The timeline to follow, where that is not the backup's own.
+    pub(crate) timeline: Option<u32>,
+    /// `max_prepared_transactions` of the original after the backup, if it was changed.
+    pub(crate) max_prepared: i32,
 }
 
 /// Whose statements a session runs.
@@ -124,11 +128,12 @@ pub(crate) fn postgresql_conf(control: &ControlFile, conf_dir: &Path, run_dir: &
     // Recovery ends at the end of the WAL that is there, on the backup's own timeline, and fails where it is not consistent by then.
     // Without hot standby no limit has to match the original's, except for prepared transactions, which outlive recovery.
     set("restore_command", "false");
-    set("recovery_target_timeline", "current");
+    let timeline = wishes.timeline.map_or_else(|| "current".to_owned(), |timeline| timeline.to_string());
+    set("recovery_target_timeline", &timeline);
     set("recovery_target_action", "promote");
     set("recovery_min_apply_delay", "0");
     set("hot_standby", "off");
-    set("max_prepared_transactions", &control.max_prepared_transactions.max(0).to_string());
+    set("max_prepared_transactions", &control.max_prepared_transactions.max(wishes.max_prepared).max(0).to_string());
     set("max_locks_per_transaction", &control.max_locks_per_transaction.max(LOCKS_PER_TRANSACTION).to_string());
     set("max_replication_slots", &ORIGINS.to_string());
     if major >= Major::V18 {
@@ -234,7 +239,7 @@ mod tests {
     fn conf(major: Major) -> String {
         let preload = vec!["rmgr_one".to_owned(), "two".to_owned()];
         let (conf, run) = (PathBuf::from("/s/it's/conf"), PathBuf::from("/s/it's/run"));
-        postgresql_conf(&control(major), &conf, &run, &Wishes { preload: &preload })
+        postgresql_conf(&control(major), &conf, &run, &Wishes { preload: &preload, ..Wishes::default() })
     }
 
     #[test]

@@ -5,9 +5,10 @@ use repository::{BackupId, Repository, RepositoryError};
 use super::{
     ProveOptions, Receipt, Sorting, Verdict,
     error::{Halt, ProveError},
+    further::{FurtherWal, WalRecord},
     identity::Identity,
     place::Place,
-    receipt::SubjectRecord,
+    receipt::{SubjectRecord, clip},
     run::{self, Recorded},
 };
 use crate::{
@@ -19,12 +20,16 @@ use crate::{
 /// Proves a backup: restores it to a scratch directory, recovers and checks it, and attaches the receipt to it in the repository, where it is
 /// sealed like every record: only who holds the keys can make one. A proof that was cancelled is not recorded.
 ///
+/// With `further`, WAL that was stored since is replayed as well. Where that does not end in a proof, the backup is proven once more without it: a
+/// table that was dropped since, or WAL that is damaged, says nothing of the backup; the receipt says what came of the WAL.
+///
 /// # Errors
 /// Nothing was begun, or the receipt could not be recorded. What goes wrong between is in the receipt.
 pub fn prove_backup(
     options: &ProveOptions,
     repository: &Repository,
     backup: BackupId,
+    further: Option<&dyn FurtherWal>,
     progress: &dyn Progress,
 ) -> Result<Receipt, ProveError> {
     // A repository that can't be written to can still be read.
@@ -33,11 +38,12 @@ pub fn prove_backup(
         progress.note(&Note::Warning(format!("nothing keeps the backup from expiring while it is proven: {error}")));
     });
     let info = BackupInfo::parse(repository.read(backup)?.info())?;
-    let recorded = Recorded {
+    let mut recorded = Recorded {
         stop_lsn: Some(info.stop_lsn),
         sorting: Some(sorting(&info.host)),
         censuses: info.censuses.clone(),
         brings_its_wal: true,
+        further,
     };
     let mut bring = |place: &Place, identity: &Identity| {
         let mut to = RestoreOptions::new(backup, place.data());
@@ -53,7 +59,16 @@ pub fn prove_backup(
     };
     let subject = SubjectRecord::Backup { id: backup.to_string() };
     let needed = info.bytes.saturating_add(info.wal_bytes);
-    let receipt = run::run(options, subject, &recorded, needed, &mut bring, progress)?;
+    let mut receipt = run::run(options, subject.clone(), &recorded, needed, &mut bring, progress)?;
+    if receipt.verdict != Verdict::Proven && recorded.further.take().is_some() && !progress.cancelled() {
+        let (wal, why) = (receipt.wal.take(), receipt.reasons.join("; "));
+        progress.note(&Note::Warning(format!("not proven with the WAL behind it, so once more without that: {why}")));
+        let note =
+            format!("with the WAL behind the backup it was not proven, so it was proven without: {}", clip(&why));
+        receipt = run::run(options, subject, &recorded, needed, &mut bring, progress)?;
+        receipt.notes.push(note);
+        receipt.wal = wal.map(|wal| WalRecord { problem: Some(wal.problem.unwrap_or_else(|| clip(&why))), ..wal });
+    }
     if progress.cancelled() {
         return Ok(receipt);
     }

@@ -4,6 +4,7 @@
 //! record is there: inside, the tool would find neither its configuration nor its network.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File},
     io::Read,
     os::unix::ffi::OsStrExt,
@@ -11,6 +12,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use jiff::Timestamp;
 use model::Lsn;
 use pg_format::wal::{Decoder, Flow, Kind, Record, SegmentName, Stream};
 
@@ -24,6 +26,8 @@ const CREATED_MAX: usize = 1000;
 const SEGMENTS_MAX: u64 = 1 << 20;
 /// What must stay free on the disk while segments are fetched, in segments.
 const SPARE_SEGMENTS: u64 = 4;
+/// 2000-01-01, from which PostgreSQL counts, in microseconds.
+const EPOCH_MICROS: i64 = 946_684_800_000_000;
 
 /// What the WAL holds.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +39,15 @@ pub(crate) struct Survey {
     pub(crate) stop: Option<Lsn>,
     /// How many segments were fetched.
     pub(crate) fetched: u64,
+    /// Where the last whole record begins.
+    pub(crate) last_record: Option<Lsn>,
+    /// The newest commit or abort, by the clock of the server that wrote it.
+    pub(crate) newest_commit: Option<Timestamp>,
+    /// The greatest `max_prepared_transactions` that the WAL says, if it says one.
+    pub(crate) max_prepared: i32,
+    /// Why reading ended, where it was not the end of the last segment, and in which segment that was, by its number.
+    pub(crate) ended: Option<String>,
+    pub(crate) ended_in: Option<u64>,
 }
 
 struct Scan<'a> {
@@ -46,6 +59,7 @@ struct Scan<'a> {
 
 impl Scan<'_> {
     fn see(&mut self, record: &Record<'_>) {
+        self.survey.last_record = Some(record.lsn);
         let Some(parts) = record.parts(self.stream.major) else {
             self.unreadable.get_or_insert(record.lsn);
             return;
@@ -63,6 +77,12 @@ impl Scan<'_> {
             Kind::BackupEnd { start } if self.restored.label.as_ref().is_some_and(|label| label.start == start) => {
                 self.survey.stop.get_or_insert(record.end);
             }
+            Kind::Commit { time, .. } | Kind::Abort { time, .. } => {
+                self.survey.newest_commit = moment(time).or(self.survey.newest_commit);
+            }
+            Kind::ParameterChange(change) => {
+                self.survey.max_prepared = self.survey.max_prepared.max(change.max_prepared_transactions);
+            }
             Kind::Unreadable => {
                 self.unreadable.get_or_insert(record.lsn);
             }
@@ -74,11 +94,18 @@ impl Scan<'_> {
     }
 }
 
-/// Looks through the WAL in `pg_wal` from the backup's start on, as far as it goes. Where the backup's end is not in it and `fetch` is
+/// A moment of PostgreSQL's as one of ours; none beyond the years that there are.
+fn moment(micros: i64) -> Option<Timestamp> {
+    Timestamp::from_microsecond(micros.checked_add(EPOCH_MICROS)?).ok()
+}
+
+/// Looks through the WAL in `pg_wal` from the backup's start on, as far as it goes; of the timelines that `along` says by segments' numbers, else of
+/// the backup's. Where the backup's end is not in it and `fetch` is
 /// given, segments are fetched until it is.
 pub(crate) fn survey(
     restored: &Restored,
     fetch: Option<&Fetch<'_>>,
+    along: &BTreeMap<u64, u32>,
     cancelled: &dyn Fn() -> bool,
 ) -> Result<Survey, Halt> {
     let stream = Stream::of(&restored.control).map_err(|error| Halt::failed(error.to_string()))?;
@@ -95,6 +122,7 @@ pub(crate) fn survey(
         if cancelled() {
             return Err(Halt::not_proven("the proof was cancelled"));
         }
+        name.timeline = along.get(&name.number).copied().unwrap_or(name.timeline);
         let path = restored.data.join("pg_wal").join(name.file_name(size));
         if !path.exists() {
             match fetch {
@@ -122,11 +150,13 @@ pub(crate) fn survey(
         }
         scan.survey.end = decoder.end();
         if ended.is_some() {
+            scan.survey.ended_in = Some(name.number);
             break;
         }
         name = name.next();
     }
     let mut survey = scan.survey;
+    survey.ended.clone_from(&ended);
     if let Some(at) = scan.unreadable {
         survey.outlook.unread = Some(format!("the WAL record at {at} is not understood"));
     } else if survey.end <= start {

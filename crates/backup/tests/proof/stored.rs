@@ -65,7 +65,7 @@ fn a_stored_backup_is_proven(installation: &Installation) {
         sql: "SELECT count(*), max(hash) > 'f' FROM t".into(),
         expect: Some("20000|t".into()),
     }];
-    let receipt = prove_backup(&options, &shelf.repository, created.id, &Silent).unwrap();
+    let receipt = prove_backup(&options, &shelf.repository, created.id, None, &Silent).unwrap();
     assert_eq!(receipt.verdict, Verdict::Proven, "{receipt:#?}");
     assert_eq!(receipt.subject, SubjectRecord::Backup { id: created.id.to_string() });
     assert_eq!(source.text("SELECT count(*)::text FROM t"), "10");
@@ -87,7 +87,7 @@ fn a_stored_backup_is_proven(installation: &Installation) {
     bytes[middle] ^= 1;
     fs::set_permissions(&pack, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
     fs::write(&pack, bytes).unwrap();
-    let receipt = prove_backup(&options, &shelf.repository, created.id, &Silent).unwrap();
+    let receipt = prove_backup(&options, &shelf.repository, created.id, None, &Silent).unwrap();
     assert_eq!(receipt.verdict, Verdict::Failed, "{receipt:#?}");
     assert!(receipt.reasons[0].contains("the restore failed"), "{receipt:#?}");
     let record = shelf.repository.backups().into_iter().find(|record| record.id == created.id).unwrap();
@@ -130,7 +130,7 @@ fn a_tablespace_made_meanwhile_is_proven_beside_the_live_one(installation: &Inst
     let mut options = source.options();
     let sql = "SELECT count(*) FROM t".into();
     options.queries = vec![ProofQuery { database: "postgres".into(), sql, expect: Some("1000".into()) }];
-    let receipt = prove_backup(&options, &shelf.repository, created.id, &Silent).unwrap();
+    let receipt = prove_backup(&options, &shelf.repository, created.id, None, &Silent).unwrap();
     assert_eq!(receipt.verdict, Verdict::Proven, "{receipt:#?}");
     assert_eq!(receipt.fence.unwrap().rebound_tablespaces, [live.display().to_string()]);
     assert_eq!(source.text("SELECT count(*)::text FROM t"), "0");

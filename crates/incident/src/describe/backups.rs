@@ -44,11 +44,14 @@ pub(super) fn line(kind: &EventKind) -> String {
         EventKind::BackupFailed { error, failures, retry_at } => {
             format!("The backup failed{}: {}{}", times(*failures), quote(error), again(*retry_at))
         }
-        EventKind::ProofFinished { backup, consistent_at, took, recovery_time } => {
+        EventKind::ProofFinished { backup, consistent_at, took, recovery_time, found_age } => {
             let recovery = recovery_time
                 .map_or(String::new(), |time| format!("; restored and recovered it serves after {}", duration(time)));
+            let found = found_age.map_or(String::new(), |age| {
+                format!("; with the WAL behind it, the newest commit recovered was {} old", duration(age))
+            });
             format!(
-                "Backup {} was proven in {}: it restores to {}{recovery}",
+                "Backup {} was proven in {}: it restores to {}{recovery}{found}",
                 id(backup),
                 duration(*took),
                 clock(*consistent_at)
@@ -140,6 +143,7 @@ mod tests {
                     consistent_at: at,
                     took: Duration::from_secs(9),
                     recovery_time: Some(Duration::from_secs(4)),
+                    found_age: Some(Duration::from_secs(3)),
                 },
                 "serves after",
             ),

@@ -129,12 +129,13 @@ pub fn of_backups() -> impl Strategy<Value = EventKind> {
             failures,
             retry_at
         }),
-        (name(), moment(), duration(), proptest::option::of(duration())).prop_map(
-            |(backup, at, took, recovery_time)| EventKind::ProofFinished {
+        (name(), moment(), duration(), proptest::option::of(duration()), proptest::option::of(duration())).prop_map(
+            |(backup, at, took, recovery_time, found_age)| EventKind::ProofFinished {
                 backup,
                 consistent_at: at.wall,
                 took,
-                recovery_time
+                recovery_time,
+                found_age
             }
         ),
         (proptest::option::of(name()), any::<bool>(), reasons, any::<u32>(), when()).prop_map(

@@ -50,6 +50,7 @@ pub fn backup_proven(backup: &str) -> EventKind {
         consistent_at: Timestamp::from_second(BEGIN).unwrap(),
         took: Duration::from_secs(640),
         recovery_time: Some(Duration::from_secs(95)),
+        found_age: None,
     }
 }
 

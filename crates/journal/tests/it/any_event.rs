@@ -261,12 +261,13 @@ pub fn each_kind() -> Vec<BoxedStrategy<EventKind>> {
         (text(), any::<u32>(), option::of(timestamp()))
             .prop_map(|(error, failures, retry_at)| EventKind::BackupFailed { error, failures, retry_at })
             .boxed(),
-        (text(), timestamp(), duration(), option::of(duration()))
-            .prop_map(|(backup, consistent_at, took, recovery_time)| EventKind::ProofFinished {
+        (text(), timestamp(), duration(), option::of(duration()), option::of(duration()))
+            .prop_map(|(backup, consistent_at, took, recovery_time, found_age)| EventKind::ProofFinished {
                 backup,
                 consistent_at,
                 took,
                 recovery_time,
+                found_age,
             })
             .boxed(),
         (option::of(text()), any::<bool>(), texts(), any::<u32>(), option::of(timestamp()))

@@ -113,6 +113,9 @@ pub struct ProveArgs {
     /// The server to recover it with: the folder that holds `postgres`; by default one of the backup's version is looked for
     #[arg(long, value_name = "DIR")]
     pub pg_bin: Option<PathBuf>,
+    /// Recover to the backup's own end only, not to the newest WAL in the repository
+    #[arg(long, conflicts_with = "with")]
+    pub own_wal: bool,
     #[command(flatten)]
     pub repository: RepositoryArgs,
 }

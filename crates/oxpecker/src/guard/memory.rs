@@ -45,7 +45,7 @@ impl Memory {
             Observation::Reading(Reading::Activity(r)) => self.activity = Some(r.clone()),
             Observation::Reading(Reading::Wal(r)) => self.wal = Some(r.clone()),
             Observation::Reading(Reading::Tables(r)) => self.tables = Some(r.clone()),
-            Observation::Reading(Reading::Backup(r)) => self.backup = Some(r.clone()),
+            Observation::Reading(Reading::Backup(r)) => self.backup = Some(r.as_ref().clone()),
             Observation::Reading(Reading::Receive(r)) => self.receive = Some(r.clone()),
             Observation::Reading(Reading::Service(r)) => {
                 if let Some((_, slot)) = self.services.iter_mut().find(|(name, _)| *name == r.service) {

@@ -16,6 +16,7 @@ mod kept_wal;
 mod over_the_network;
 mod pitr;
 mod prompts;
+mod prove_newest;
 mod soak;
 mod terminal;
 mod wal;

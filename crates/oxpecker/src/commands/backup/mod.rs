@@ -2,6 +2,7 @@
 
 mod check;
 pub mod create;
+pub mod further;
 mod holds;
 mod init;
 mod list;

@@ -3,11 +3,12 @@
 use std::time::Duration;
 
 use backup::proof::{
-    self, Check, Outcome as CheckOutcome, ProofQuery, ProveError, ProveOptions, Receipt, Stage, SubjectRecord, Verdict,
+    self, Check, FurtherWal, Outcome as CheckOutcome, ProofQuery, ProveError, ProveOptions, Receipt, Stage,
+    SubjectRecord, Verdict, WalRecord,
 };
 use model::ByteSize;
 
-use super::words;
+use super::{further::Stored, words};
 use crate::{
     cli::{Global, ProveArgs},
     config::{self, Config, Overrides},
@@ -42,7 +43,9 @@ fn ours(global: &Global, args: &ProveArgs) -> Outcome {
         options.expected_bytes = Some(info.bytes + info.wal_bytes);
     }
     let work = Work::begin(global, Some(&place::state_dir(&settings.config)))?;
-    let receipt = proof::prove_backup(&options, &repository, found.id, &work);
+    let stored = Stored::behind(&repository, &found).filter(|_| !args.own_wal);
+    let further = stored.as_ref().map(|stored| stored as &dyn FurtherWal);
+    let receipt = proof::prove_backup(&options, &repository, found.id, further, &work);
     work.end();
     match receipt {
         Ok(receipt) => report(global, &receipt),
@@ -127,6 +130,9 @@ pub fn text(receipt: &Receipt) -> String {
             text.push_str(&format!("  recovered from {} to {lsn}, timeline {}\n", cluster.start_lsn, cluster.timeline));
         }
     }
+    if let Some(wal) = &receipt.wal {
+        text.push_str(&format!("  {}\n", behind(wal)));
+    }
     if let Some(ms) = receipt.recovery_time_ms {
         text.push_str(&format!("  up again {} after the restore began\n", work::duration(Duration::from_millis(ms))));
     }
@@ -157,6 +163,24 @@ pub fn text(receipt: &Receipt) -> String {
         text.push_str(&format!("\nNote: {note}\n"));
     }
     text.push_str(&format!("\n{} to {}\n", words::moment(receipt.started_at), words::moment(receipt.finished_at)));
+    text
+}
+
+/// What came of the WAL behind the backup.
+fn behind(wal: &WalRecord) -> String {
+    let mut text = match (wal.replayed_to, wal.newest_commit, wal.age()) {
+        (Some(lsn), Some(newest), Some(age)) => format!(
+            "with the WAL behind it up to {lsn}, timeline {}: the newest commit is of {}, {} before that was looked up",
+            wal.timeline,
+            words::moment(newest),
+            work::duration(Duration::try_from(age).unwrap_or_default())
+        ),
+        (Some(lsn), ..) => format!("with the WAL behind it up to {lsn}, timeline {}", wal.timeline),
+        (None, ..) => "without the WAL behind it".to_owned(),
+    };
+    if let Some(problem) = &wal.problem {
+        text.push_str(&format!("\n  WAL NOT WHOLE: {problem}"));
+    }
     text
 }
 

@@ -7,7 +7,7 @@ use std::{path::PathBuf, time::Duration};
 
 use backup::{
     CreateOptions, Progress as _,
-    proof::{self, Verdict},
+    proof::{self, FurtherWal, Verdict, WalRecord},
 };
 use jiff::Timestamp;
 use model::{ByteSize, reading::Exposure};
@@ -18,7 +18,7 @@ use super::teller::Teller;
 use crate::{
     cli::ProveArgs,
     commands::{
-        backup::{create, prove, prune},
+        backup::{create, further::Stored, prove, prune},
         runtime,
     },
     config::{Config, ProveWhen},
@@ -100,6 +100,7 @@ impl Run<'_> {
                 corrupt_pages: info.corrupt_pages_count,
                 proven: None,
                 recovery_time: None,
+                found_age: None,
             };
             Ok(ToGuard::Created { backup, stop_lsn: info.stop_lsn, took, stored: ByteSize(made.stored_bytes) })
         });
@@ -146,7 +147,9 @@ impl Run<'_> {
             options.bin_dirs.extend(info.host.bin_dir.clone().map(PathBuf::from));
             options.expected_bytes = Some(info.bytes + info.wal_bytes);
         }
-        let proven = proof::prove_backup(&options, repository, newest.id, self.teller);
+        let stored = Stored::behind(repository, &newest);
+        let further = stored.as_ref().map(|stored| stored as &dyn FurtherWal);
+        let proven = proof::prove_backup(&options, repository, newest.id, further, self.teller);
         let not_proven = |damaged, reasons| ToGuard::NotProven { backup: Some(id.clone()), damaged, reasons };
         let message = match proven {
             Ok(receipt) if receipt.verdict == Verdict::Proven => ToGuard::Proven {
@@ -154,6 +157,7 @@ impl Run<'_> {
                 consistent_at: consistent_at(&newest),
                 took: Duration::try_from(receipt.finished_at.duration_since(receipt.started_at)).unwrap_or_default(),
                 recovery_time: receipt.recovery_time_ms.map(Duration::from_millis),
+                found_age: receipt.wal.as_ref().and_then(found_age),
             },
             Ok(receipt) => not_proven(receipt.verdict == Verdict::Failed, receipt.reasons),
             Err(error) => not_proven(false, vec![error.to_string()]),
@@ -221,7 +225,13 @@ fn seen(record: &BackupRecord) -> SeenBackup {
         corrupt_pages: info.as_ref().map_or(0, |info| info.corrupt_pages_count),
         proven: record.proven(),
         recovery_time: receipt.and_then(|r| r["recovery_time_ms"].as_u64()).map(Duration::from_millis),
+        found_age: receipt.and_then(|r| serde_json::from_value(r["wal"].clone()).ok()).as_ref().and_then(found_age),
     }
+}
+
+/// The age of the newest commit that a proof recovered.
+fn found_age(wal: &WalRecord) -> Option<Duration> {
+    wal.age().and_then(|age| Duration::try_from(age).ok())
 }
 
 /// A failure in one text, with its hint.

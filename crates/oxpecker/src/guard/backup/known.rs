@@ -93,9 +93,9 @@ impl Known {
     }
 
     /// The backup of this id was proven.
-    pub fn prove(&mut self, id: &str, recovery_time: Option<Duration>) {
+    pub fn prove(&mut self, id: &str, recovery_time: Option<Duration>, found_age: Option<Duration>) {
         let Some((backup, _)) = self.last.as_mut().filter(|(backup, _)| backup.id == id) else { return };
-        (backup.proven, backup.recovery_time) = (Some(true), recovery_time);
+        (backup.proven, backup.recovery_time, backup.found_age) = (Some(true), recovery_time, found_age);
         self.proven = self.last.clone();
     }
 
@@ -109,6 +109,7 @@ impl Known {
                 size: backup.size,
                 corrupt_pages: backup.corrupt_pages,
                 recovery_time: backup.recovery_time,
+                found_age: backup.found_age,
             })
         };
         let (blind, why_blind) = self.blind.clone().map_or((0, None), |(times, why)| (times, Some(why)));
@@ -156,6 +157,7 @@ mod tests {
             corrupt_pages: 0,
             proven: None,
             recovery_time: None,
+            found_age: None,
         }
     }
 
@@ -185,9 +187,9 @@ mod tests {
         let now = at(5_000, 10);
         let mut known = Known::new("x".into(), None, now.wall, now);
         known.made(backup("a", 4_990), now);
-        known.prove("z", None);
+        known.prove("z", None, None);
         assert_eq!(known.reading(now, 0, None).proven, None);
-        known.prove("a", Some(Duration::from_secs(9)));
+        known.prove("a", Some(Duration::from_secs(9)), None);
         assert_eq!(known.reading(now, 0, None).proven.unwrap().recovery_time, Some(Duration::from_secs(9)));
     }
 

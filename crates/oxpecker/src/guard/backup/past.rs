@@ -136,6 +136,7 @@ mod tests {
                 consistent_at: at(30),
                 took: Duration::ZERO,
                 recovery_time: None,
+                found_age: None,
             },
         );
         let unproven = |n| Some(("a5".to_owned(), n));

@@ -93,6 +93,8 @@ pub enum ToGuard {
         took: Duration,
         /// The measured recovery time.
         recovery_time: Option<Duration>,
+        /// The age of the newest commit that was recovered with the repository's WAL.
+        found_age: Option<Duration>,
     },
     /// It was not.
     NotProven {
@@ -149,6 +151,8 @@ pub struct SeenBackup {
     pub proven: Option<bool>,
     /// The measured recovery time, where it was proven.
     pub recovery_time: Option<Duration>,
+    /// The age of the newest commit that the proof recovered with the repository's WAL, when it looked that up.
+    pub found_age: Option<Duration>,
 }
 
 #[cfg(test)]

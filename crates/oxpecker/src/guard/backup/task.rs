@@ -251,12 +251,12 @@ impl Backups {
                 worker.stage = Stage::Concluded;
                 self.failed(Job::Create, Stage::Begun, &error, now);
             }
-            ToGuard::Proven { backup, consistent_at, took, recovery_time } => {
+            ToGuard::Proven { backup, consistent_at, took, recovery_time, found_age } => {
                 worker.stage = Stage::Concluded;
                 self.runs.proven();
                 (self.unproven, self.known.error) = (None, None);
-                self.known.prove(&backup, recovery_time);
-                self.tell(now, EventKind::ProofFinished { backup, consistent_at, took, recovery_time });
+                self.known.prove(&backup, recovery_time, found_age);
+                self.tell(now, EventKind::ProofFinished { backup, consistent_at, took, recovery_time, found_age });
             }
             ToGuard::NotProven { backup, damaged, reasons } => {
                 worker.stage = Stage::Concluded;
@@ -378,7 +378,7 @@ impl Backups {
         let reading = self.known.reading(now, self.runs.failures, next);
         self.read_at = Some(now);
         // The loop lags: the next one comes in a moment.
-        if self.observations.try_send(Observation::Reading(Reading::Backup(reading))).is_err() {
+        if self.observations.try_send(Observation::Reading(Reading::Backup(Box::new(reading)))).is_err() {
             self.read_at = None;
         }
     }

@@ -60,7 +60,10 @@ fn proven(reading: &BackupReading) -> String {
             let rto = proven
                 .recovery_time
                 .map_or("RTO not measured".to_owned(), |time| format!("RTO measured {}", super::short(time)));
-            format!("last proven {}; {rto}{limit}", seen(proven))
+            let found = proven
+                .found_age
+                .map_or(String::new(), |found| format!("; with WAL up to {} before that proof", super::short(found)));
+            format!("last proven {}{found}; {rto}{limit}", seen(proven))
         }
         None if reading.looked => format!("NONE WAS EVER PROVEN, since {} ago{limit}", age(reading.known_for)),
         None => "the repository was not looked at yet".to_owned(),
@@ -147,6 +150,7 @@ mod tests {
             size: ByteSize(5 << 30),
             corrupt_pages: 0,
             recovery_time: Some(Duration::from_secs(42)),
+            found_age: None,
         }
     }
 
