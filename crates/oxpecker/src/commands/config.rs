@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::{
     cli::Global,
-    config::{self, Config, Overrides, Problem},
+    config::{self, Config, HumanDuration, Overrides, Problem},
     exit::{FINE, Outcome, USAGE},
     output, place,
 };
@@ -15,16 +15,21 @@ pub fn check(global: &Global) -> Outcome {
     struct Checked {
         file: Option<std::path::PathBuf>,
         problems: Vec<Problem>,
+        /// What it will cost, where that is known.
+        costs: Vec<String>,
     }
     let loaded = config::load(global.config.as_deref(), &Overrides::default())?;
-    let checked = Checked { problems: config::check(&loaded.config), file: loaded.file };
+    let repository = loaded.config.repository.url.as_deref();
+    let costs = loaded.config.wal.price(repository).into_iter().collect();
+    let checked = Checked { problems: config::check(&loaded.config), costs, file: loaded.file };
     output::result(global.output, "config_check", &checked, || {
         let place =
             checked.file.as_ref().map_or_else(|| "no file, all defaults".to_owned(), |f| f.display().to_string());
+        let costs: String = checked.costs.iter().map(|cost| format!("  {cost}\n")).collect();
         if checked.problems.is_empty() {
-            return format!("{place}: nothing wrong");
+            return format!("{place}: nothing wrong\n{costs}").trim_end().to_owned();
         }
-        let mut text = format!("{place}:\n");
+        let mut text = format!("{place}:\n{costs}");
         for problem in &checked.problems {
             text.push_str(&format!("  {}: {}\n    hint: {}\n", problem.place, problem.problem, problem.hint));
         }
@@ -44,6 +49,7 @@ pub fn show(global: &Global) -> Outcome {
     let loaded = config::load(global.config.as_deref(), &Overrides::default())?;
     let mut config = loaded.config;
     config.state_dir = Some(place::state_dir(&config));
+    config.wal.flush_every = Some(HumanDuration(config.wal.flush_interval(config.repository.url.as_deref())));
     config.autovacuum.mode = Some(config.autovacuum_mode());
     config.autovacuum.include_file = Some(config.include_file());
     // A password in the address is refused by `check`; someone who asks to see the configuration must still not see it.

@@ -112,7 +112,7 @@ pub fn check(config: &Config) -> Vec<Problem> {
         );
     }
     backups(config, &mut problem);
-    for (key, what, hint) in config.wal.problems(config.repository.url.is_some()) {
+    for (key, what, hint) in config.wal.problems(config.repository.url.as_deref()) {
         problem(key.into(), what, hint);
     }
     if let Err(error) = config.alert.rules.check() {

@@ -170,7 +170,7 @@ impl Parts {
                 kept.0.adopt(observe.clone()).await;
                 Some(kept)
             }
-            None => WalTask::start(config, observe.clone()),
+            None => WalTask::start(config, state.path(), observe.clone()),
         };
         let (wal, received) = wal.map_or_else(|| (None, mpsc::channel(1).1), |(task, events)| (Some(task), events));
         let watched = Watched::default();

@@ -127,7 +127,7 @@ pub fn after(refusal: Option<&Refusal>, passing: bool) -> Next {
 }
 
 /// How far a slot is from the bound at which the server gives it up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum SlotHealth {
     /// Far.

@@ -33,7 +33,8 @@ pub fn receive(global: &Global, args: &ReceiveArgs) -> Outcome {
         Some(slot) => Some(slot),
         None => Some(&config.wal.slot),
     };
-    let flush_interval = args.flush_every.unwrap_or(config.wal.flush_every).0;
+    let by_config = || config.wal.flush_interval(config.repository.url.as_deref());
+    let flush_interval = args.flush_every.map_or_else(by_config, |every| every.0);
     let options = Options {
         target: place::target(&config.postgres)?.connection.parse().map_err(Failure::usage)?,
         slot: slot.map(|slot| slot.parse().map_err(Failure::usage)).transpose()?,

@@ -14,6 +14,7 @@ use std::{
 };
 
 use model::ByteSize;
+use repository::BackupRecord;
 use tokio::io::BufReader;
 use wal::receive::{CreateSlot, Event, Listener, Options, receive};
 
@@ -28,7 +29,7 @@ use crate::{
         wal_protocol::{Begin, PROTOCOL, ToGuard},
     },
     place,
-    repo::Settings,
+    repo::{self, Settings},
 };
 
 /// How long what was received may take to become durable when the guard ends.
@@ -60,12 +61,18 @@ pub fn main() -> Outcome {
 
 fn run(config: &Config, stop: &AtomicBool) -> Result<(), Failure> {
     let repository = Settings::of(config)?.open()?;
+    let of_this = |record: &&BackupRecord| record.cluster == config.postgres.name;
+    let newest =
+        repository.backups().iter().filter(of_this).filter_map(repo::info).map(|info| info.stop_lsn).next_back();
+    if let Some(stop) = newest {
+        say(&ToGuard::Based { stop });
+    }
     let target = place::target(&config.postgres)?;
     let options = Options {
         target: target.connection.parse().map_err(Failure::usage)?,
         slot: Some(config.wal.slot.parse().map_err(Failure::usage)?),
         create_slot: if config.wal.unlimited_slot { CreateSlot::Always } else { CreateSlot::IfCapped },
-        flush_interval: config.wal.flush_every.0,
+        flush_interval: config.wal.flush_interval(config.repository.url.as_deref()),
     };
     let canary =
         config.wal.canary.map(|every| Canary::start(&target, &config.wal.canary_database, every.0)).transpose()?;
@@ -99,7 +106,8 @@ fn message(event: &Event) -> Option<ToGuard> {
         Event::StoreBack { after } => ToGuard::StoreBack { after },
         Event::GaveWay { why } => ToGuard::Interrupted { why: why.to_owned() },
         Event::Disconnected { why, .. } => ToGuard::Interrupted { why },
-        // The guard's own rule about slots judges what the server says of them.
+        Event::Superseded { timeline, newer } => ToGuard::Superseded { timeline, newer },
+        Event::SlotHealth { slot, health, held } => ToGuard::SlotHealth { slot, health, held: ByteSize(held) },
         _ => return None,
     })
 }

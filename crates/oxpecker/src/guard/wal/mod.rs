@@ -6,13 +6,15 @@
 //!
 //! A task of its own: nothing here may delay an alarm.
 
+mod past;
 pub mod protocol;
 mod rpo;
 mod task;
 
-use std::time::Duration;
+use std::{path::Path, time::Duration};
 
 use collector::clock;
+use journal::Reader;
 use model::{EventKind, Lsn, Moment, Observation};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -49,15 +51,18 @@ pub struct WalTask {
 
 impl WalTask {
     /// Starts it, where the configuration wants WAL to be received. Its events come out of the receiver, its readings go to `observations`.
+    /// `state_dir`: where the journal is.
     pub fn start(
         config: &Config,
+        state_dir: &Path,
         observations: mpsc::Sender<Observation>,
     ) -> Option<(Self, mpsc::Receiver<(Moment, EventKind)>)> {
         let repository = config.repository.url.clone().filter(|_| config.wal.receive)?;
         let (events_out, events) = mpsc::channel(EVENTS);
         let (stop, stopped) = oneshot::channel();
         let (tell, told) = mpsc::channel(WAITING);
-        let receiving = Receiving::new(config.clone(), repository, clock::now(), events_out, observations);
+        let gap = past::gap(Reader::open(state_dir), &repository);
+        let receiving = Receiving::new(config.clone(), repository, clock::now(), gap, events_out, observations);
         let task = tokio::spawn(receiving.run(told, stopped));
         Some((Self { config: config.clone(), tell, stop, task }, events))
     }

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use model::{ByteSize, Lsn};
 use serde::{Deserialize, Serialize};
+use wal::receive::SlotHealth;
 
 use crate::config::Config;
 
 /// Both ends must be of one version: they are of one binary, unless that was replaced while the guard ran.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// From the guard, first and last.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -26,6 +27,11 @@ pub struct Begin {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "say", rename_all = "snake_case")]
 pub enum ToGuard {
+    /// The newest backup that the repository has of this cluster, when the worker began: whoever made it.
+    Based {
+        /// Where it is consistent.
+        stop: Lsn,
+    },
     /// The stream runs.
     Receiving {
         /// The timeline.
@@ -63,6 +69,22 @@ pub enum ToGuard {
         switch: Lsn,
         /// How far the repository's WAL of it goes.
         stored: Lsn,
+    },
+    /// The repository has WAL of a newer timeline than the server's. Said before each stream of which it is so.
+    Superseded {
+        /// The server's.
+        timeline: u32,
+        /// The newer one.
+        newer: u32,
+    },
+    /// The slot came near to the bound at which the server gives it up, or is far from it again.
+    SlotHealth {
+        /// Its name.
+        slot: String,
+        /// How it is.
+        health: SlotHealth,
+        /// What it makes the server keep.
+        held: ByteSize,
     },
     /// WAL is missing that the server has removed.
     Missing {

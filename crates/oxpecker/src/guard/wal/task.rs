@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use collector::clock;
 use model::{
-    EventKind, Moment, Observation, Reading,
+    EventKind, Lsn, Moment, Observation, Reading,
     reading::{Gap, ReceiveReading},
 };
 use tokio::{
     sync::{mpsc, oneshot},
     time::{MissedTickBehavior, interval, timeout},
 };
+use wal::receive::SlotHealth;
 
 use super::{
     STOP_TIMEOUT, Told,
@@ -47,6 +48,10 @@ pub struct Receiving {
     /// Whether the end of the stream was told; once is enough until it runs again.
     interruption_told: bool,
     store_failing: bool,
+    /// Another server was promoted: what was said since the last stream began, and what holds for this one.
+    superseded: (Option<String>, Option<String>),
+    /// The slot is near its bound.
+    slot_near: Option<String>,
     read_at: Option<Moment>,
     events: mpsc::Sender<(Moment, EventKind)>,
     observations: mpsc::Sender<Observation>,
@@ -57,6 +62,7 @@ impl Receiving {
         config: Config,
         repository: String,
         now: Moment,
+        gap: Option<Gap>,
         events: mpsc::Sender<(Moment, EventKind)>,
         observations: mpsc::Sender<Observation>,
     ) -> Self {
@@ -72,7 +78,7 @@ impl Receiving {
             canary: None,
             failures: 0,
             last_error: None,
-            gap: None,
+            gap,
         };
         Self {
             config,
@@ -83,6 +89,8 @@ impl Receiving {
             known,
             interruption_told: false,
             store_failing: false,
+            superseded: (None, None),
+            slot_near: None,
             read_at: None,
             events,
             observations,
@@ -109,7 +117,7 @@ impl Receiving {
                         self.read(clock::now());
                     }
                     Some(Told::Backup(lsn)) => {
-                        self.known.gap = self.known.gap.filter(|gap| gap.to > lsn);
+                        self.backed_up(lsn);
                         self.read(clock::now());
                     }
                     None => break,
@@ -160,8 +168,12 @@ impl Receiving {
                 // Once a second is too often for a reading of its own.
                 return;
             }
+            ToGuard::Based { stop } => self.backed_up(stop),
             ToGuard::Receiving { timeline, from, slot, slot_limit } => {
                 self.known.receiving = true;
+                // It is said before each stream of which it is so.
+                self.superseded.1 = self.superseded.0.take();
+                self.slot_near = None;
                 (self.known.failures, self.known.last_error, self.interruption_told) = (0, None, false);
                 self.known.timeline = Some(timeline);
                 self.tell(now, EventKind::WalReceiving { timeline, from, slot, slot_limit });
@@ -173,8 +185,29 @@ impl Receiving {
                 let problem = format!(
                     "WAL of timeline {timeline} from {switch} to {stored} is here that the server went on without: a failover lost it. It can be restored to by --timeline {timeline}"
                 );
-                tracing::warn!("{problem}");
-                self.tell(now, EventKind::RepositoryProblem { repository: self.known.repository.clone(), problem });
+                self.problem(problem, now);
+            }
+            ToGuard::Superseded { timeline, newer } => {
+                let problem = format!(
+                    "this server writes timeline {timeline}, and the repository has a newer one, {newer}: another server was promoted. Is this an old primary that came back? A restore to the newest moment follows timeline {newer}"
+                );
+                if self.superseded.1.as_ref() != Some(&problem) {
+                    self.problem(problem.clone(), now);
+                }
+                self.superseded.0 = Some(problem);
+            }
+            ToGuard::SlotHealth { slot, health, held } => {
+                let how = match health {
+                    SlotHealth::Fine => None,
+                    SlotHealth::Near => Some("half of what max_slot_wal_keep_size allows"),
+                    SlotHealth::Critical => Some(
+                        "nearly all that max_slot_wal_keep_size allows: soon the server gives it up, and WAL is lost",
+                    ),
+                };
+                self.slot_near = how.map(|how| format!("the slot {slot} makes the server keep {held}, {how}"));
+                if let Some(problem) = self.slot_near.clone() {
+                    self.problem(problem, now);
+                }
             }
             ToGuard::Missing { timeline, from, to } => {
                 self.known.gap = Some(Gap { from, to });
@@ -203,6 +236,16 @@ impl Receiving {
         self.read(now);
     }
 
+    /// There is a backup that is consistent at `stop`: what is missing before it matters no more to the present.
+    fn backed_up(&mut self, stop: Lsn) {
+        self.known.gap = self.known.gap.filter(|gap| gap.to > stop);
+    }
+
+    fn problem(&self, problem: String, now: Moment) {
+        tracing::warn!("{problem}");
+        self.tell(now, EventKind::RepositoryProblem { repository: self.known.repository.clone(), problem });
+    }
+
     /// The stream ended, or never began.
     fn interrupted(&mut self, error: String, now: Moment) {
         self.known.receiving = false;
@@ -229,7 +272,10 @@ impl Receiving {
     /// A reading, for the rules, `status` and the journal.
     fn read(&mut self, now: Moment) {
         let behind = self.rpo.behind(now);
-        let reading = ReceiveReading { at: now, behind, ..self.known.clone() };
+        let mut reading = ReceiveReading { at: now, behind, ..self.known.clone() };
+        // What hinders comes before what is odd.
+        let odd = self.superseded.1.iter().chain(&self.slot_near).next();
+        reading.last_error = reading.last_error.or_else(|| odd.cloned());
         self.read_at = Some(now);
         // The loop lags: the next one comes in a moment.
         if self.observations.try_send(Observation::Reading(Reading::Receive(reading))).is_err() {
