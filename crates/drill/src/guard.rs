@@ -46,22 +46,9 @@ impl Guard {
             .and_then(|datagram| datagram.set_nonblocking(true).map(|()| datagram))
             .and_then(UnixDatagram::from_std)
             .map_err(DrillError::file("listening on", &socket))?;
-        let leash = Leash {
-            parent: i32::try_from(std::process::id()).unwrap_or(0),
-            core: Some(around.core),
-            program: options.oxpecker.clone().into_os_string(),
-            args: vec!["--config".into(), config.clone().into_os_string(), "run".into()],
-        };
-        let spec = serde_json::to_string(&leash).map_err(|error| DrillError::helper("leash", error.to_string()))?;
-        let mut command = Command::new(&options.helper.program);
-        command
-            .args(&options.helper.args)
-            .arg("leash")
-            .arg(spec)
-            .env("NOTIFY_SOCKET", &socket)
-            .env_remove("OXPECKER_CONFIG")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
+        let args = vec!["--config".into(), config.clone().into_os_string(), "run".into()];
+        let mut command = Leash::of(&options.oxpecker, args, Some(around.core)).command(&options.helper)?;
+        command.env("NOTIFY_SOCKET", &socket);
         let begun = Instant::now();
         let mut process = Process::start("guard", command, around.dir)?;
         tokio::select! {

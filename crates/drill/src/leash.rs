@@ -3,13 +3,17 @@
 //! `Command` can do neither without unsafe code between fork and exec; a process that sets both for itself and then becomes
 //! the program can (both survive execve: prctl(2), sched_setaffinity(2)).
 
-use std::{ffi::OsString, os::unix::process::CommandExt as _, process::Command};
+use std::{
+    ffi::OsString,
+    os::unix::process::CommandExt as _,
+    process::{Command, Stdio},
+};
 
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use rustix::thread::{CpuSet, sched_setaffinity};
 use serde::{Deserialize, Serialize};
 
-use crate::DrillError;
+use crate::{DrillError, options::HelperCommand};
 
 /// What is put on the leash.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -22,6 +26,22 @@ pub(crate) struct Leash {
     pub(crate) program: OsString,
     /// Its arguments.
     pub(crate) args: Vec<OsString>,
+}
+
+impl Leash {
+    /// A program on the leash of this process.
+    pub(crate) fn of(program: impl Into<OsString>, args: Vec<OsString>, core: Option<usize>) -> Self {
+        Self { parent: i32::try_from(std::process::id()).unwrap_or(0), core, program: program.into(), args }
+    }
+
+    /// The command that puts it on.
+    pub(crate) fn command(&self, helper: &HelperCommand) -> Result<tokio::process::Command, DrillError> {
+        let spec = serde_json::to_string(self).map_err(|error| DrillError::helper("leash", error.to_string()))?;
+        let mut command = tokio::process::Command::new(&helper.program);
+        command.args(&helper.args).arg("leash").arg(spec).env_remove("OXPECKER_CONFIG");
+        command.stdin(Stdio::null()).stdout(Stdio::null());
+        Ok(command)
+    }
 }
 
 pub(crate) fn run(leash: &Leash) -> Result<(), DrillError> {

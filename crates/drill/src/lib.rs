@@ -19,6 +19,7 @@ mod leash;
 mod leftovers;
 mod load;
 mod measure;
+mod mistake;
 mod options;
 mod place;
 mod progress;

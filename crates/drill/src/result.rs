@@ -55,7 +55,7 @@ impl DrillResult {
     }
 }
 
-/// A backup while vacuum stormed, the data destroyed, restored and proven; each step by oxpecker's own command, with its start.
+/// A backup while vacuum stormed, a table dropped, the data destroyed, brought back to the moment before the drop, and proven; each step by oxpecker's own command, with its start.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Rescue {
     /// All files of the data directory when the backup was done, in bytes.
@@ -66,6 +66,18 @@ pub struct Rescue {
     pub vacuums_running: i64,
     /// `backup create`, in seconds.
     pub backup_s: f64,
+    /// The table that was dropped by mistake while rows were committed.
+    #[serde(default)]
+    pub dropped: String,
+    /// From the drop until the moment before it could be restored to, its WAL being durable in the repository, in seconds.
+    #[serde(default)]
+    pub reach_s: f64,
+    /// Transactions that were committed between the backup and that moment, a row each.
+    #[serde(default)]
+    pub ledger_before: i64,
+    /// Of these, the ones that are there again; one more would be one too many.
+    #[serde(default)]
+    pub ledger_after: i64,
     /// `restore`, in seconds.
     pub restore_s: f64,
     /// From the start of the restored server until it accepted connections, recovery included, in seconds.

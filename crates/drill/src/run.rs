@@ -124,11 +124,20 @@ async fn drill(options: &DrillOptions, progress: &mut dyn Progress) -> Result<Dr
 
     let mut rescued = None;
     if let Some(cluster) = last_cluster.as_mut().filter(|_| options.rescue) {
-        phases.begin("3 rescue: back up in the storm, destroy, restore, prove".into(), rescue::EXPECTED);
+        phases.begin(
+            "3 rescue: back up in the storm, drop a table, destroy, go back to the moment before, prove".into(),
+            rescue::EXPECTED,
+        );
         let facts = rescue::play(options, cluster, &template.tables, work_dir.path()).await?;
         phases.end(format!(
-            "backup {:.1} s, restore {:.1} s, proof {:.1} s, {} of {} rows",
-            facts.backup_s, facts.restore_s, facts.proof_s, facts.rows_after, facts.rows_before
+            "backup {:.1} s, restore {:.1} s, proof {:.1} s, {} of {} rows, {} of {} commits since the backup",
+            facts.backup_s,
+            facts.restore_s,
+            facts.proof_s,
+            facts.rows_after,
+            facts.rows_before,
+            facts.ledger_after,
+            facts.ledger_before
         ));
         rescued = Some(facts);
     }

@@ -101,9 +101,17 @@ fn no_more_failures(off: &ActResult, guarded: &ActResult) -> VerdictLine {
 
 fn restored(rescue: &Rescue) -> VerdictLine {
     VerdictLine {
-        claim: "what was destroyed came back from the backup, and the backup is proven".into(),
-        passed: rescue.same && rescue.rows_before > 0,
-        because: format!("{} of {} rows, compared by their contents", rescue.rows_after, rescue.rows_before),
+        claim:
+            "what was dropped and destroyed came back, up to the moment before the mistake, and the backup is proven"
+                .into(),
+        passed: rescue.same
+            && rescue.rows_before > 0
+            && rescue.ledger_before > 0
+            && rescue.ledger_after == rescue.ledger_before,
+        because: format!(
+            "{} of {} rows, compared by their contents; {} of {} commits made after the backup",
+            rescue.rows_after, rescue.rows_before, rescue.ledger_after, rescue.ledger_before
+        ),
     }
 }
 
@@ -382,7 +390,13 @@ mod tests {
             judge(&Evidence { acts: &[], detection: None, rescue: Some(rescue), left: &[], looked_for_left: false })
         };
         assert!(of(&whole).passed);
-        for changed in [Rescue { same: false, ..whole.clone() }, Rescue { rows_before: 0, rows_after: 0, ..whole }] {
+        let ledger = whole.ledger_before;
+        for changed in [
+            Rescue { same: false, ..whole.clone() },
+            Rescue { rows_before: 0, rows_after: 0, ..whole.clone() },
+            Rescue { ledger_after: ledger - 1, ..whole.clone() },
+            Rescue { ledger_after: ledger + 1, ..whole },
+        ] {
             assert!(!of(&changed).passed);
         }
     }

@@ -212,10 +212,17 @@ pub(super) fn rescue(result: &DrillResult, width: usize) -> String {
         megabytes(rescue.repository_bytes)
     ));
     say(format!(
-        "The server was killed and its data directory removed. Restored in {:.1} s, in service {:.1} s after its start, with {} of {} \
-         rows{}.",
+        "Then {} transactions were committed, and the table {} was dropped by mistake. {:.1} s later the repository held the WAL to go back to the \
+         moment before.",
+        rescue.ledger_before, rescue.dropped, rescue.reach_s
+    ));
+    say(format!(
+        "The server was killed and its data directory removed. Restored to that moment in {:.1} s, it let a person look {:.1} s after its start, \
+         with {} of the {} commits since the backup, and {} of {} rows{}.",
         rescue.restore_s,
         rescue.start_s,
+        rescue.ledger_after,
+        rescue.ledger_before,
         rescue.rows_after,
         rescue.rows_before,
         if rescue.same { ", each as it was" } else { ", NOT as they were" }
