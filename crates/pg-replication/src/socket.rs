@@ -20,6 +20,9 @@ const KEEPALIVE_IDLE: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// After how many questions without an answer the connection counts as dead.
 const KEEPALIVE_COUNT: u32 = 6;
+/// How long what was sent may stay without the other side's word that it came: without a bound the kernel tries for a quarter of an hour, and
+/// no keepalive is sent meanwhile.
+const UNHEARD_MAX: Duration = Duration::from_secs(60);
 /// How long a living server may be silent: a checkpoint that is spread comes first, where no fast one was asked for.
 pub(crate) const SILENCE_MAX: Duration = Duration::from_secs(3600);
 
@@ -91,6 +94,7 @@ fn keep_alive(stream: &TcpStream) -> io::Result<()> {
     sockopt::set_tcp_keepidle(stream, KEEPALIVE_IDLE)?;
     sockopt::set_tcp_keepintvl(stream, KEEPALIVE_INTERVAL)?;
     sockopt::set_tcp_keepcnt(stream, KEEPALIVE_COUNT)?;
+    sockopt::set_tcp_user_timeout(stream, u32::try_from(UNHEARD_MAX.as_millis()).unwrap_or(u32::MAX))?;
     Ok(())
 }
 

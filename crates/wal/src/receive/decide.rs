@@ -9,6 +9,9 @@ use pg_replication::Refusal;
 pub const FULL_MAX: Duration = Duration::from_secs(10);
 /// How long a server that stops may wait for us, once all that it has was received.
 pub const STOPPING_MAX: Duration = Duration::from_secs(5);
+/// How long a server may be silent, though it was asked at half of it whether it lives: then the connection counts as dead, whatever the network
+/// says. A living one answers in milliseconds; what it writes meanwhile is lost with it, so the wait is part of what may be lost.
+pub const SILENT_MAX: Duration = Duration::from_secs(20);
 /// How long our own stop waits for what was received to become durable.
 pub const STOP_MAX: Duration = Duration::from_secs(5);
 /// The first pause after a failure.

@@ -55,7 +55,8 @@ impl Follow<'_> {
         task: impl FnOnce(pg_replication::StatusSender) -> Task,
         connected: impl FnOnce(),
     ) -> Result<Ended, ReceiveError> {
-        let mut stream = match connection.stream_wal(options) {
+        let options = StreamOptions { silence_max: decide::SILENT_MAX, ..options.clone() };
+        let mut stream = match connection.stream_wal(&options) {
             Ok(stream) => stream,
             Err(error) => return Ok(Ended::Broken(error)),
         };

@@ -2,12 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "test helpers, which clippy does not take for tests")]
 
+mod apart;
 mod faults;
 mod follow;
 mod same;
 mod shutdown;
 mod slots;
 mod support;
+mod wal_fault_disk;
+mod wal_fault_network;
 
 macro_rules! majors {
     ($($module:ident::$check:ident: $($name:ident = $major:literal),*;)*) => {
@@ -29,5 +32,11 @@ majors! {
     faults::a_store_that_is_stuck_for_long: slow_stuck_15 = 15, slow_stuck_18 = 18;
     faults::a_kill_at_any_write: kills_18 = 18, slow_kills_14 = 14;
     faults::a_server_without_wal: slow_minimal_13 = 13, slow_minimal_18 = 18;
+    wal_fault_network::is_cut: slow_cut_14 = 14, slow_cut_15 = 15, slow_cut_16 = 16, slow_cut_17 = 17, slow_cut_18 = 18;
+    wal_fault_network::forgets_the_receiver: slow_half_open_14 = 14, slow_half_open_15 = 15, slow_half_open_16 = 16, slow_half_open_17 = 17, slow_half_open_18 = 18;
+    wal_fault_network::is_slow: slow_network_14 = 14, slow_network_15 = 15, slow_network_16 = 16, slow_network_17 = 17, slow_network_18 = 18;
+    wal_fault_disk::of_the_store_is_full: slow_store_full_14 = 14, slow_store_full_15 = 15, slow_store_full_16 = 16, slow_store_full_17 = 17, store_full_18 = 18;
+    wal_fault_disk::of_the_store_takes_no_writes: slow_store_read_only_14 = 14, slow_store_read_only_15 = 15, slow_store_read_only_16 = 16, slow_store_read_only_17 = 17, slow_store_read_only_18 = 18;
+    wal_fault_disk::of_the_server_is_full: slow_pg_wal_full_14 = 14, slow_pg_wal_full_15 = 15, slow_pg_wal_full_16 = 16, slow_pg_wal_full_17 = 17, pg_wal_full_18 = 18;
     faults::another_history_of_the_same: slow_diverged_14 = 14, diverged_18 = 18;
 }

@@ -57,14 +57,18 @@ pub fn keeping(major: u32) -> Option<Builder> {
 
 /// Runs statements one by one; the first column of the last one's first row.
 pub fn sql(cluster: &ScratchCluster, statements: &[&str]) -> String {
+    try_sql(cluster, statements).unwrap_or_else(|error| panic!("{statements:?}: {error:?}\n{}", cluster.log_tail()))
+}
+
+/// As [`sql`], of a server that may not be there.
+pub fn try_sql(cluster: &ScratchCluster, statements: &[&str]) -> Result<String, tokio_postgres::Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let (client, connection) = tokio_postgres::connect(&cluster.url("postgres"), NoTls).await.unwrap();
+        let (client, connection) = tokio_postgres::connect(&cluster.url("postgres"), NoTls).await?;
         let connection = tokio::spawn(connection);
         let mut last = String::new();
         for statement in statements {
-            let messages =
-                client.simple_query(statement).await.unwrap_or_else(|error| panic!("{statement}: {error:?}"));
+            let messages = client.simple_query(statement).await?;
             let value = messages.iter().find_map(|message| match message {
                 SimpleQueryMessage::Row(row) => row.get(0),
                 _ => None,
@@ -73,7 +77,7 @@ pub fn sql(cluster: &ScratchCluster, statements: &[&str]) -> String {
         }
         drop(client);
         let _ = connection.await.unwrap();
-        last
+        Ok(last)
     })
 }
 
@@ -281,6 +285,12 @@ impl Receiver {
         let result = self.thread.take().unwrap().join().unwrap();
         assert!(result.is_ok(), "{result:?}");
         self.told()
+    }
+
+    /// Asks it to end, and waits for that.
+    pub fn end(mut self) -> Result<(), ReceiveError> {
+        self.stop.store(true, Ordering::SeqCst);
+        self.thread.take().unwrap().join().unwrap()
     }
 
     pub fn ended(&self) -> bool {
