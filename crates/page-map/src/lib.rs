@@ -11,6 +11,9 @@
 //!                    PageMap::change(relation, fork) ──▶ what to read of it
 //! ```
 //!
+//! [`RangeMapper`] cuts by itself, where ranges of a fixed size end: whoever makes the map of a range makes the same one, whether he saw the
+//! WAL before it or not, so that several may make it and it is stored once.
+//!
 //! # What the map promises
 //!
 //! Take two copies of a cluster, the later one consistent at a point in the range, the earlier one begun at `start`, which is the *redo*
@@ -47,10 +50,12 @@ mod collect;
 mod encode;
 mod map;
 mod mapper;
+mod ranges;
 mod reason;
 
 pub use blocks::BlockSet;
 pub use encode::{DECODED_BYTES_MAX, DecodeError, VERSION};
 pub use map::{Change, Limits, NotNext, PageMap};
 pub use mapper::Mapper;
+pub use ranges::{RangeMap, RangeMapper};
 pub use reason::{FullRead, Reason};

@@ -182,7 +182,7 @@ impl PageMap {
         self.start
     }
 
-    /// Where it ends: the end of its last record.
+    /// Where it ends: the end of its last record, or where the next one begins. All that begins before is in it.
     #[must_use]
     pub const fn end(&self) -> Lsn {
         self.end

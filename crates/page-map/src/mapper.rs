@@ -8,6 +8,7 @@ use pg_format::wal::{Decoder, Flow, Stream, WalError, rmgr};
 use crate::{
     collect::{Rules, collect},
     map::{Limits, PageMap},
+    ranges::Cuts,
     reason::Reason,
 };
 
@@ -44,6 +45,8 @@ pub struct Mapper {
     minimal: bool,
     /// Where the last whole record starts, of this map or of one before.
     last: Option<Lsn>,
+    /// Where maps are cut by themselves, if they are.
+    pub(crate) cuts: Option<Cuts>,
 }
 
 impl Mapper {
@@ -64,6 +67,7 @@ impl Mapper {
             lost: None,
             minimal: false,
             last: None,
+            cuts: None,
         })
     }
 
@@ -103,8 +107,12 @@ impl Mapper {
                 continue;
             };
             let (map, lost, minimal, last) = (&mut self.map, &mut self.lost, &mut self.minimal, &mut self.last);
+            let (cuts, stream) = (&mut self.cuts, &self.stream);
             let rules = Rules { limits: self.limits, harmless: &self.harmless };
             let result = decoder.feed(bytes, |record| {
+                if let Some(cuts) = cuts {
+                    cuts.before(record.lsn, stream, map, lost.as_ref(), *minimal);
+                }
                 *lost = None;
                 map.on_timeline(record.timeline, record.lsn);
                 collect(map, record, &rules, minimal);
@@ -189,7 +197,7 @@ impl Mapper {
     }
 }
 
-const fn page_of(stream: &Stream, lsn: Lsn) -> Lsn {
+pub(crate) const fn page_of(stream: &Stream, lsn: Lsn) -> Lsn {
     match lsn.0.checked_rem(stream.block_size as u64) {
         Some(into) => Lsn(lsn.0 - into),
         None => lsn,

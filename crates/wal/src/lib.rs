@@ -8,6 +8,7 @@
 //! push/     archive_command: a file and those that wait behind it
 //! get/      restore_command: a file, "not there" only when that is certain
 //! receive/  streaming: durable before it is acknowledged, never the reason that a server hangs or runs out of disk
+//! map/      page maps: which blocks a range of WAL changed, made of the stream or of what is stored
 //! recover/  back to a moment: the backup, the way along timelines, and whether it gets there
 //! ```
 //!
@@ -22,6 +23,7 @@ mod cluster;
 pub mod gap;
 pub mod get;
 pub mod inspect;
+pub mod map;
 pub mod push;
 pub mod receive;
 pub mod recover;

@@ -84,7 +84,7 @@ fn broken_rule(from: &str, edge: &Dependency) -> Option<&'static str> {
         _ if edge.name == "pg-connect" => None,
         "page-map" if edge.name == "pg-format" => None,
         "backup" if BENEATH_BACKUP.contains(&edge.name.as_str()) => None,
-        "wal" if ["pg-format", "pg-replication", "repository"].contains(&edge.name.as_str()) => None,
+        "wal" if ["page-map", "pg-format", "pg-replication", "repository"].contains(&edge.name.as_str()) => None,
         _ if edge.name == "scratch" => {
             (!edge.dev).then_some("scratch clusters are for tests; make it a dev-dependency")
         }
@@ -115,6 +115,7 @@ mod tests {
             ("scratch", "model", true, false),
             ("backup", "page-map", false, true),
             ("wal", "pg-replication", false, true),
+            ("wal", "page-map", false, true),
             ("wal", "backup", false, false),
             ("repository", "wal", false, false),
             ("page-map", "pg-format", false, true),

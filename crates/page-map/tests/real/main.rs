@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "test helpers, which clippy does not take for tests")]
 
+mod copies;
 mod dump;
 mod load;
 mod truth;

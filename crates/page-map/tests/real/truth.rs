@@ -1,7 +1,7 @@
 //! Two copies of a cluster, and the map of the WAL between.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs,
     path::Path,
     sync::atomic::Ordering,
@@ -9,66 +9,14 @@ use std::{
 };
 
 use model::Lsn;
-use page_map::{Change, Limits, Mapper, PageMap};
-use pg_format::{
-    ControlFile,
-    files::{FileKind, RelationFile, Rules, UnloggedRelations},
-    wal::{Decoder, Flow, Fork, Relation, SegmentName, Stream},
-};
+use page_map::{Limits, Mapper, PageMap};
+use pg_format::wal::{Decoder, Flow, SegmentName, Stream};
 use scratch::ScratchCluster;
 
-use crate::{dump, load};
-
-const BLOCK: usize = 8192;
-/// The pages of a cluster, as far as a backup takes them.
-type Copy = BTreeMap<(Relation, Fork), BTreeMap<u32, Vec<u8>>>;
-
-fn control(data: &Path) -> ControlFile {
-    ControlFile::parse(&fs::read(data.join("global/pg_control")).unwrap()).unwrap()
-}
-
-/// All files below, relative; the links of tablespaces are followed.
-fn files(root: &Path) -> Vec<String> {
-    let (mut found, mut todo) = (Vec::new(), vec![root.to_owned()]);
-    while let Some(dir) = todo.pop() {
-        for entry in fs::read_dir(&dir).unwrap().flatten() {
-            let path = entry.path();
-            if path.is_dir() {
-                todo.push(path);
-            } else {
-                found.push(path.strip_prefix(root).unwrap().to_str().unwrap().to_owned());
-            }
-        }
-    }
-    found
-}
-
-fn copy(data: &Path) -> Copy {
-    let mut directories: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for file in files(data) {
-        let (directory, name) = file.rsplit_once('/').unwrap_or(("", &file));
-        directories.entry(directory.to_owned()).or_default().push(name.to_owned());
-    }
-    let mut copy = Copy::new();
-    for (directory, names) in directories {
-        let unlogged = UnloggedRelations::among(names.iter().map(|name| name.as_bytes()));
-        for name in names {
-            let path = format!("{directory}/{name}");
-            let FileKind::Relation(RelationFile { relation, fork, segment, .. }) =
-                Rules::default().classify(path.as_bytes())
-            else {
-                continue;
-            };
-            if unlogged.skips(name.as_bytes()) {
-                continue;
-            }
-            assert_eq!(segment, 0, "a test's files have one segment");
-            let bytes = fs::read(data.join(&path)).unwrap();
-            copy.insert((relation, fork), (0..).zip(bytes.chunks(BLOCK).map(<[u8]>::to_vec)).collect());
-        }
-    }
-    copy
-}
+use crate::{
+    copies::{compare, control, copy},
+    dump, load,
+};
 
 /// The bytes of WAL from `start`'s segment to the end of the last record.
 fn wal(data: &Path, stream: &Stream, start: Lsn) -> (Lsn, Vec<u8>) {
@@ -87,53 +35,6 @@ fn wal(data: &Path, stream: &Stream, start: Lsn) -> (Lsn, Vec<u8>) {
     }
     bytes.truncate(usize::try_from(decoder.end().0 - origin.0).unwrap());
     (origin, bytes)
-}
-
-/// What a comparison found.
-#[derive(Debug, Default)]
-struct Found {
-    /// Differing pages that the map does not name.
-    missed: Vec<(Relation, Fork, u32)>,
-    /// Pages that differ, where the older copy has them and the file is not whole in the map.
-    differing: u64,
-    /// Pages that the map names one by one and that are there, and how many of those did not differ.
-    named: u64,
-    same: u64,
-    /// Pages of files that are whole in the map, and how many of those did not differ.
-    whole: u64,
-    whole_same: u64,
-}
-
-fn compare(old: &Copy, new: &Copy, map: &PageMap) -> Found {
-    let mut found = Found::default();
-    let none = BTreeMap::new();
-    for ((relation, fork), pages) in new {
-        let before = old.get(&(*relation, *fork)).unwrap_or(&none);
-        let old_blocks = u32::try_from(before.len()).unwrap();
-        let change = map.change(*relation, *fork);
-        for (block, page) in pages {
-            let differs = before.get(block) != Some(page);
-            let named = change.contains(*block, old_blocks);
-            if differs && !named {
-                found.missed.push((*relation, *fork, *block));
-            }
-            if *block >= old_blocks {
-                continue;
-            }
-            match change {
-                Change::Whole => {
-                    found.whole += 1;
-                    found.whole_same += u64::from(!differs);
-                }
-                _ => {
-                    found.differing += u64::from(differs);
-                    found.named += u64::from(named);
-                    found.same += u64::from(named && !differs);
-                }
-            }
-        }
-    }
-    found
 }
 
 /// A whole cluster's map in pieces of random sizes, cut at random places, stored and read again, joined.

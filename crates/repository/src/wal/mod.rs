@@ -18,6 +18,7 @@
 //! index     which ranges are whole; how far a line reaches without a gap
 //! order     that epochs of keys never go down along a line
 //! lines     what a listing shows
+//! map       page maps of ranges
 //! prune     removing what has expired
 //! verify    reading everything
 //! ```
@@ -26,6 +27,7 @@ mod ahead;
 mod error;
 mod index;
 mod lines;
+mod map;
 pub(crate) mod name;
 mod object;
 mod order;
@@ -57,12 +59,10 @@ use crate::{
 use name::{Named, Names};
 use object::{CONTENT_MAX, FRONT_LEN, Summary};
 
-/// Segments of a range: what one index speaks of.
-pub(crate) const RANGE: u64 = 64;
+/// Segments of a range: what one index and one page map speak of.
+pub const RANGE: u64 = 64;
 /// The most bytes of a history or of what goes with a segment; a `partial` segment may be as long as a segment.
 const HISTORY_MAX: usize = 1 << 20;
-/// The most bytes of a page map.
-const MAP_MAX: usize = 64 << 20;
 /// How far ahead is looked for later segments before something counts as absent or as the end: one request each.
 const AHEAD: [u64; 8] = [1, 2, 3, 4, 8, 16, 32, 64];
 /// How often a segment is looked for that changes between two looks. It is completed once, so two would do.
@@ -265,25 +265,6 @@ impl Wal {
     /// It is damaged; the store failed.
     pub fn get_history(&self, line: u32) -> Result<Option<Vec<u8>>, WalError> {
         Ok(self.get(&Named::History { line })?.map(|(_, bytes)| bytes))
-    }
-
-    /// Stores the page map of the 64 segments of `range`; `version` is that of its form.
-    ///
-    /// # Errors
-    /// `Differs` where another one is there; the store failed.
-    pub fn put_map(&self, line: u32, range: u64, version: u32, bytes: &[u8]) -> Result<Stored, WalError> {
-        if bytes.len() > MAP_MAX {
-            return Err(WalError::Size { what: "a page map is too long", bytes: bytes.len() as u64 });
-        }
-        Ok(self.put(&Named::Map { line, range, version }, 0, bytes)?.0)
-    }
-
-    /// The page map of a range; `None` where there is none.
-    ///
-    /// # Errors
-    /// It is damaged; the store failed.
-    pub fn get_map(&self, line: u32, range: u64, version: u32) -> Result<Option<Vec<u8>>, WalError> {
-        Ok(self.get(&Named::Map { line, range, version })?.map(|(_, bytes)| bytes))
     }
 
     fn whole(&self, line: u32, segment: u64) -> Result<Option<Vec<u8>>, WalError> {

@@ -33,6 +33,14 @@ pub trait Inspector {
     /// In words, why this is none.
     fn history(&mut self, line: u32, bytes: &[u8]) -> Result<(), String>;
 
+    /// Looks at the page map of a range.
+    ///
+    /// # Errors
+    /// In words, why this is none of that range.
+    fn map(&mut self, _line: u32, _range: u64, _version: u32, _bytes: &[u8]) -> Result<(), String> {
+        Ok(())
+    }
+
     /// So many bytes of objects were read, of so many that the listing showed.
     fn progress(&mut self, _read: u64, _total: u64) {}
 }
@@ -215,9 +223,18 @@ impl Verify<'_> {
     fn line(&mut self, seen: LineSeen) -> Result<LineReport, WalError> {
         let line = seen.line;
         let floor = self.wal.floor(line);
-        let listed = self.listed(line, floor)?;
+        let mut listed = self.listed(line, floor)?;
+        listed.others.sort_by_key(|(named, _)| match named {
+            Named::Map { range, version, .. } => (*range, *version),
+            _ => (0, 0),
+        });
         for (named, bytes) in &listed.others {
-            self.read(named, *bytes, None)?;
+            let read = self.read(named, *bytes, None)?;
+            if let (Named::Map { range, version, .. }, Some((_, content))) = (named, read)
+                && let Err(what) = self.inspector.map(line, *range, *version, &content)
+            {
+                self.find(Fault::Contradicts, self.object(named), what, Some(line), None);
+            }
         }
         let numbers: BTreeSet<u64> = listed.segments.keys().chain(listed.chunks.keys()).copied().collect();
         let (mut runs, mut index): (Vec<Run>, Option<(u64, Option<Index>)>) = (Vec::new(), None);

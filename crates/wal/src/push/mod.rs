@@ -11,6 +11,7 @@ use std::{
     collections::VecDeque,
     fs,
     io::{self, Read as _},
+    ops::Range,
     path::{Path, PathBuf},
     thread,
 };
@@ -21,7 +22,10 @@ use repository::{
     wal::{SealedSegment, Stored, Wal, WalError},
 };
 
-use crate::{Cluster, ClusterError, data_dir_of, get};
+use crate::{
+    Cluster, ClusterError, data_dir_of, get,
+    map::{self, MapError},
+};
 
 /// Segments that are pushed by one call at most, the one that is asked for included.
 pub const AHEAD_MAX: u64 = 64;
@@ -98,6 +102,66 @@ pub struct Pushed {
     pub stored: Stored,
     /// Segments behind it that were stored too.
     pub ahead: u64,
+    /// What is over with what was stored, so that its page maps can be made: [`make_maps`].
+    pub over: Option<Over>,
+}
+
+/// Ranges of which all WAL is there, and something behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Over {
+    /// The timeline.
+    pub timeline: u32,
+    /// Their numbers; see [`map::RANGE`].
+    pub ranges: Range<u64>,
+}
+
+impl Over {
+    /// With the segments from `first` on, so many of them.
+    fn with(first: SegmentName, count: u64) -> Option<Self> {
+        // The first segment of a range ends the one before.
+        let begun = |number: u64| number.div_ceil(map::RANGE);
+        let (from, to) = (begun(first.number).max(1), begun(first.number.saturating_add(count)));
+        (from < to).then(|| Self { timeline: first.timeline, ranges: from - 1..to - 1 })
+    }
+}
+
+/// Makes the page maps that a push of `path` and `ahead` segments behind it made possible, where they are not there yet: from the stored WAL, so it takes
+/// a while, and nobody should wait for it.
+///
+/// # Errors
+/// One can't be made or stored; the others are.
+pub fn make_maps(path: &Path, ahead: u64, repository: &Repository) -> Result<(), MapsError> {
+    let cluster = Cluster::of_data_dir(&data_dir_of(path)).map_err(PushError::from)?;
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let Some(WalFile::Segment(segment)) = WalFile::parse(name, cluster.segment) else { return Ok(()) };
+    let wal = cluster.open(repository).map_err(PushError::from)?;
+    let Some(over) = Over::with(segment, ahead.saturating_add(1)) else { return Ok(()) };
+    let mut failed = None;
+    for range in over.ranges {
+        let made = || -> Result<(), MapError> {
+            if !wal.has_map(over.timeline, range, map::VERSION)? {
+                map::keep(&wal, over.timeline, range, &map::make(&wal, &cluster, over.timeline, range)?)?;
+            }
+            Ok(())
+        };
+        if let Err(error) = made() {
+            tracing::warn!(%error, "no page map");
+            failed = Some(error);
+        }
+    }
+    failed.map_or(Ok(()), |error| Err(error.into()))
+}
+
+/// Maps were not made.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum MapsError {
+    /// It is not even known whose.
+    #[error(transparent)]
+    Push(#[from] PushError),
+    /// The last one that failed.
+    #[error(transparent)]
+    Map(#[from] MapError),
 }
 
 /// Stores the file at `path`, as PostgreSQL gives it (`%p`).
@@ -126,7 +190,11 @@ pub fn push(path: &Path, repository: &Repository, options: &Options) -> Result<P
         WalFile::History(timeline) => (wal.put_history(timeline, &read(path, SMALL_MAX)?)?, 0),
     };
     get::clean_after_recovery(&data_dir, path);
-    Ok(Pushed { name, stored, ahead })
+    let over = match file {
+        WalFile::Segment(segment) if stored == Stored::Now => Over::with(segment, ahead + 1),
+        _ => None,
+    };
+    Ok(Pushed { name, stored, ahead, over })
 }
 
 /// What the repository calls what goes with a segment: `000000010000000000000002.0000002A.backup` is its `0000002a.backup`.

@@ -180,6 +180,7 @@ impl<'a> Assembly<'a> {
                 };
                 again.finish(&bytes)
             })?;
+            self.map(number, Arc::new(bytes));
             self.next();
             self.advance(self.position(0));
             return Ok(());
@@ -189,6 +190,13 @@ impl<'a> Assembly<'a> {
         self.sealing.push_back(Sealing { number, bytes, since: self.since, thread });
         self.next();
         Ok(())
+    }
+
+    /// A segment is stored: its page map is others' business.
+    fn map(&self, number: u64, bytes: Arc<Vec<u8>>) {
+        if let Some(mapping) = &self.task.mapping {
+            mapping.segment(self.task.start.timeline, number, bytes);
+        }
     }
 
     fn next(&mut self) {
@@ -225,6 +233,7 @@ impl<'a> Assembly<'a> {
             Some(Err(error)) => Err(error),
             None => wal.put_segment(timeline, oldest.number, &oldest.bytes),
         })?;
+        self.map(oldest.number, Arc::clone(&oldest.bytes));
         let end = self.task.size.start_of(oldest.number + 1);
         self.advance(end);
         Ok(())

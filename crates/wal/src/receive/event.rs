@@ -124,6 +124,28 @@ pub enum Event {
         #[serde(rename = "after_ms", serialize_with = "millis")]
         after: Duration,
     },
+    /// The page map of a range was stored.
+    Mapped {
+        /// The timeline.
+        timeline: u32,
+        /// From where on it is whole.
+        from: Lsn,
+        /// Up to where.
+        to: Lsn,
+        /// How many pages it names one by one.
+        pages: u64,
+    },
+    /// There is no page map of a range. The WAL itself is stored all the same.
+    NotMapped {
+        /// The timeline.
+        timeline: u32,
+        /// Where the range begins.
+        from: Lsn,
+        /// Where it ends.
+        to: Lsn,
+        /// Why.
+        why: String,
+    },
     /// The connection was cut so that the server need not wait for us.
     GaveWay {
         /// Why.

@@ -8,6 +8,7 @@
 //! follow    one stream, read by this thread
 //! storing   the bounded buffer between reader and store
 //! assemble  the store's thread: segments, tails, acknowledgements
+//! mapping   the thread that makes page maps of what is stored
 //! ```
 //!
 //! Nothing is acknowledged that is not durable, so a receiver may be killed at any moment: the next one looks how far the repository is and
@@ -20,6 +21,7 @@ mod error;
 mod event;
 mod find;
 mod follow;
+mod mapping;
 pub mod plan;
 mod storing;
 
@@ -47,6 +49,7 @@ use repository::{
 use self::{
     decide::Next,
     follow::{Ended, Follow, Watched},
+    mapping::Mapping,
     plan::{Place, Server, Start},
     storing::Task,
 };
@@ -115,6 +118,7 @@ pub fn receive(
         listener,
         cluster: None,
         wal: None,
+        mapping: None,
         had_slot: false,
         skip: None,
         histories: BTreeSet::new(),
@@ -136,6 +140,8 @@ struct Receiver<'a> {
     listener: &'a Listener,
     cluster: Option<Cluster>,
     wal: Option<Arc<Wal>>,
+    /// Outlives streams: a map is made of what came by several.
+    mapping: Option<Arc<Mapping>>,
     /// Our slot was there once: that it is not is news.
     had_slot: bool,
     /// Where the server refused to begin, because it has removed that.
@@ -255,6 +261,7 @@ impl Receiver<'_> {
             (Some(before), Some(wal)) if *before == cluster => Ok(Arc::clone(wal)),
             _ => {
                 let wal = Arc::new(cluster.open(self.repository)?);
+                self.mapping = Mapping::start(&wal, cluster, self.listener).map(Arc::new);
                 (self.cluster, self.wal) = (Some(cluster), Some(Arc::clone(&wal)));
                 Ok(wal)
             }
@@ -450,6 +457,7 @@ impl Receiver<'_> {
             interval: self.options.flush_interval,
             status,
             listener: Arc::clone(self.listener),
+            mapping: self.mapping.clone(),
         };
         follow.run(connection, &options, task, || (self.listener)(&connected))
     }

@@ -15,7 +15,7 @@ use pg_format::wal::SegmentSize;
 use pg_replication::StatusSender;
 use repository::wal::Wal;
 
-use super::{Listener, ReceiveError, assemble::Assembly, plan::Place};
+use super::{Listener, ReceiveError, assemble::Assembly, mapping::Mapping, plan::Place};
 
 /// Bytes that were received and not yet taken by the store's thread. At 300 MB/s a tenth of a second.
 const PENDING_BYTES_MAX: usize = 32 << 20;
@@ -162,6 +162,8 @@ pub(super) struct Task {
     pub(super) interval: Duration,
     pub(super) status: StatusSender,
     pub(super) listener: Listener,
+    /// Who makes page maps of segments that are stored.
+    pub(super) mapping: Option<Arc<Mapping>>,
 }
 
 /// The store's thread, seen by the reader.

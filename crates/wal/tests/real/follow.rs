@@ -9,7 +9,7 @@ use wal::receive::Event;
 use crate::support::*;
 
 /// A standby of a cluster, made of a copy of it while it is stopped.
-fn standby_of(primary: &mut ScratchCluster) -> ScratchCluster {
+pub fn standby_of(primary: &mut ScratchCluster) -> ScratchCluster {
     primary.stop_fast().unwrap();
     let copy = copy_of(&primary.data_dir());
     primary.start_again().unwrap();

@@ -122,6 +122,8 @@ struct Mood {
     /// Puts from now on until it is dead; zero for never.
     dies_at: std::sync::atomic::AtomicU64,
     puts: std::sync::atomic::AtomicU64,
+    /// All that was asked so far.
+    requests: std::sync::atomic::AtomicU64,
 }
 
 impl Moody {
@@ -146,7 +148,18 @@ impl Moody {
         names
     }
 
+    /// How much was asked of it so far.
+    pub fn requests(&self) -> u64 {
+        self.mood.requests.load(Ordering::SeqCst)
+    }
+
+    /// An object is not there any more, and nobody knows why.
+    pub fn lose(&self, name: &str) {
+        self.inner.delete(&ObjectName::new(name).unwrap()).unwrap();
+    }
+
     fn may(&self, operation: Operation, name: &str, writes: bool) -> Result<(), StoreError> {
+        self.mood.requests.fetch_add(1, Ordering::SeqCst);
         let began = Instant::now();
         while self.mood.stuck.load(Ordering::SeqCst) {
             assert!(began.elapsed() < PATIENCE, "stuck for ever");

@@ -1,0 +1,63 @@
+//! Page maps: what a range's WAL changed, opaque here, one object for each range and version of its form.
+
+use super::{
+    Stored, Wal, WalError,
+    name::{self, Named},
+};
+
+/// The most bytes of a page map.
+const MAP_MAX: usize = 64 << 20;
+
+impl Wal {
+    /// Stores the page map of the [`RANGE`](super::RANGE) segments of `range`; `version` is that of its form.
+    ///
+    /// # Errors
+    /// `Differs` where another one is there: the first stays; the store failed.
+    pub fn put_map(&self, line: u32, range: u64, version: u32, bytes: &[u8]) -> Result<Stored, WalError> {
+        if bytes.len() > MAP_MAX {
+            return Err(WalError::Size { what: "a page map is too long", bytes: bytes.len() as u64 });
+        }
+        Ok(self.put(&Named::Map { line, range, version }, 0, bytes)?.0)
+    }
+
+    /// The page map of a range; `None` where there is none.
+    ///
+    /// # Errors
+    /// It is damaged; the store failed.
+    pub fn get_map(&self, line: u32, range: u64, version: u32) -> Result<Option<Vec<u8>>, WalError> {
+        Ok(self.get(&Named::Map { line, range, version })?.map(|(_, bytes)| bytes))
+    }
+
+    /// Whether the page map of a range is there, by one small request.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn has_map(&self, line: u32, range: u64, version: u32) -> Result<bool, WalError> {
+        self.is_there(&Named::Map { line, range, version })
+    }
+
+    /// Whether a segment is there as a whole, by one small request.
+    ///
+    /// # Errors
+    /// The store failed.
+    pub fn has_segment(&self, line: u32, segment: u64) -> Result<bool, WalError> {
+        self.is_there(&Named::Segment { line, segment })
+    }
+
+    /// The ranges of a line whose page maps of this version are there, in order, by a listing.
+    ///
+    /// # Errors
+    /// The store can't be listed.
+    pub fn maps(&self, line: u32, version: u32) -> Result<Vec<u64>, WalError> {
+        let mut found = Vec::new();
+        self.inner.vault.store.list(&self.names.line(line), &mut |object, _| {
+            if let Some(Named::Map { range, version: of, .. }) = name::parse(object.as_str())
+                && of == version
+            {
+                found.push(range);
+            }
+        })?;
+        found.sort_unstable();
+        Ok(found)
+    }
+}
