@@ -185,7 +185,8 @@ pub fn plan(
         if before {
             continue;
         }
-        let road = match road(stock, base.timeline, base.start, base.stop, choice) {
+        let found = road(stock, base.timeline, base.start, base.stop, choice);
+        let road = match found.and_then(|road| not_past_a_lost_history(stock, road, choice)) {
             Ok(road) => road,
             Err(error) => {
                 refusal.get_or_insert(PlanError::from(error));
@@ -240,6 +241,15 @@ pub fn plan(
     let what =
         if bases.len() == 1 { format!("backup {}", oldest.id) } else { format!("the oldest backup, {}", oldest.id) };
     Err(PlanError::BeforeBackup { target, what, stop: oldest.stop, stop_time: oldest.stop_time })
+}
+
+/// Refuses to call a timeline the latest while a newer one has WAL and no history: nobody can say whether that is where it went on.
+fn not_past_a_lost_history(stock: &Stock, road: Road, choice: TimelineChoice) -> Result<Road, NoRoad> {
+    let lost = (choice == TimelineChoice::Latest).then(|| stock.without_history()).flatten();
+    match lost.filter(|timeline| *timeline > road.timeline) {
+        Some(timeline) => Err(NoRoad::NoHistory { timeline }),
+        None => Ok(road),
+    }
 }
 
 /// Whether the target lies on the road, and where; names and numbers are looked for up to `until`.

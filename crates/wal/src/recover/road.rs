@@ -58,7 +58,7 @@ pub struct Road {
 pub enum NoRoad {
     /// Nobody stored how the timeline came about.
     #[error(
-        "the history of timeline {timeline} is not in the repository; hint: `oxpecker wal list` shows those that are"
+        "the history of timeline {timeline} is not in the repository, so that nobody can tell where it came from; hint: push the file (`oxpecker wal push .../pg_wal/{timeline:08X}.history`, on a server that has it), or choose another timeline with --timeline: `oxpecker wal list` shows those that are there"
     )]
     NoHistory {
         /// Which.

@@ -39,6 +39,12 @@ impl Stock {
         Ok(Self { size, runs, histories })
     }
 
+    /// The newest timeline that has WAL, and of which nobody can tell where it came from.
+    pub(super) fn without_history(&self) -> Option<u32> {
+        let has_wal = self.runs.iter().rev().filter(|(_, runs)| !runs.is_empty()).map(|(timeline, _)| *timeline);
+        has_wal.filter(|timeline| *timeline > 1).find(|timeline| !self.histories.contains_key(timeline))
+    }
+
     /// Up to where WAL of `timeline` is there without a gap from `from` on; `from` where nothing is.
     pub(super) fn reach(&self, timeline: u32, from: Lsn) -> Lsn {
         let segment = self.size.number_of(from);
