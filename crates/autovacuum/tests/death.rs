@@ -221,13 +221,13 @@ macro_rules! each_major {
     };
 }
 
-each_major!(killed: killed_13 13, killed_14 14, killed_15 15, killed_16 16, killed_17 17, killed_18 18);
+each_major!(killed: killed_13 13, slow_killed_14 14, slow_killed_15 15, killed_16 16, slow_killed_17 17, killed_18 18);
 each_major!(killed_with_its_child:
     killed_with_its_child_13 13,
-    killed_with_its_child_14 14,
-    killed_with_its_child_15 15,
+    slow_killed_with_its_child_14 14,
+    slow_killed_with_its_child_15 15,
     killed_with_its_child_16 16,
-    killed_with_its_child_17 17,
+    slow_killed_with_its_child_17 17,
     killed_with_its_child_18 18);
 
 /// ALTER SYSTEM can't be undone from within the server: the release worker does it through a connection of its own.

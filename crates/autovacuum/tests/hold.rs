@@ -99,10 +99,10 @@ macro_rules! each_major {
 
 each_major!(holds_and_opens:
     holds_and_opens_13 13 LauncherSignal,
-    holds_and_opens_14 14 LauncherSignal,
+    slow_holds_and_opens_14 14 LauncherSignal,
     holds_and_opens_15 15 LauncherSignal,
     holds_and_opens_16 16 WorkerSignal,
-    holds_and_opens_17 17 WorkerSignal,
+    slow_holds_and_opens_17 17 WorkerSignal,
     holds_and_opens_18 18 WorkerSignal);
 
 /// In observe nothing is written anywhere, and the proposal names worker and command, once.
