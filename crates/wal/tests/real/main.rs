@@ -5,6 +5,11 @@
 mod apart;
 mod faults;
 mod follow;
+mod map;
+#[path = "../../../page-map/tests/real/copies.rs"]
+mod map_copies;
+#[path = "../../../page-map/tests/real/load.rs"]
+mod map_load;
 mod same;
 mod shutdown;
 mod slots;
@@ -33,6 +38,8 @@ majors! {
     faults::a_store_that_is_stuck_for_long: slow_stuck_15 = 15, slow_stuck_18 = 18, slow_stuck_14 = 14, slow_stuck_16 = 16, slow_stuck_17 = 17;
     faults::a_kill_at_any_write: kills_18 = 18, slow_kills_14 = 14, slow_kills_15 = 15, slow_kills_16 = 16, slow_kills_17 = 17;
     faults::a_server_without_wal: slow_minimal_13 = 13, slow_minimal_18 = 18, slow_minimal_14 = 14, slow_minimal_15 = 15, slow_minimal_16 = 16, slow_minimal_17 = 17;
+    map::of_a_load: slow_map_13 = 13, slow_map_14 = 14, slow_map_15 = 15, slow_map_16 = 16, slow_map_17 = 17, map_18 = 18;
+    map::over_a_promotion: slow_map_promotion_14 = 14, slow_map_promotion_18 = 18;
     timelines::promoted_again_and_again: slow_promotions_14 = 14, slow_promotions_15 = 15, slow_promotions_16 = 16, slow_promotions_17 = 17, slow_promotions_18 = 18;
     timelines::another_server_under_the_same_address: slow_address_14 = 14, slow_address_15 = 15, slow_address_16 = 16, slow_address_17 = 17, address_18 = 18;
     timelines::a_history_that_comes_late: slow_late_history_14 = 14, slow_late_history_15 = 15, slow_late_history_16 = 16, slow_late_history_17 = 17, late_history_18 = 18;
