@@ -5,7 +5,11 @@ use model::Lsn;
 use pg_format::{Major, wal::SegmentName};
 use repository::wal::{Wal, WalError};
 
-use super::{Action, End, Found, NoRoad, Road, ScanError, Stock, Target, TimelineChoice, road::road, scan::Scanner};
+use super::{
+    Action, End, Found, NoRoad, Road, ScanError, Stock, Target, TimelineChoice,
+    road::road,
+    scan::{JITTER, Scanner},
+};
 
 /// A backup that a recovery may begin with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,6 +75,22 @@ pub enum PlanError {
         why: String,
         /// What to do instead.
         hint: &'static str,
+    },
+    /// The clock of the server went back, and this time came twice.
+    #[error(
+        "{target} is not one moment: the server's clock was set back. At {first} it was past it already ({first_time}), and at {again} it was before it once more ({again_time}); hint: say which: --to-lsn {first} --exclusive for what was before all that, --to-lsn {again} for what was up to there; a restore point, a transaction, or the backup to begin with"
+    )]
+    ClockSetBack {
+        /// What was wanted.
+        target: String,
+        /// The first commit, or backup, behind the time.
+        first: Lsn,
+        /// Its time.
+        first_time: Timestamp,
+        /// One behind that, which is of before the time again.
+        again: Lsn,
+        /// Its time.
+        again_time: Timestamp,
     },
     /// It is nowhere in the WAL that there is.
     #[error(
@@ -175,6 +195,9 @@ pub fn plan(
     // Ways that were looked along in vain, by timeline and end, and from where on: an older backup that leads onto the same one need not look
     // there again, or a misspelt name would cost all WAL once for each backup.
     let mut in_vain: Vec<(u32, Lsn, Lsn)> = Vec::new();
+    if let Target::Time(time) = target {
+        one_moment_by_backups(bases, *time)?;
+    }
     // The newest that will do: the least to replay.
     for base in bases.iter().rev() {
         let before = match target {
@@ -243,6 +266,22 @@ pub fn plan(
     Err(PlanError::BeforeBackup { target, what, stop: oldest.stop, stop_time: oldest.stop_time })
 }
 
+/// Refuses a time before which an older backup does not lie and a newer one does.
+fn one_moment_by_backups(bases: &[Base], time: Timestamp) -> Result<(), PlanError> {
+    let later = bases.iter().find(|base| base.stop_time > time.saturating_add(JITTER).unwrap_or(Timestamp::MAX));
+    let again = later.and_then(|later| bases.iter().find(|base| base.stop > later.stop && base.stop_time <= time));
+    match (later, again) {
+        (Some(later), Some(again)) => Err(PlanError::ClockSetBack {
+            target: Target::Time(time).to_string(),
+            first: later.stop,
+            first_time: later.stop_time,
+            again: again.stop,
+            again_time: again.stop_time,
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Refuses to call a timeline the latest while a newer one has WAL and no history: nobody can say whether that is where it went on.
 fn not_past_a_lost_history(stock: &Stock, road: Road, choice: TimelineChoice) -> Result<Road, NoRoad> {
     let lost = (choice == TimelineChoice::Latest).then(|| stock.without_history()).flatten();
@@ -267,8 +306,17 @@ fn reach(
         // All of the backup's own WAL is in the backup.
         Target::Latest => Ok((None, end)),
         // All of the way is read: where the clock was set back, a commit that is not the newest may be the one.
-        Target::Time(_) => match scanner.find(road, base.stop, road.end, target, inclusive)? {
-            Some(found) => Ok((Some(found), end)),
+        Target::Time(time) => match scanner.find(road, base.stop, road.end, target, inclusive)? {
+            Some(found) => match scanner.set_back(road, *time, found, end)? {
+                Some((again, again_time)) => Err(PlanError::ClockSetBack {
+                    target: target.to_string(),
+                    first: found.lsn,
+                    first_time: found.time.unwrap_or(*time),
+                    again,
+                    again_time,
+                }),
+                None => Ok((Some(found), end)),
+            },
             None => {
                 let newest =
                     end.newest.map_or("no commit".to_owned(), |newest| format!("the newest commit is of {newest}"));
@@ -304,6 +352,8 @@ fn reach(
 fn stop(target: &Target, inclusive: bool, found: Option<Found>, base: &Base) -> (Target, bool) {
     let found = match (target, found) {
         (Target::Time(_), Some(found)) => found,
+        // By its place: the name may have been used before the backup is consistent, and the server would take the first.
+        (Target::Name(_), Some(found)) => return (Target::Lsn(found.lsn), true),
         (Target::Xid(_), Some(found)) if !inclusive => found,
         _ => return (target.clone(), inclusive),
     };
@@ -336,6 +386,7 @@ mod tests {
         };
         let found = |ended_before| Some(Found { lsn: Lsn(30), time: None, ended_before });
         let (time, xid) = (Target::Time(Timestamp::UNIX_EPOCH), Target::Xid(7));
+        let name = Target::Name("n".to_owned());
         for (target, inclusive, found, expected) in [
             (&time, true, found(Some(Lsn(25))), (Target::Lsn(Lsn(25)), true)),
             (&time, false, found(Some(Lsn(25))), (Target::Lsn(Lsn(25)), true)),
@@ -344,9 +395,36 @@ mod tests {
             (&xid, false, found(Some(Lsn(25))), (Target::Lsn(Lsn(25)), true)),
             (&xid, false, found(None), (Target::Lsn(Lsn(20)), false)),
             (&xid, true, found(Some(Lsn(25))), (Target::Xid(7), true)),
+            (&name, false, found(Some(Lsn(25))), (Target::Lsn(Lsn(30)), true)),
             (&Target::Latest, true, None, (Target::Latest, true)),
         ] {
             assert_eq!(stop(target, inclusive, found, &base), expected, "{target} {inclusive}");
+        }
+    }
+
+    #[test]
+    fn a_time_that_came_twice_is_not_one_moment() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let base = |stop: u64, second| Base {
+            id: stop.to_string(),
+            major: Major::V16,
+            timeline: 1,
+            start: Lsn(stop),
+            stop: Lsn(stop),
+            stop_time: at(second),
+        };
+        let twice = [base(10, 1000), base(20, 9000), base(30, 5000)];
+        for (bases, second, once) in [
+            (&twice[..2], 5000, true),
+            (&twice[..], 6000, false),
+            (&twice[..], 5000, false),
+            // Before it went back, and after it had caught up.
+            (&twice[..], 4999, true),
+            (&twice[..], 9000, true),
+            // A clock that is put right a little is none that was set back.
+            (&[base(10, 5005), base(20, 5000)], 5001, true),
+        ] {
+            assert_eq!(one_moment_by_backups(bases, at(second)).is_ok(), once, "{second}");
         }
     }
 }

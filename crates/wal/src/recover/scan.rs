@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use model::Lsn;
 use pg_format::{
     Major,
@@ -15,6 +15,11 @@ use super::{Road, Target};
 /// Segments from the end backwards in which the newest commit is looked for, at most: a server that commits nothing in a gigabyte of WAL is
 /// rare, and its end is known by position all the same.
 const END_SEGMENTS_MAX: u64 = 64;
+/// How much older a commit may be than one that comes before it without anything being wrong: each takes its time before it gets its place,
+/// and clocks are put right by a little all the time.
+pub(super) const JITTER: SignedDuration = SignedDuration::from_secs(10);
+/// Segments behind a time in which is looked whether the clock was set back, at most.
+const BEHIND_SEGMENTS_MAX: u64 = 64;
 /// Bytes of a WAL page; all but those who compile their own have this.
 const PAGE_BYTES: u32 = 8192;
 /// 2000-01-01, from which PostgreSQL counts, in microseconds.
@@ -188,5 +193,31 @@ impl Scanner<'_> {
             ControlFlow::Continue(())
         })?;
         Ok(found)
+    }
+
+    /// The last commit or abort behind `found`, the first one later than `time`, that is not later than it: the server's clock was set back in
+    /// between. Looks a bounded way on from there, and at the end.
+    pub(super) fn set_back(
+        &self,
+        road: &Road,
+        time: Timestamp,
+        found: Found,
+        end: End,
+    ) -> Result<Option<(Lsn, Timestamp)>, ScanError> {
+        let Some(least) = found.time.and_then(|time| time.checked_sub(JITTER).ok()) else { return Ok(None) };
+        let is_again = |of: Timestamp| of <= time && of <= least;
+        let far = self.size.start_of(self.size.number_of(found.lsn) + BEHIND_SEGMENTS_MAX);
+        let mut again = None;
+        self.read(road, found.lsn, road.end.min(far), &mut |record, kind| {
+            if let Kind::Commit { time, .. } | Kind::Abort { time, .. } = kind
+                && record.lsn > found.lsn
+                && let Some(of) = moment(*time).filter(|of| is_again(*of))
+            {
+                again = Some((record.lsn, of));
+            }
+            ControlFlow::Continue(())
+        })?;
+        let at_end = end.newest.filter(|newest| is_again(*newest)).zip(end.last_record).map(|(of, lsn)| (lsn, of));
+        Ok(at_end.or(again))
     }
 }
