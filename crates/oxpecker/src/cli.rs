@@ -92,6 +92,9 @@ pub enum Command {
     /// A service of a drill
     #[command(hide = true)]
     DrillService(DrillServiceArgs),
+    /// The keeper of a service that runs as a process
+    #[command(hide = true)]
+    Keep(KeepArgs),
 }
 
 #[derive(Debug, Args)]
@@ -189,6 +192,14 @@ pub enum WorkerCommand {
     Release,
     /// Receives WAL into the repository
     Wal,
+}
+
+#[derive(Debug, Args)]
+pub struct KeepArgs {
+    /// detach, hold or launch
+    pub role: String,
+    /// Which service, for lists of processes
+    pub name: String,
 }
 
 #[derive(Debug, Args)]

@@ -5,6 +5,7 @@ mod backup;
 mod config;
 mod drill;
 mod incident;
+mod keep;
 mod key;
 mod moment;
 mod release;
@@ -49,6 +50,7 @@ pub fn dispatch(cli: Cli) -> Outcome {
         Command::Worker(WorkerCommand::Release) => worker::release(),
         Command::Worker(WorkerCommand::Wal) => worker::wal(),
         Command::DrillService(args) => worker::drill_service(&args),
+        Command::Keep(args) => keep::keep(&args),
     }
 }
 

@@ -3,6 +3,8 @@
 //! A driver is told its services once, when it is made. It lists how they are, acts on one, and says when another look is worth it; nothing of how it does so
 //! leaves its module. The planner never sees a driver: it sees [`Seen`] turned into [`crate::health::Observation`].
 
+pub mod process;
+
 use std::{fmt, future::Future, pin::Pin};
 
 use model::ServiceName;

@@ -151,7 +151,11 @@ impl ScratchService {
     }
 
     fn flag(&self, name: &str, yes: bool) -> &Self {
-        if yes { self.write(name, "") } else { self.remove(name) }
+        if yes {
+            self.write(name, "")
+        } else {
+            self.remove(name)
+        }
         self
     }
 
