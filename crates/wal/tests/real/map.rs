@@ -18,7 +18,7 @@ use repository::{
     Repository,
     wal::{RANGE, Wal},
 };
-use scratch::ScratchCluster;
+use scratch::{Builder, ScratchCluster};
 use wal::{
     Cluster,
     map::{self, Kept},
@@ -125,9 +125,11 @@ fn judge(wal: &Wal, cluster: &Cluster, line: u32, (old, new): (&Copy, &Copy), (f
     );
     assert_eq!(found.missed, [], "every page that differs is in the stored maps");
     assert!(found.differing > 20, "something changed: {found:?}");
-    // The comparison can fail: maps of later WAL only do not know it.
-    let later = map::between(wal, cluster, line, to, to, Limits::DEFAULT);
-    assert!(later.is_err() || !compare(old, new, &later.unwrap().map).missed.is_empty());
+    // The comparison can fail: the map of the last range alone does not know all of it.
+    if range_of(from) < range_of(to) {
+        let last = map::between(wal, cluster, line, to, to, Limits::DEFAULT).unwrap();
+        assert!(!compare(old, new, &last.map).missed.is_empty());
+    }
 }
 
 /// What the archive command makes of the same WAL, in a repository of its own, is the same to the byte.
@@ -162,7 +164,7 @@ fn the_other_road(cluster: &ScratchCluster, ours: &Wal, ranges: std::ops::RangeI
     }
 }
 
-fn started(major: u32) -> Option<ScratchCluster> {
+fn builder(major: u32) -> Option<Builder> {
     let mut builder = keeping(major)?.initdb_args(["--wal-segsize=1", "--data-checksums"]);
     for (name, value) in [
         // Else hint bits are the exception that `page-map`'s documentation names.
@@ -170,7 +172,6 @@ fn started(major: u32) -> Option<ScratchCluster> {
         ("max_wal_size", "32MB"),
         ("shared_buffers", "8MB"),
         ("fsync", "off"),
-        ("max_prepared_transactions", "10"),
         ("autovacuum", "on"),
         ("autovacuum_naptime", "1s"),
         ("autovacuum_vacuum_threshold", "20"),
@@ -178,11 +179,11 @@ fn started(major: u32) -> Option<ScratchCluster> {
     ] {
         builder = builder.setting(name, value);
     }
-    Some(builder.start_within(Duration::from_secs(180)).start().unwrap())
+    Some(builder.start_within(Duration::from_secs(180)))
 }
 
 fn with_a_tablespace(major: u32) -> Option<ScratchCluster> {
-    let cluster = started(major)?;
+    let cluster = builder(major)?.setting("max_prepared_transactions", "10").start().unwrap();
     let space = cluster.directory().join("space");
     fs::create_dir(&space).unwrap();
     cluster.give(&space).unwrap();
@@ -258,16 +259,23 @@ fn assert_begins(data: &Path, wal: &Wal, from: Lsn) {
 
 /// The range in which the timeline changed has a map on the new one, which knows what the old one changed.
 pub fn over_a_promotion(major: u32) {
-    let Some(mut primary) = started(major) else { return };
+    let Some(builder) = builder(major) else { return };
+    let mut primary = builder.start().unwrap();
     let (_, repository) = repository();
-    write(&primary);
+    sql(&primary, &["create table promoted as select i, repeat('x', 100) x from generate_series(1, 20000) i"]);
+    // A standby's slot begins where it pleases; what was stored before leads there.
+    let receiver = Receiver::start(&options(&primary), &repository);
+    receiver.until_connected(&primary);
+    fill_range(&primary, now(&primary));
+    receiver.until_acknowledged(&primary, now(&primary));
+    receiver.stop();
     let (old, from, _) = copied(&mut primary);
     primary.start_again().unwrap();
     let mut standby = standby_of(&mut primary);
     let receiver = Receiver::start(&options(&standby), &repository);
     receiver.until_connected(&standby);
     write(&primary);
-    sql(&primary, &["create table promoted as select i from generate_series(1, 20000) i", "checkpoint"]);
+    sql(&primary, &["update promoted set x = x || 'y' where i % 300 = 0", "checkpoint"]);
     write(&primary);
     let before = now(&primary);
     receiver.until("the standby has it", &standby, || {
@@ -275,7 +283,7 @@ pub fn over_a_promotion(major: u32) {
     });
     sql(&standby, &["select pg_promote()"]);
     write(&standby);
-    sql(&standby, &["update promoted set i = i + 1"]);
+    sql(&standby, &["update promoted set i = i + 1 where i between 5000 and 6000"]);
     let (new, _, to) = copied(&mut standby);
     standby.start_again().unwrap();
     receiver.until_told("the switch", &standby, |event| matches!(event, Event::Timeline { from: 1, to: 2, .. }));
