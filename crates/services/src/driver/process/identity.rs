@@ -134,7 +134,7 @@ pub(super) fn census(wanted: impl Fn(i32, &Stat) -> bool) -> Vec<Identity> {
 }
 
 /// A whole small file; one that is larger is an error.
-pub(super) fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
+pub(crate) fn read_bounded(path: &Path, bytes_max: u64) -> io::Result<Vec<u8>> {
     use std::io::Read as _;
     let mut bytes = Vec::new();
     fs::File::open(path)?.take(bytes_max.saturating_add(1)).read_to_end(&mut bytes)?;

@@ -25,7 +25,7 @@
 mod environment;
 mod files;
 mod hand;
-mod identity;
+pub(crate) mod identity;
 mod keeper;
 mod order;
 mod watch;

@@ -1,0 +1,107 @@
+//! Whether PostgreSQL accepts connections.
+
+use std::{
+    error::Error,
+    io,
+    path::{Path, PathBuf},
+};
+
+use pg_connect::{Sql, explained};
+use tokio_postgres::error::SqlState;
+
+use super::{ProbeError, Said, Trouble, net, plain, recovery};
+use crate::health::Answer;
+
+/// What the server shows of our sessions.
+const APPLICATION_NAME: &str = "oxpecker health";
+
+/// A session and `SELECT 1`.
+///
+/// A server that starts up replays its log first where it crashed; it then rejects connections (SQLSTATE 57P03), and that is progress. Its messages for it are
+/// translated (`lc_messages`), so whatever is not known as shutting down counts as recovering: better waited for in vain than killed in recovery.
+#[derive(Clone, Debug)]
+pub struct Postgres {
+    sql: Sql,
+    data_dir: Option<PathBuf>,
+}
+
+impl Postgres {
+    /// From a connection string. `data_dir`: that of the same server, where it is on this host; how far its recovery has come is told by its processes.
+    ///
+    /// # Errors
+    /// The text is no connection string, or its password file can't be used. No password is shown.
+    pub fn new(url: &str, data_dir: Option<&Path>) -> Result<Self, ProbeError> {
+        let hint = "write it as for psql: postgresql://user@host/dbname";
+        let mut sql =
+            Sql::parse(url).map_err(|error| ProbeError::new("a connection string", error.to_string(), hint))?;
+        sql.config.application_name(APPLICATION_NAME);
+        Ok(Self { sql, data_dir: data_dir.map(Path::to_owned) })
+    }
+
+    pub(super) async fn ask(&self) -> Said {
+        let Err(error) = self.session().await else { return Said::of(Answer::Healthy) };
+        if error.code() != Some(&SqlState::CANNOT_CONNECT_NOW) {
+            return Err(trouble(&error)).into();
+        }
+        let said = error.as_db_error().map_or("", |error| error.message());
+        let stops = said.contains("shutting down")
+            || self.data_dir.as_deref().and_then(recovery::postmaster).is_some_and(|postmaster| postmaster.stops);
+        if stops {
+            return Err(Trouble::Service("the database system is shutting down".into())).into();
+        }
+        let progress = self.data_dir.as_deref().and_then(recovery::progress);
+        Said { answer: Answer::Recovering, progress }
+    }
+
+    /// Nothing of it is left when it is given up: the connection is driven here.
+    async fn session(&self) -> Result<(), tokio_postgres::Error> {
+        let (client, connection) = self.sql.connect().await?;
+        let mut connection = std::pin::pin!(connection);
+        tokio::select! {
+            asked = client.simple_query("SELECT 1") => asked.map(drop),
+            // It ends only with an error or with its client.
+            ended = &mut connection => ended,
+        }
+    }
+}
+
+fn trouble(error: &tokio_postgres::Error) -> Trouble {
+    let text = plain(&explained(error));
+    if let Some(error) = error.as_db_error() {
+        // Class 28: it accepts connections, and not us. That says nothing of what the service can do for those that it knows.
+        return if error.code().code().starts_with("28") {
+            Trouble::Probe(format!("it does not let us in: {text}; hint: look at the user and the password of the URL"))
+        } else {
+            Trouble::Service(text)
+        };
+    }
+    let mut cause = error.source();
+    while let Some(one) = cause {
+        if one.is::<rustls::Error>() {
+            return Trouble::Probe(text);
+        }
+        if let Some(error) = one.downcast_ref::<io::Error>()
+            && error.get_ref().is_none()
+        {
+            return net::of(error);
+        }
+        cause = one.source();
+    }
+    // The name's look-up, certificates and missing passwords are told by words only.
+    let ours = ["resolv", "lookup", "TLS", "password missing", "invalid configuration"];
+    if ours.iter().any(|words| text.contains(words)) { Trouble::Probe(text) } else { Trouble::Service(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn connection_strings_are_checked_beforehand() {
+        assert!(Postgres::new("postgresql://oxpecker@127.0.0.1/app", None).is_ok());
+        for text in ["http://127.0.0.1", "host=a port=s3cr3t password=s3cr3t"] {
+            let error = Postgres::new(text, None).unwrap_err().to_string();
+            assert!(error.contains("hint: ") && !error.contains("password=s3cr3t"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! How far a PostgreSQL on this host has come with its recovery.
+//!
+//! The process that replays the log shows the segment that it reads in its title: `postgres: startup recovering 000000010000000000000005`
+//! (src/backend/access/transam/xlogrecovery.c and utils/misc/ps_status.c). Before and after that, and with `update_process_title` off, the CPU time of all
+//! the server's processes is what advances. Whoever may not read the data directory finds the server by its command line.
+
+use std::path::{Path, PathBuf};
+
+use crate::{driver::process::identity::read_bounded, health::Progress};
+
+/// The longest file that is read here, in bytes.
+const FILE_BYTES_MAX: u64 = 16 * 1024;
+/// Segments of the smallest size, 1 MiB, in one "log" of 4 GiB, by which file names count.
+const SEGMENTS_PER_LOG_MAX: u64 = 4096;
+
+/// A server's first process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Postmaster {
+    pid: u32,
+    /// It says that it shuts down.
+    pub(super) stops: bool,
+}
+
+/// From postmaster.pid: the pid in the first line, the state in the eighth (src/include/utils/pidfile.h).
+pub(super) fn postmaster(data_dir: &Path) -> Option<Postmaster> {
+    let bytes = read_bounded(&data_dir.join("postmaster.pid"), FILE_BYTES_MAX).ok()?;
+    let text = String::from_utf8_lossy(&bytes);
+    let mut lines = text.lines();
+    let pid = lines.next()?.trim().parse().ok()?;
+    Some(Postmaster { pid, stops: lines.nth(6).is_some_and(|state| state.trim() == "stopping") })
+}
+
+/// How far it has come; `None` where that can't be seen from here.
+pub(super) fn progress(data_dir: &Path) -> Option<Progress> {
+    let processes = processes();
+    let found = postmaster(data_dir).map(|postmaster| postmaster.pid);
+    // Its file may be another's to read; its command line is everybody's.
+    let pid = found.filter(|pid| processes.iter().any(|one| one.pid == *pid)).or_else(|| {
+        let mut serving = processes.iter().filter(|one| serves(&one.title, data_dir));
+        serving.next().map(|one| one.pid)
+    })?;
+    let its: Vec<&Process> = processes.iter().filter(|one| one.parent == pid || one.pid == pid).collect();
+    let replayed = its.iter().find_map(|one| replayed(&one.title));
+    Some(match replayed {
+        Some(done) => Progress { phase: "replaying WAL".into(), done },
+        None => Progress { phase: "starting up".into(), done: its.iter().map(|one| one.ticks).sum() },
+    })
+}
+
+struct Process {
+    pid: u32,
+    parent: u32,
+    /// CPU time used, in clock ticks.
+    ticks: u64,
+    /// Its command line, of which a PostgreSQL process makes its title.
+    title: String,
+}
+
+fn processes() -> Vec<Process> {
+    let Ok(entries) = std::fs::read_dir("/proc") else { return Vec::new() };
+    let pids = entries.flatten().filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.filter_map(process).collect()
+}
+
+fn process(pid: u32) -> Option<Process> {
+    let directory = PathBuf::from(format!("/proc/{pid}"));
+    let title = read_bounded(&directory.join("cmdline"), FILE_BYTES_MAX).ok()?;
+    let title = String::from_utf8_lossy(&title).replace('\0', " ");
+    if !title.contains("postgres") && !title.contains("postmaster") {
+        return None;
+    }
+    let stat = read_bounded(&directory.join("stat"), FILE_BYTES_MAX).ok()?;
+    let (parent, ticks) = parent_and_ticks(&String::from_utf8_lossy(&stat))?;
+    Some(Process { pid, parent, ticks, title })
+}
+
+/// proc_pid_stat(5): fields 4, 14 and 15.
+fn parent_and_ticks(stat: &str) -> Option<(u32, u64)> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    let fields: Vec<&str> = rest.split_ascii_whitespace().collect();
+    let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
+    Some((u32::try_from(number(1)?).ok()?, number(11)?.saturating_add(number(12)?)))
+}
+
+/// Whether this command line is that of a server on that directory: `postgres -D DIR`.
+fn serves(title: &str, data_dir: &Path) -> bool {
+    let wanted = data_dir.to_string_lossy();
+    let wanted = wanted.trim_end_matches('/');
+    title.split(' ').any(|word| {
+        let word = word.strip_prefix("-D").or_else(|| word.strip_prefix("--pgdata=")).unwrap_or(word);
+        !wanted.is_empty() && word.trim_end_matches('/') == wanted
+    })
+}
+
+/// The number of the segment that a title tells.
+fn replayed(title: &str) -> Option<u64> {
+    let mut words = title.split_ascii_whitespace().skip_while(|word| *word != "startup").skip(1);
+    if words.next()? != "recovering" {
+        return None;
+    }
+    let name = words.next()?;
+    if name.len() != 24 || !name.is_ascii() {
+        return None;
+    }
+    let number = |digits: &str| u64::from_str_radix(digits, 16).ok();
+    Some(number(&name[8..16])?.saturating_mul(SEGMENTS_PER_LOG_MAX).saturating_add(number(&name[16..])?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn titles() {
+        for (title, expected) in [
+            ("postgres: startup recovering 000000010000000000000005", Some(5)),
+            ("postgres: main: startup   recovering 00000002000000010000000A ", Some(4096 + 10)),
+            ("postgres: startup waiting for 000000010000000000000005", None),
+            ("postgres: startup recovering 00000001.history", None),
+            ("postgres: startup recovering ", None),
+            ("postgres: startup", None),
+            ("postgres: app app [local] SELECT recovering 000000010000000000000005", None),
+            ("", None),
+        ] {
+            assert_eq!(replayed(title), expected, "{title}");
+        }
+    }
+
+    #[test]
+    fn a_server_is_found_by_its_directory() {
+        let dir = Path::new("/var/lib/postgresql/15/main");
+        for (title, expected) in [
+            ("/usr/lib/postgresql/15/bin/postgres -D /var/lib/postgresql/15/main -c x=y", true),
+            ("postgres -D/var/lib/postgresql/15/main/", true),
+            ("postgres --pgdata=/var/lib/postgresql/15/main", true),
+            ("postgres -D /var/lib/postgresql/15/main2", false),
+            ("postgres: startup", false),
+        ] {
+            assert_eq!(serves(title, dir), expected, "{title}");
+        }
+        assert_eq!(parent_and_ticks("1 (a) b) S 7 1 1 0 -1 0 0 0 0 0 30 12 0 0"), Some((7, 42)));
+    }
+}
