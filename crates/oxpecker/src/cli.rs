@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use model::Mode;
 
 pub use self::backup::{BackupCommand, CreateArgs, KeyCommand, ProveArgs, PruneArgs, RepositoryArgs, RestoreArgs};
-pub use self::wal::{GetArgs, PushArgs, ReceiveArgs, StreamArgs, WalCommand, is_wal_get};
+pub use self::wal::{GetArgs, PushArgs, ReceiveArgs, StreamArgs, VerifyArgs, WalCommand, is_wal_get};
 
 /// Keeps a small team's PostgreSQL, and what depends on it, alive.
 #[derive(Debug, Parser)]

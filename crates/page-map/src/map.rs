@@ -243,11 +243,11 @@ impl PageMap {
         self.bytes
     }
 
-    /// Joins the map of the range that follows to this one.
+    /// Whether `later` is the map of the range that follows.
     ///
     /// # Errors
-    /// When it does not follow: then nobody knows what changed between, and everything must be read. This map is as it was.
-    pub fn append(&mut self, later: &Self, limits: Limits) -> Result<(), NotNext> {
+    /// When it does not follow: then nobody knows what changed between, and everything must be read.
+    pub fn joins(&self, later: &Self) -> Result<(), NotNext> {
         if self.major != later.major || self.system_identifier != later.system_identifier {
             return Err(NotNext::Cluster);
         }
@@ -264,6 +264,15 @@ impl PageMap {
         {
             return Err(NotNext::Timeline { start: later.start, timeline: *timeline });
         }
+        Ok(())
+    }
+
+    /// Joins the map of the range that follows to this one.
+    ///
+    /// # Errors
+    /// As [`PageMap::joins`]; this map is as it was.
+    pub fn append(&mut self, later: &Self, limits: Limits) -> Result<(), NotNext> {
+        self.joins(later)?;
         self.end = later.end;
         self.records = self.records.saturating_add(later.records);
         self.first_prev = self.first_prev.or(later.first_prev);

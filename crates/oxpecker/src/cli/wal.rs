@@ -20,10 +20,13 @@ pub enum WalCommand {
     /// What WAL is there: ranges by timeline, gaps, and up to where it is durable
     List(StreamArgs),
     /// Read all WAL, and say what can be replayed and what can't
-    Verify(StreamArgs),
+    Verify(VerifyArgs),
     /// Fetches what follows beside a recovery; started by `wal get`
     #[command(hide = true)]
     Ahead(GetArgs),
+    /// Makes the page maps of what was pushed; started by `wal push`
+    #[command(hide = true)]
+    Map(PushArgs),
 }
 
 #[derive(Clone, Debug, Args)]
@@ -33,6 +36,15 @@ pub struct StreamArgs {
     pub system: Option<u64>,
     #[command(flatten)]
     pub repository: RepositoryArgs,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct VerifyArgs {
+    /// Make the page maps that lack (which pages the WAL changed), of the WAL that is stored
+    #[arg(long)]
+    pub maps: bool,
+    #[command(flatten)]
+    pub streams: StreamArgs,
 }
 
 #[derive(Clone, Debug, Args)]

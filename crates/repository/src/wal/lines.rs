@@ -68,6 +68,9 @@ pub struct LineSeen {
     /// Whole segments, by run.
     #[serde(skip)]
     whole: Runs,
+    /// Page maps: the version of their form, and the range.
+    #[serde(skip)]
+    maps: BTreeSet<(u32, u64)>,
 }
 
 impl LineSeen {
@@ -87,6 +90,11 @@ impl LineSeen {
     /// The runs of whole segments, by the listing alone: nothing was read.
     pub fn runs(&self) -> impl Iterator<Item = Run> + '_ {
         self.whole.0.iter().map(|(&first, &end)| Run { first, end, tail_bytes: 0 })
+    }
+
+    /// The ranges whose page maps of this version are there, in order.
+    pub fn maps(&self, version: u32) -> impl Iterator<Item = u64> + '_ {
+        self.maps.range((version, 0)..=(version, u64::MAX)).map(|(_, range)| *range)
     }
 
     /// Where it begins and ends.
@@ -115,7 +123,11 @@ pub(super) fn survey(store: &dyn Store, prefix: &str) -> Result<BTreeMap<u32, Li
                 seen.reaches(segment);
             }
             Named::Companion { segment, .. } => seen.reaches(segment),
-            Named::Index { range, .. } | Named::Map { range, .. } => seen.speaks_of(range.saturating_mul(RANGE)),
+            Named::Index { range, .. } => seen.speaks_of(range.saturating_mul(RANGE)),
+            Named::Map { range, version, .. } => {
+                seen.speaks_of(range.saturating_mul(RANGE));
+                seen.maps.insert((version, range));
+            }
             Named::History { .. } => seen.history = true,
         }
     })?;

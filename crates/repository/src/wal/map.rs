@@ -1,9 +1,6 @@
 //! Page maps: what a range's WAL changed, opaque here, one object for each range and version of its form.
 
-use super::{
-    Stored, Wal, WalError,
-    name::{self, Named},
-};
+use super::{Stored, Wal, WalError, name::Named};
 
 /// The most bytes of a page map.
 const MAP_MAX: usize = 64 << 20;
@@ -42,22 +39,5 @@ impl Wal {
     /// The store failed.
     pub fn has_segment(&self, line: u32, segment: u64) -> Result<bool, WalError> {
         self.is_there(&Named::Segment { line, segment })
-    }
-
-    /// The ranges of a line whose page maps of this version are there, in order, by a listing.
-    ///
-    /// # Errors
-    /// The store can't be listed.
-    pub fn maps(&self, line: u32, version: u32) -> Result<Vec<u64>, WalError> {
-        let mut found = Vec::new();
-        self.inner.vault.store.list(&self.names.line(line), &mut |object, _| {
-            if let Some(Named::Map { range, version: of, .. }) = name::parse(object.as_str())
-                && of == version
-            {
-                found.push(range);
-            }
-        })?;
-        found.sort_unstable();
-        Ok(found)
     }
 }

@@ -12,6 +12,7 @@
 
 mod between;
 mod error;
+mod inspect;
 mod live;
 mod make;
 mod way;
@@ -29,6 +30,7 @@ pub(crate) use self::live::Live;
 pub use self::{
     between::{Between, between},
     error::MapError,
+    inspect::{Made, Maps, fill, lacking, listed},
     make::{Making, Step, make},
     way::Way,
 };
@@ -101,7 +103,7 @@ pub fn read(wal: &Wal, line: u32, range: u64) -> Result<Option<PageMap>, MapErro
 /// The ranges whose maps lack and could be made, of a timeline with these runs: their last segment is there, and something behind it. `there`:
 /// those that have one.
 #[must_use]
-pub fn missing(runs: &[Run], there: &[u64], floor: u64) -> Vec<u64> {
+pub(crate) fn missing(runs: &[Run], there: &[u64], floor: u64) -> Vec<u64> {
     let mut missing: Vec<u64> = Vec::new();
     for run in runs {
         let ranges = run.first / RANGE..=run.end / RANGE;

@@ -139,7 +139,9 @@ pub fn make_maps(path: &Path, ahead: u64, repository: &Repository) -> Result<(),
     let mut failed = None;
     for range in over.ranges {
         let made = || -> Result<(), MapError> {
-            if !wal.has_map(over.timeline, range, map::VERSION)? {
+            // Of what was to be pushed ahead not all may have been there.
+            let is_over = wal.has_segment(over.timeline, (range + 1).saturating_mul(map::RANGE))?;
+            if is_over && !wal.has_map(over.timeline, range, map::VERSION)? {
                 map::keep(&wal, over.timeline, range, &map::make(&wal, &cluster, over.timeline, range)?)?;
             }
             Ok(())

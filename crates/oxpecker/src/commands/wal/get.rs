@@ -1,13 +1,9 @@
 //! `oxpecker wal get`: for `restore_command`.
 
-use std::{
-    os::unix::process::CommandExt as _,
-    process::{Command, Stdio},
-};
-
 use repository::Repository;
 use wal::get::{Answer, Failed, Recovery, Request, fetch_ahead, from_spool, get as fetch};
 
+use super::beside;
 use crate::{
     cli::{Format, GetArgs, Global},
     exit::{FINE, Failure, Outcome, WAL_ABSENT, WAL_UNKNOWN},
@@ -47,7 +43,7 @@ fn bring(global: &Global, args: &GetArgs) -> Result<Answer, Failure> {
     let spooled = from_spool(&request)?;
     if spooled.served {
         if spooled.fetch_ahead {
-            start_ahead();
+            beside("get", "ahead");
         }
         return Ok(Answer::There);
     }
@@ -68,7 +64,7 @@ fn bring(global: &Global, args: &GetArgs) -> Result<Answer, Failure> {
     })?;
     // A standby at the end of WAL asks every few seconds: where there is nothing, nothing is ahead.
     if answer == Answer::There && spooled.fetch_ahead {
-        start_ahead();
+        beside("get", "ahead");
     }
     Ok(answer)
 }
@@ -79,22 +75,6 @@ struct Said(Failure);
 impl std::fmt::Display for Said {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{:#}", self.0.error)
-    }
-}
-
-/// Starts this program beside the recovery, to fetch what follows. It ends by itself; nobody waits for it.
-fn start_ahead() {
-    let mut arguments: Vec<_> = std::env::args_os().skip(1).collect();
-    // The last "get" that follows "wal" may be part of a path; the command is the first.
-    let Some(wal) = arguments.iter().position(|word| word == "wal") else { return };
-    let Some(get) = arguments[wal..].iter().position(|word| word == "get") else { return };
-    arguments[wal + get] = "ahead".into();
-    let Ok(program) = std::env::current_exe() else { return };
-    let mut command = Command::new(program);
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    // Not in the server's group: a signal to that one is none of its business, and it must not keep anybody's pipes open.
-    if let Err(error) = command.process_group(0).spawn() {
-        tracing::warn!(%error, "nothing is fetched ahead");
     }
 }
 

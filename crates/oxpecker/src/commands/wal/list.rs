@@ -1,13 +1,16 @@
 //! `oxpecker wal list`: what WAL is there, by a listing and a few looks; `wal verify` reads it.
 
 use model::{ByteSize, Lsn};
-use repository::wal::{LineSeen, Run, Wal, WalError};
-use wal::inspect::{place, runs};
+use repository::wal::{LineSeen, Run, Wal};
+use wal::{
+    inspect::{place, runs},
+    map,
+};
 
-use super::streams::{failure, others, streams};
+use super::streams::{cluster, failure, others, streams};
 use crate::{
     cli::{Global, StreamArgs},
-    exit::{FINE, Outcome},
+    exit::{FINE, Failure, Outcome},
     output,
     repo::Settings,
 };
@@ -18,6 +21,8 @@ struct Line {
     runs: Vec<Run>,
     /// All before it has expired.
     floor: u64,
+    /// Of which WAL there are page maps.
+    maps: Vec<(Lsn, Lsn)>,
 }
 
 /// Shows what is there.
@@ -27,7 +32,7 @@ pub fn list(global: &Global, args: &StreamArgs) -> Outcome {
     let streams = streams(&settings, &repository, args)?;
     let (mut text, mut documents) = (String::new(), Vec::new());
     for (name, wal) in &streams {
-        let lines = lines(wal).map_err(failure)?;
+        let lines = lines(name, wal)?;
         if lines.is_empty() {
             continue;
         }
@@ -43,12 +48,14 @@ pub fn list(global: &Global, args: &StreamArgs) -> Outcome {
     Ok(FINE)
 }
 
-fn lines(wal: &Wal) -> Result<Vec<Line>, WalError> {
+fn lines(name: &str, wal: &Wal) -> Result<Vec<Line>, Failure> {
+    let cluster = cluster(name, wal)?;
     let mut lines = Vec::new();
-    for seen in wal.lines()? {
+    for seen in wal.lines().map_err(failure)? {
         let floor = wal.floor(seen.line);
-        let runs = runs(wal, &seen)?;
-        lines.push(Line { seen, runs, floor });
+        let runs = runs(wal, &seen).map_err(failure)?;
+        let maps = map::listed(&cluster, &seen);
+        lines.push(Line { seen, runs, floor, maps });
     }
     Ok(lines)
 }
@@ -95,6 +102,11 @@ fn table(system: &str, segment_bytes: u64, lines: &[Line]) -> String {
         let (_, to) = range(segment_bytes, run);
         text.push_str(&format!("durable up to {to} of timeline {}\n", line.seen.line));
     }
+    for line in lines {
+        for (from, to) in &line.maps {
+            text.push_str(&format!("page maps of timeline {}: {from} to {to}\n", line.seen.line));
+        }
+    }
     text
 }
 
@@ -109,6 +121,7 @@ fn document(system: &str, segment_bytes: u64, lines: &[Line]) -> serde_json::Val
                 "timeline": line.seen.line,
                 "ranges": ranges.iter().map(pair).collect::<Vec<_>>(),
                 "gaps": gaps.iter().map(pair).collect::<Vec<_>>(),
+                "page_maps": line.maps.iter().map(pair).collect::<Vec<_>>(),
                 "durable_to": ranges.last().map(|(_, to)| to),
                 "history": line.seen.history,
                 "expired_before": (line.floor > 0).then(|| place(segment_bytes, line.floor, 0)),

@@ -154,6 +154,12 @@ fn words(event: &Event) -> String {
         Event::StoreBack { after } => {
             format!("the repository takes WAL again, after {}", crate::work::duration(*after))
         }
+        Event::Mapped { timeline, from, to, pages } => {
+            format!("page map of timeline {timeline} from {from} to {to}: {pages} pages changed")
+        }
+        Event::NotMapped { timeline, from, to, why } => {
+            format!("warning: no page map of timeline {timeline} from {from} to {to}: {why}")
+        }
         Event::GaveWay { why } => format!("disconnected so that the server need not wait: {why}"),
         Event::Disconnected { why, .. } => format!("disconnected: {why}"),
         other => format!("{other:?}"),

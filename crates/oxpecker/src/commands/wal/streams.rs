@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
+use pg_format::wal::SegmentSize;
 use repository::{Repository, wal::Wal};
+use wal::Cluster;
 
 use crate::{
     cli::StreamArgs,
@@ -21,7 +23,7 @@ pub fn streams(settings: &Settings, repository: &Repository, args: &StreamArgs) 
             let mut names = repository.with_state(repository::log::State::wal_streams);
             names.extend(repository.backups().iter().filter_map(repo::info).map(|info| info.system_id.to_string()));
             let directory = settings.config.postgres.data_dir.as_deref();
-            let cluster = directory.and_then(|directory| wal::Cluster::of_data_dir(directory).ok());
+            let cluster = directory.and_then(|directory| Cluster::of_data_dir(directory).ok());
             names.extend(cluster.map(|cluster| cluster.stream()));
             names
         }
@@ -32,6 +34,15 @@ pub fn streams(settings: &Settings, repository: &Repository, args: &StreamArgs) 
         found.extend(wal.map(|wal| (name, wal)));
     }
     Ok(found)
+}
+
+/// The cluster whose stream has this name.
+///
+/// # Errors
+/// No cluster has segments of that size.
+pub fn cluster(name: &str, wal: &Wal) -> Result<Cluster, Failure> {
+    // Streams are named by their system's number; another one's maps would be called somebody else's.
+    Ok(Cluster { system_identifier: name.parse().unwrap_or(0), segment: SegmentSize::new(wal.segment_bytes())? })
 }
 
 /// What lies there of systems that nobody here knows, in words; empty where there is nothing.

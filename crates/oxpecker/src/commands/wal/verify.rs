@@ -3,7 +3,6 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use model::{ByteSize, Lsn};
-use pg_format::wal::SegmentSize;
 use repository::{
     BackupRecord, Fault,
     wal::{Inspector, Wal, WalFinding, WalReport},
@@ -11,11 +10,12 @@ use repository::{
 use wal::{
     gap::{self, Gap},
     inspect::{Pages, place, replays_to},
+    map::{self, Kept, Made, Maps},
 };
 
-use super::streams::{failure, others, streams};
+use super::streams::{cluster, failure, others, streams};
 use crate::{
-    cli::{Global, StreamArgs},
+    cli::{Global, VerifyArgs},
     exit::{FINDING, FINE, Failure, Outcome},
     output,
     repo::Settings,
@@ -28,6 +28,7 @@ const FINDINGS_SHOWN: usize = 50;
 /// Looks at the pages, and shows how far it is.
 struct Looking<'a> {
     pages: Pages,
+    maps: Maps,
     work: &'a Work,
     began: Instant,
 }
@@ -39,6 +40,10 @@ impl Inspector for Looking<'_> {
 
     fn history(&mut self, line: u32, bytes: &[u8]) -> Result<(), String> {
         self.pages.history(line, bytes)
+    }
+
+    fn map(&mut self, line: u32, range: u64, version: u32, bytes: &[u8]) -> Result<(), String> {
+        self.maps.look(line, range, version, bytes)
     }
 
     fn progress(&mut self, read: u64, total: u64) {
@@ -59,6 +64,18 @@ struct Found {
     noted: Vec<(u32, Gap)>,
     /// How far each backup can be replayed, by timeline.
     windows: Vec<(BackupRecord, Vec<(u32, Lsn)>)>,
+    maps: Vec<LineMaps>,
+}
+
+/// Page maps of a timeline.
+struct LineMaps {
+    line: u32,
+    /// From where to where they are whole.
+    there: Vec<(Lsn, Lsn)>,
+    /// Ranges whose maps lack, though they could be made; none where that was asked for.
+    lacking: Vec<(Lsn, Lsn)>,
+    /// What became of those that lacked.
+    made: Vec<Made>,
 }
 
 impl Found {
@@ -68,7 +85,8 @@ impl Found {
 }
 
 /// Verifies.
-pub fn verify(global: &Global, args: &StreamArgs) -> Outcome {
+pub fn verify(global: &Global, args: &VerifyArgs) -> Outcome {
+    let VerifyArgs { maps, streams: args } = args;
     work::step_down();
     let settings = Settings::load(global, &args.repository)?;
     let repository = settings.open()?;
@@ -76,7 +94,7 @@ pub fn verify(global: &Global, args: &StreamArgs) -> Outcome {
     let backups = repository.backups();
     let work = Work::begin(global, None)?;
     let found: Result<Vec<Found>, Failure> =
-        streams.iter().map(|(name, wal)| of_system(name, wal, &backups, &work)).collect();
+        streams.iter().map(|(name, wal)| of_system((name, wal), &backups, &work, *maps)).collect();
     work.end();
     let found = found?;
     let clean = found.iter().all(Found::is_clean);
@@ -92,10 +110,17 @@ pub fn verify(global: &Global, args: &StreamArgs) -> Outcome {
     Ok(if clean { FINE } else { FINDING })
 }
 
-fn of_system(name: &str, wal: &Wal, backups: &[BackupRecord], work: &Work) -> Result<Found, Failure> {
+fn of_system(
+    (name, wal): (&str, &Wal),
+    backups: &[BackupRecord],
+    work: &Work,
+    make_maps: bool,
+) -> Result<Found, Failure> {
     let segment_bytes = wal.segment_bytes();
-    let size = SegmentSize::new(segment_bytes)?;
-    let mut looking = Looking { pages: Pages::new(name, size), work, began: Instant::now() };
+    let cluster = cluster(name, wal)?;
+    let size = cluster.segment;
+    let (pages, maps) = (Pages::new(name, size), Maps::new(name, size));
+    let mut looking = Looking { pages, maps, work, began: Instant::now() };
     let report = wal.verify(&mut looking).map_err(failure)?;
     let histories = looking.pages.histories();
     let runs = report.runs();
@@ -118,7 +143,28 @@ fn of_system(name: &str, wal: &Wal, backups: &[BackupRecord], work: &Work) -> Re
             Some((backup.clone(), replays_to(&runs, histories, start)))
         })
         .collect();
-    Ok(Found { system: name.to_owned(), segment_bytes, report, unreachable, noted, windows })
+    let mut maps = Vec::new();
+    for line in &report.lines {
+        let mut of = LineMaps {
+            line: line.seen.line,
+            there: looking.maps.of(line.seen.line),
+            lacking: Vec::new(),
+            made: Vec::new(),
+        };
+        if make_maps {
+            let (began, range) = (Instant::now(), map::RANGE * segment_bytes);
+            let tell = |done: usize, all: usize| {
+                let (done, all) = (done as u64 * range, all as u64 * range);
+                work.show("mapping", done, all, done as f64 / began.elapsed().as_secs_f64().max(0.001), None);
+            };
+            of.made = map::fill(wal, &cluster, &line.seen, &line.runs, tell);
+        } else {
+            let lacking = map::lacking(&cluster, &line.seen, &line.runs, line.floor);
+            of.lacking = lacking.into_iter().map(|(_, from, to)| (from, to)).collect();
+        }
+        maps.push(of);
+    }
+    Ok(Found { system: name.to_owned(), segment_bytes, report, unreachable, noted, windows, maps })
 }
 
 fn in_words(found: &Found) -> String {
@@ -161,8 +207,32 @@ fn in_words(found: &Found) -> String {
             (true, false) => text.push_str(&format!("backup {id}: no WAL leads on from it\n")),
         }
     }
+    found.maps.iter().for_each(|maps| text.push_str(&of_maps(maps)));
     if report.leftovers > 0 {
         text.push_str(&format!("{} objects are left over: `oxpecker backup prune` removes them\n", report.leftovers));
+    }
+    text
+}
+
+fn of_maps(maps: &LineMaps) -> String {
+    let line = maps.line;
+    let mut text = String::new();
+    for (from, to) in &maps.there {
+        text.push_str(&format!("timeline {line}: {from} to {to}: there are page maps\n"));
+    }
+    if let (Some((from, _)), Some((_, to))) = (maps.lacking.first(), maps.lacking.last()) {
+        let count = maps.lacking.len();
+        text.push_str(&format!(
+            "timeline {line}: {count} page maps lack between {from} and {to}: `oxpecker wal verify --maps` makes them\n"
+        ));
+    }
+    for made in &maps.made {
+        let said = match &made.result {
+            Ok(Kept::There(_)) => "the page map was made".to_owned(),
+            Ok(Kept::Other { start }) => format!("there is a page map from {start} on"),
+            Err(error) => error.to_string(),
+        };
+        text.push_str(&format!("timeline {line}: {} to {}: {said}\n", made.from, made.to));
     }
     text
 }
@@ -228,6 +298,22 @@ fn document(found: &Found) -> serde_json::Value {
         .collect();
     let gaps: Vec<_> =
         found.noted.iter().map(|(timeline, gap)| serde_json::json!({ "timeline": timeline, "gap": gap })).collect();
+    let pairs = |spans: &[(Lsn, Lsn)]| -> Vec<_> {
+        spans.iter().map(|(from, to)| serde_json::json!({ "from": from, "to": to })).collect()
+    };
+    let maps: Vec<_> = found
+        .maps
+        .iter()
+        .map(|maps| {
+            let made = maps.made.iter().map(|made| {
+                let why = made.result.as_ref().err().map(ToString::to_string);
+                serde_json::json!({ "from": made.from, "to": made.to, "made": why.is_none(), "why": why })
+            });
+            serde_json::json!({
+                "timeline": maps.line, "ranges": pairs(&maps.there), "lacking": pairs(&maps.lacking), "made": made.collect::<Vec<_>>(),
+            })
+        })
+        .collect();
     serde_json::json!({
         "system_id": found.system,
         "segment_bytes": bytes,
@@ -237,6 +323,7 @@ fn document(found: &Found) -> serde_json::Value {
         "histories_missing": found.unreachable,
         "gaps_noted": gaps,
         "backups": windows,
+        "page_maps": maps,
         "objects": found.report.objects,
         "bytes": found.report.bytes,
         "leftovers": found.report.leftovers,
