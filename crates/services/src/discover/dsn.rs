@@ -51,8 +51,74 @@ const SCHEMES: &[(&str, &str, Option<u16>)] = &[
     ("wss", "http", Some(443)),
     ("ldap", "ldap", Some(389)),
     ("smtp", "smtp", Some(25)),
+    ("mqtt", "mqtt", Some(1883)),
+    ("memcached", "memcached", Some(11211)),
+    ("clickhouse", "clickhouse", Some(9000)),
+    ("elasticsearch", "elasticsearch", Some(9200)),
+    ("sqlserver", "sqlserver", Some(1433)),
+    ("mssql", "sqlserver", Some(1433)),
+    ("bolt", "neo4j", Some(7687)),
+    ("neo4j", "neo4j", Some(7687)),
+    ("grpc", "grpc", None),
     ("tcp", "tcp", None),
 ];
+
+/// Parts of a variable's name that say what answers at the host that it holds.
+const KINDS: &[(&str, &str)] = &[
+    ("POSTGRES", "postgresql"),
+    ("PG", "postgresql"),
+    ("MYSQL", "mysql"),
+    ("MARIADB", "mysql"),
+    ("REDIS", "redis"),
+    ("VALKEY", "redis"),
+    ("MONGO", "mongodb"),
+    ("RABBIT", "amqp"),
+    ("AMQP", "amqp"),
+    ("KAFKA", "kafka"),
+    ("MEMCACHE", "memcached"),
+    ("CLICKHOUSE", "clickhouse"),
+    ("ELASTIC", "elasticsearch"),
+    ("OPENSEARCH", "elasticsearch"),
+    ("SMTP", "smtp"),
+    ("MAIL", "smtp"),
+    ("LDAP", "ldap"),
+];
+/// Parts of the name of a variable that holds a host.
+const HOLDS_HOST: &[&str] = &[
+    "HOST",
+    "SERVER",
+    "ADDR",
+    "ENDPOINT",
+    "BROKER",
+    "URL",
+    "URI",
+    "UPSTREAM",
+    "NODES",
+    "PEERS",
+    "BOOTSTRAP",
+    "BACKEND",
+];
+/// Parts of the name of a variable that holds no other service's address: a name, a secret, a picture, or its own address.
+const HOLDS_NONE: &[&str] = &[
+    "IMAGE",
+    "VERSION",
+    "TAG",
+    "USER",
+    "PASS",
+    "SECRET",
+    "TOKEN",
+    "KEY",
+    "ADVERTISED",
+    "LISTEN",
+    "BIND",
+    "SERVER_NAME",
+    "ALLOWED",
+    "TRUSTED",
+    "CORS",
+    "NO_PROXY",
+];
+/// The least port that makes `name:number` an address and no picture with its version.
+const PORT_MIN: u16 = 1000;
 
 /// The endpoints that the value of an environment variable names; none where it is no connection string.
 ///
@@ -70,6 +136,59 @@ pub fn endpoints(variable: &str, value: &str) -> Vec<Endpoint> {
         Some((scheme, rest)) => of_url(scheme, rest),
         None => of_keywords(value),
     }
+}
+
+/// As [`endpoints`], and what else people write: URLs within other words (`--broker=redis://cache`), hosts and `host:port` in variables whose names say
+/// that they hold one (`DB_HOST`), `host:port` anywhere. Meant to be compared with names that are known: by itself each of these is a guess.
+pub fn mentioned(variable: &str, value: &str) -> Vec<Endpoint> {
+    let whole = endpoints(variable, value);
+    if !whole.is_empty() || value.len() > VALUE_BYTES_MAX {
+        return whole;
+    }
+    let ends = |c: char| c.is_whitespace() || matches!(c, '"' | '\'' | '`' | '(' | ')' | '<' | '>' | '=' | ';');
+    let words = || value.split(ends).filter(|word| !word.is_empty());
+    let mut found = Vec::new();
+    for word in words().filter(|word| word.contains("://")).take(HOSTS_MAX) {
+        let scheme_at = word.find("://").unwrap_or(0);
+        let begin = word[..scheme_at].rfind(|c: char| !c.is_ascii_alphanumeric() && c != '+').map_or(0, |at| at + 1);
+        found.extend(of_url(&word[begin..scheme_at], &word[scheme_at + 3..]));
+    }
+    let name = variable.to_ascii_uppercase();
+    if HOLDS_NONE.iter().any(|part| name.contains(part)) {
+        return found;
+    }
+    let is_host = HOLDS_HOST.iter().any(|part| name.contains(part));
+    let kind = KINDS.iter().find(|(part, _)| name.contains(part)).map_or("something", |(_, kind)| *kind);
+    for piece in words().filter(|word| !word.contains("://")).flat_map(|word| word.split(',')).take(HOSTS_MAX) {
+        let piece = piece.split('/').next().unwrap_or_default();
+        let port = piece.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+        if is_host || port.is_some_and(|port| port >= PORT_MIN) {
+            found.extend(with_port(kind, piece, None));
+        }
+    }
+    found
+}
+
+/// A connection string that leads to a PostgreSQL on this host over its unix socket: an absolute path as host, or no host at all.
+pub fn local_socket(variable: &str, value: &str) -> Option<Endpoint> {
+    let value = value.trim().trim_matches(['"', '\'']);
+    let is_socket = match value.split_once("://") {
+        Some((scheme, rest)) => {
+            let is_ours = scheme.starts_with("postgres") && !scheme.contains(char::is_whitespace);
+            let has_host = rest.split_once("host=").is_some_and(|(_, host)| !host.starts_with(['/', '%']));
+            is_ours && !has_host && (rest.starts_with('/') || rest.contains("@/"))
+        }
+        None => {
+            (variable == "PGHOST" && value.starts_with('/')) || (value.contains("host=/") && value.contains("dbname="))
+        }
+    };
+    is_socket.then(|| Endpoint { kind: "postgresql", host: "localhost".to_owned(), port: Some(5432) })
+}
+
+/// The port that such a server usually has.
+pub fn usual_port(kind: &str) -> Option<u16> {
+    let known = SCHEMES.iter().find(|(_, of, port)| *of == kind && port.is_some() && *of != "http")?;
+    known.2
 }
 
 fn of_url(scheme: &str, rest: &str) -> Vec<Endpoint> {
@@ -195,12 +314,34 @@ mod tests {
         }
     }
 
+    #[test]
+    fn hosts_are_found_by_the_names_of_variables() {
+        for (variable, value, expected) in [
+            ("WORDPRESS_DB_HOST", "db", "something at db"),
+            ("POSTGRES_HOST", "db:5433", "postgresql at db:5433"),
+            ("REDIS_HOSTS", "one:6379,two", "redis at one:6379; redis at two"),
+            ("POSTGRES_DB", "db", ""),
+            ("DB_PASSWORD", "db:5432", ""),
+            ("APP_IMAGE", "redis:6379", ""),
+            ("X", "redis:7", ""),
+            ("", "--broker=redis://:secret@cache:6380/0", "redis at cache:6380"),
+            ("", "./wait-for-it.sh db:5432", "something at db:5432"),
+            ("CONFIG", "{\"url\": \"http://api:8080/x\"}", "http at api:8080"),
+            ("KAFKA_ADVERTISED_LISTENERS", "PLAINTEXT://kafka:9092", ""),
+            ("KAFKA_BROKERS", "kafka:9092", "kafka at kafka:9092"),
+            ("DB_HOST", "${DB}", ""),
+        ] {
+            let shown: Vec<String> = mentioned(variable, value).iter().map(ToString::to_string).collect();
+            assert_eq!(shown.join("; "), expected, "{variable}={value}");
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
         #[test]
         fn nothing_panics_and_no_password_shows(password in "[a-zA-Z0-9%:/?#]{6,20}", junk in "\\PC{0,80}") {
-            let _ = endpoints("X", &junk);
+            let _ = mentioned("X_HOST", &junk);
             let _ = endpoints("X", &format!("postgres://{junk}"));
             let _ = endpoints("PGHOST", &junk);
             let secret = format!("zq9{password}");

@@ -7,7 +7,9 @@ pub mod activity;
 pub mod compose;
 pub mod dsn;
 pub mod proposal;
+pub mod settle;
 pub mod systemd;
+pub mod variables;
 mod yaml;
 
 use model::ServiceName;
@@ -48,6 +50,55 @@ pub struct Found {
     pub what: String,
     /// How sure that is.
     pub confidence: Confidence,
+}
+
+/// Something that runs and could be a service of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Candidate {
+    /// What it would be called.
+    pub service: ServiceName,
+    /// Who runs it.
+    pub how: How,
+    /// Where it was found.
+    pub place: String,
+    /// What a person should know before pasting it.
+    pub remarks: Vec<String>,
+    /// Its supervisor asks it for its health.
+    pub has_health: bool,
+    /// A TCP port on this host that leads to it.
+    pub health_port: Option<u16>,
+    /// It stands in the proposal even where nothing needs it and it needs nothing.
+    pub alone: bool,
+}
+
+impl Candidate {
+    fn new(service: impl Into<ServiceName>, how: How, place: String) -> Self {
+        let service = service.into();
+        Self { service, how, place, remarks: vec![], has_health: false, health_port: None, alone: true }
+    }
+
+    fn remark(&mut self, remark: String) {
+        if !self.remarks.contains(&remark) {
+            self.remarks.push(remark);
+        }
+    }
+}
+
+/// Who runs a candidate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum How {
+    /// A container engine, for compose.
+    Docker {
+        /// The compose project.
+        project: String,
+        /// The service's name in it.
+        service: String,
+    },
+    /// systemd.
+    Systemd {
+        /// The unit, with its suffix.
+        unit: String,
+    },
 }
 
 /// A service that answers at an address: what hosts and ports of connection strings are compared with.

@@ -9,7 +9,7 @@ use granit_parser::{Event, Parser};
 /// Nodes of one file, aliases unfolded: a compose file of a thousand services has fewer.
 const NODES_MAX: usize = 200_000;
 
-/// A value with its line, counted from one.
+/// A value with its line, counted from one; of a value with a key, the key's line.
 #[derive(Clone, Debug)]
 pub(super) struct Node {
     pub line: usize,
@@ -52,7 +52,7 @@ impl Node {
 
 struct Open {
     node: Node,
-    key: Option<String>,
+    key: Option<(String, usize)>,
     anchor: usize,
 }
 
@@ -116,9 +116,9 @@ fn place(parent: &mut Open, node: Node) {
     match &mut parent.node.value {
         Value::List(items) => items.push(node),
         Value::Map(entries) => match parent.key.take() {
-            Some(key) => entries.push((key, node)),
+            Some((key, line)) => entries.push((key, Node { line, ..node })),
             // A key that is itself a list or a mapping names nothing that is looked for.
-            None => parent.key = Some(node.text().unwrap_or_default().to_owned()),
+            None => parent.key = Some((node.text().unwrap_or_default().to_owned(), node.line)),
         },
         Value::Scalar(_) => {}
     }
