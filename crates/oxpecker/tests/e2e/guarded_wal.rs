@@ -14,7 +14,7 @@ use crate::harness::{Guard, Place, cluster, said};
 
 const PATIENCE: Duration = Duration::from_secs(90);
 
-fn place(url: &str, wal: &str) -> Place {
+pub fn place(url: &str, wal: &str) -> Place {
     let place = Place::new();
     let (repository, key) = (place.path().join("repository"), place.path().join("repository.key"));
     let sections = format!(
@@ -27,7 +27,7 @@ fn place(url: &str, wal: &str) -> Place {
     place
 }
 
-async fn sql(cluster: &ScratchCluster, text: &str) -> String {
+pub async fn sql(cluster: &ScratchCluster, text: &str) -> String {
     let (client, connection) = tokio_postgres::connect(&cluster.url("postgres"), tokio_postgres::NoTls).await.unwrap();
     let connection = tokio::spawn(connection);
     let mut answer = String::new();
@@ -42,7 +42,7 @@ async fn sql(cluster: &ScratchCluster, text: &str) -> String {
 }
 
 /// Events of a kind, in order.
-fn named(place: &Place, name: &str) -> Vec<EventKind> {
+pub fn named(place: &Place, name: &str) -> Vec<EventKind> {
     let events = place.events().into_iter().map(|event| event.kind);
     events.filter(|kind| kind.name() == name).collect()
 }
@@ -55,7 +55,7 @@ fn await_number(place: &Place, name: &str, number: usize) {
     }
 }
 
-fn durable(status: &Value) -> Option<Lsn> {
+pub fn durable(status: &Value) -> Option<Lsn> {
     status["receive"]["durable"].as_str()?.parse().ok()
 }
 

@@ -9,7 +9,7 @@ use std::{
 
 use jiff::Timestamp;
 use model::Lsn;
-use scratch::ScratchCluster;
+use scratch::{Installation, ScratchCluster};
 use serde_json::Value;
 
 use crate::harness::{Place, newest, said};
@@ -19,23 +19,25 @@ const ROWS: i64 = 8;
 
 /// A row as the truth has it.
 #[derive(Debug)]
-struct Entry {
-    id: i64,
-    xid: String,
+pub struct Entry {
+    pub id: i64,
+    pub xid: String,
     /// The server was here after its commit.
-    lsn: Lsn,
-    time: Timestamp,
+    pub lsn: Lsn,
+    pub time: Timestamp,
 }
 
-struct Scene {
-    place: Place,
-    cluster: ScratchCluster,
-    ledger: Vec<Entry>,
+pub struct Scene {
+    pub place: Place,
+    pub cluster: ScratchCluster,
+    pub ledger: Vec<Entry>,
     /// The transaction that dropped it.
     dropped_by: String,
+    /// Which servers that were restored need, too.
+    settings: Vec<(String, String)>,
 }
 
-async fn try_sql(cluster: &ScratchCluster, text: &str) -> Result<Vec<Vec<String>>, tokio_postgres::Error> {
+pub async fn try_sql(cluster: &ScratchCluster, text: &str) -> Result<Vec<Vec<String>>, tokio_postgres::Error> {
     let (client, connection) = tokio_postgres::connect(&cluster.url("postgres"), tokio_postgres::NoTls).await?;
     tokio::spawn(connection);
     let messages = client.simple_query(text).await?;
@@ -48,7 +50,7 @@ async fn try_sql(cluster: &ScratchCluster, text: &str) -> Result<Vec<Vec<String>
     Ok(rows.collect())
 }
 
-async fn sql(cluster: &ScratchCluster, text: &str) -> String {
+pub async fn sql(cluster: &ScratchCluster, text: &str) -> String {
     let rows = try_sql(cluster, text).await.unwrap_or_else(|error| panic!("{text}: {error}\n{}", cluster.log_tail()));
     rows.into_iter().next().and_then(|row| row.into_iter().next()).unwrap_or_default()
 }
@@ -66,28 +68,8 @@ impl Scene {
             },
             None => newest()?,
         };
-        let place = Place::new();
-        let program = place.path().join("oxpecker");
-        if fs::hard_link(env!("CARGO_BIN_EXE_oxpecker"), &program).is_err() {
-            fs::copy(env!("CARGO_BIN_EXE_oxpecker"), &program).unwrap();
-        }
-        fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let builder = ScratchCluster::builder(&installation).initdb_args(["--wal-segsize=1"]);
-        let builder = builder.setting("archive_mode", "on").setting("autovacuum", "off");
-        let cluster = builder.start().unwrap();
-        let (repository, key) = (place.path().join("repository"), place.path().join("repository.key"));
-        let more = format!("\n[repository]\nurl = \"file://{}\"\nkey_file = {key:?}\n", repository.display());
-        place.configure(&cluster.url("postgres"), &more);
-        place.json(&["backup", "init"]);
-        let mut scene = Self { place, cluster, ledger: Vec::new(), dropped_by: String::new() };
-        let dir = scene.place.path().display().to_string();
-        let archive = format!("{dir}/oxpecker --config {dir}/oxpecker.toml wal push %p");
-        sql(&scene.cluster, "create table ledger (id int primary key)").await;
-        sql(&scene.cluster, &format!("alter system set archive_command = '{archive}'")).await;
-        let backup = scene.place.json(&["backup", "create"]);
-        assert!(backup["id"].is_string(), "{backup}");
-        scene.give();
-        sql(&scene.cluster, "select pg_reload_conf()").await;
+        let mut scene = Self::begin(&installation, &[]).await;
+        scene.back_up().await;
         for id in 1..=ROWS {
             scene.enter(id).await;
         }
@@ -101,8 +83,45 @@ impl Scene {
         Some(scene)
     }
 
+    /// A server, a repository, and a ledger without rows.
+    pub async fn begin(installation: &Installation, settings: &[(&str, &str)]) -> Self {
+        let place = Place::new();
+        let program = place.path().join("oxpecker");
+        if fs::hard_link(env!("CARGO_BIN_EXE_oxpecker"), &program).is_err() {
+            fs::copy(env!("CARGO_BIN_EXE_oxpecker"), &program).unwrap();
+        }
+        fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let builder = ScratchCluster::builder(installation).initdb_args(["--wal-segsize=1"]);
+        let builder = builder.setting("archive_mode", "on").setting("autovacuum", "off");
+        let builder = settings.iter().fold(builder, |builder, (name, value)| builder.setting(*name, *value));
+        let cluster = builder.start().unwrap();
+        let (repository, key) = (place.path().join("repository"), place.path().join("repository.key"));
+        let more = format!("\n[repository]\nurl = \"file://{}\"\nkey_file = {key:?}\n", repository.display());
+        place.configure(&cluster.url("postgres"), &more);
+        place.json(&["backup", "init"]);
+        let mut scene = Self { place, cluster, ledger: Vec::new(), dropped_by: String::new(), settings: Vec::new() };
+        scene.settings.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())));
+        sql(&scene.cluster, "create table ledger (id int primary key)").await;
+        scene
+    }
+
+    /// What `archive_command` is.
+    pub fn archive_command(&self) -> String {
+        let dir = self.place.path().display();
+        format!("{dir}/oxpecker --config {dir}/oxpecker.toml wal push %p")
+    }
+
+    /// A backup, behind which all is archived.
+    pub async fn back_up(&self) {
+        sql(&self.cluster, &format!("alter system set archive_command = '{}'", self.archive_command())).await;
+        let backup = self.place.json(&["backup", "create"]);
+        assert!(backup["id"].is_string(), "{backup}");
+        self.give();
+        sql(&self.cluster, "select pg_reload_conf()").await;
+    }
+
     /// The server's user archives into the repository, and reads from it.
-    fn give(&self) {
+    pub fn give(&self) {
         let owner = fs::metadata(self.cluster.data_dir()).unwrap();
         let mut command = Command::new("chown");
         command.arg("-R").arg(format!("{}:{}", owner.uid(), owner.gid()));
@@ -113,7 +132,7 @@ impl Scene {
         assert!(given.status.success(), "{}", said(&given));
     }
 
-    async fn enter(&mut self, id: i64) {
+    pub async fn enter(&mut self, id: i64) {
         let insert = format!(
             "with new as (insert into ledger values ({id}) returning 1) select pg_current_xact_id()::text from new"
         );
@@ -134,7 +153,7 @@ impl Scene {
     }
 
     /// All that was written is in the repository.
-    async fn archived(&self) {
+    pub async fn archived(&self) {
         let segment = sql(&self.cluster, "select pg_walfile_name(pg_switch_wal())").await;
         let began = std::time::Instant::now();
         loop {
@@ -152,14 +171,14 @@ impl Scene {
         }
     }
 
-    fn ask(&self, arguments: &[&str]) -> Output {
+    pub fn ask(&self, arguments: &[&str]) -> Output {
         let config = self.place.path().join("oxpecker.toml");
         let mut command = Command::new(self.place.path().join("oxpecker"));
         command.env_remove("RUST_BACKTRACE").current_dir(self.place.path()).arg("--config").arg(config).args(arguments);
         command.output().unwrap()
     }
 
-    fn restore(&self, name: &str, moment: &[&str]) -> (PathBuf, Value) {
+    pub fn restore(&self, name: &str, moment: &[&str]) -> (PathBuf, Value) {
         let pgdata = self.place.path().join(name);
         let all = [&["restore", "--pgdata", pgdata.to_str().unwrap(), "--output", "json"], moment].concat();
         let output = self.ask(&all);
@@ -168,9 +187,10 @@ impl Scene {
     }
 
     /// The ledger's rows as a server shows them that was restored to this moment; none where there is no ledger. The server waits there.
-    async fn rows(&self, name: &str, moment: &[&str]) -> Option<Vec<i64>> {
+    pub async fn rows(&self, name: &str, moment: &[&str]) -> Option<Vec<i64>> {
         let (pgdata, restored) = self.restore(name, moment);
-        let server = ScratchCluster::builder(self.cluster.installation()).template_of(&pgdata).start();
+        let builder = ScratchCluster::builder(self.cluster.installation()).template_of(&pgdata);
+        let server = self.settings.iter().fold(builder, |builder, (name, value)| builder.setting(name, value)).start();
         let server = server.unwrap_or_else(|error| panic!("{moment:?}: {error}"));
         let began = std::time::Instant::now();
         let waits =
@@ -197,7 +217,7 @@ impl Scene {
         Some((1..=id).collect())
     }
 
-    fn refused(&self, moment: &[&str], says: &[&str]) {
+    pub fn refused(&self, moment: &[&str], says: &[&str]) {
         let pgdata = self.place.path().join("refused");
         let output = self.ask(&[&["restore", "--pgdata", pgdata.to_str().unwrap()], moment].concat());
         let text = said(&output);

@@ -11,22 +11,22 @@ use std::{
     time::{Duration, Instant},
 };
 
-use scratch::ScratchCluster;
+use scratch::{Installation, ScratchCluster};
 use serde_json::Value;
 
 use crate::harness::{PATIENCE, Place, newest, oxpecker, said};
 
 /// The newest version's server archives with the program of this place; all of it may be used by the server's user.
-struct Scene {
-    place: Place,
-    cluster: ScratchCluster,
+pub struct Scene {
+    pub place: Place,
+    pub cluster: ScratchCluster,
 }
 
-fn sql(cluster: &ScratchCluster, statements: &[&str]) -> String {
+pub fn sql(cluster: &ScratchCluster, statements: &[&str]) -> String {
     try_sql(cluster, statements).unwrap_or_else(|error| panic!("{statements:?}: {error}\n{}", cluster.log_tail()))
 }
 
-fn try_sql(cluster: &ScratchCluster, statements: &[&str]) -> Result<String, tokio_postgres::Error> {
+pub fn try_sql(cluster: &ScratchCluster, statements: &[&str]) -> Result<String, tokio_postgres::Error> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
         let (client, connection) = tokio_postgres::connect(&cluster.url("postgres"), tokio_postgres::NoTls).await?;
@@ -46,7 +46,7 @@ fn try_sql(cluster: &ScratchCluster, statements: &[&str]) -> Result<String, toki
     })
 }
 
-fn until(what: &str, log: impl Fn() -> String, mut holds: impl FnMut() -> bool) {
+pub fn until(what: &str, log: impl Fn() -> String, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
         assert!(began.elapsed() < PATIENCE, "in vain waited for: {what}\n{}", log());
@@ -54,16 +54,19 @@ fn until(what: &str, log: impl Fn() -> String, mut holds: impl FnMut() -> bool) 
     }
 }
 
-fn run(command: &mut Command) {
+pub fn run(command: &mut Command) {
     let done = command.output().unwrap();
     assert!(done.status.success(), "{command:?}: {}", said(&done));
 }
 
 impl Scene {
     fn set() -> Option<Self> {
-        let installation = newest()?;
+        Some(Self::on(&newest()?))
+    }
+
+    pub fn on(installation: &Installation) -> Self {
         let place = Place::new();
-        let builder = ScratchCluster::builder(&installation).initdb_args(["--wal-segsize=1"]);
+        let builder = ScratchCluster::builder(installation).initdb_args(["--wal-segsize=1"]);
         let builder = builder.setting("archive_mode", "on").setting("autovacuum", "off");
         let builder = builder.setting("max_slot_wal_keep_size", "2GB").setting("wal_keep_size", "1GB");
         let cluster = builder.start().unwrap();
@@ -79,11 +82,11 @@ impl Scene {
         }
         let scene = Self { place, cluster };
         scene.give();
-        Some(scene)
+        scene
     }
 
     /// Gives everything to the server's user; the program itself may be another's.
-    fn give(&self) {
+    pub fn give(&self) {
         let owner = fs::metadata(self.cluster.data_dir()).unwrap();
         let mut command = Command::new("chown");
         command.arg("-R").arg(format!("{}:{}", owner.uid(), owner.gid()));
@@ -94,18 +97,18 @@ impl Scene {
         run(Command::new("chown").arg(format!("{}:{}", owner.uid(), owner.gid())).arg(self.place.path()));
     }
 
-    fn command(&self, words: &str) -> String {
+    pub fn command(&self, words: &str) -> String {
         let dir = self.place.path().display();
         format!("{dir}/oxpecker --config {dir}/oxpecker.toml {words}")
     }
 
-    fn archive(&self) {
+    pub fn archive(&self) {
         let set = format!("alter system set archive_command = '{}'", self.command("wal push %p"));
         sql(&self.cluster, &[&set, "select pg_reload_conf()"]);
     }
 
     /// A copy of the data directory, taken while the server is stopped.
-    fn base(&mut self) -> tempfile::TempDir {
+    pub fn base(&mut self) -> tempfile::TempDir {
         self.cluster.stop_fast().unwrap();
         let dir = tempfile::tempdir().unwrap();
         run(Command::new("cp").arg("-a").arg(self.cluster.data_dir()).arg(dir.path().join("data")));
@@ -114,14 +117,19 @@ impl Scene {
     }
 
     /// Recovers a copy of `base` with everything that `wal get` gives it.
-    fn recover(&self, base: &Path, get: &str) -> Result<ScratchCluster, String> {
+    pub fn recover(&self, base: &Path, get: &str) -> Result<ScratchCluster, String> {
+        self.recover_by(base, &self.command(&format!("wal get {get} %f %p")))
+    }
+
+    /// As [`Scene::recover`], with another command.
+    pub fn recover_by(&self, base: &Path, command: &str) -> Result<ScratchCluster, String> {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
         run(Command::new("cp").arg("-a").arg(base.join("data")).arg(&data));
         fs::write(data.join("recovery.signal"), "").unwrap();
         let _ = fs::remove_file(data.join("postgresql.auto.conf"));
         let builder = ScratchCluster::builder(self.cluster.installation()).template_of(&data);
-        let builder = builder.setting("restore_command", self.command(&format!("wal get {get} %f %p")));
+        let builder = builder.setting("restore_command", command);
         let builder = builder.setting("archive_mode", "off").setting("autovacuum", "off");
         let recovered = builder.start().map_err(|error| error.to_string())?;
         let began = Instant::now();
@@ -139,7 +147,7 @@ impl Scene {
     }
 
     /// Objects of whole segments in the repository, in the order of WAL.
-    fn segments(&self) -> Vec<PathBuf> {
+    pub fn segments(&self) -> Vec<PathBuf> {
         fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
             for entry in fs::read_dir(dir).unwrap() {
                 let path = entry.unwrap().path();
@@ -156,14 +164,14 @@ impl Scene {
 }
 
 /// `oxpecker wal receive` as a process.
-struct Receiver {
+pub struct Receiver {
     child: Child,
     lines: mpsc::Receiver<Value>,
     seen: Vec<Value>,
 }
 
 impl Receiver {
-    fn start(scene: &Scene) -> Self {
+    pub fn start(scene: &Scene) -> Self {
         let config = scene.place.path().join("oxpecker.toml");
         let mut command = Command::new(scene.place.path().join("oxpecker"));
         command.env_clear().current_dir(scene.place.path()).stdin(Stdio::null());
@@ -195,7 +203,7 @@ impl Receiver {
         }
     }
 
-    fn until_durable(&mut self, cluster: &ScratchCluster) {
+    pub fn until_durable(&mut self, cluster: &ScratchCluster) {
         let query = "select count(*) from pg_stat_replication where flush_lsn >= pg_current_wal_flush_lsn()";
         until(
             "WAL is received",
@@ -204,12 +212,12 @@ impl Receiver {
         );
     }
 
-    fn kill9(mut self) {
+    pub fn kill9(mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    fn stop(mut self) -> Option<i32> {
+    pub fn stop(mut self) -> Option<i32> {
         let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
         let began = Instant::now();
@@ -230,10 +238,10 @@ impl Drop for Receiver {
     }
 }
 
-const ROWS: &str = "insert into ledger select g, repeat(md5(random()::text), 8) from generate_series(1, 3000) g";
+pub const ROWS: &str = "insert into ledger select g, repeat(md5(random()::text), 8) from generate_series(1, 3000) g";
 
 /// Both roads run side by side for a while, the receiver is killed in between, and then the server is lost. Gives what it had.
-fn lost_server(scene: &mut Scene) -> (tempfile::TempDir, String) {
+pub fn lost_server(scene: &mut Scene) -> (tempfile::TempDir, String) {
     sql(&scene.cluster, &["create table ledger (i int, x text)"]);
     let base = scene.base();
     let mut receiver = Receiver::start(scene);
@@ -263,7 +271,7 @@ fn lost_server(scene: &mut Scene) -> (tempfile::TempDir, String) {
     (base, rows)
 }
 
-fn assert_recovers(scene: &Scene, base: &Path, get: &str, rows: &str) {
+pub fn assert_recovers(scene: &Scene, base: &Path, get: &str, rows: &str) {
     let recovered = scene.recover(base, get).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(sql(&recovered, &["select count(*) from ledger"]), rows, "{}", recovered.log_tail());
     assert_eq!(sql(&recovered, &["select count(*) from ledger where x = 'the last second'"]), "1");
@@ -273,7 +281,12 @@ fn assert_recovers(scene: &Scene, base: &Path, get: &str, rows: &str) {
 
 #[test]
 fn both_roads_make_one_copy_that_recovers_to_the_last_second() {
-    let Some(mut scene) = Scene::set() else { return };
+    let Some(installation) = newest() else { return };
+    both_roads_make_one_copy(&installation);
+}
+
+pub fn both_roads_make_one_copy(installation: &Installation) {
+    let mut scene = Scene::on(installation);
     let (base, rows) = lost_server(&mut scene);
     assert_recovers(&scene, base.path(), "--ahead 4", &rows);
     // Down from the beginning: the recovery stops, and nobody promotes.
@@ -288,9 +301,8 @@ fn both_roads_make_one_copy_that_recovers_to_the_last_second() {
     assert_stopped(&scene.recover(base.path(), "--patience 100ms").unwrap_err());
 }
 
-#[test]
-fn slow_no_recovery_ends_before_the_end_of_wal() {
-    let Some(mut scene) = Scene::set() else { return };
+pub fn no_recovery_ends_before_the_end_of_wal(installation: &Installation) {
+    let mut scene = Scene::on(installation);
     let (base, rows) = lost_server(&mut scene);
     for ahead in [0, 1, 64] {
         assert_recovers(&scene, base.path(), &format!("--ahead {ahead}"), &rows);
@@ -328,7 +340,7 @@ fn slow_no_recovery_ends_before_the_end_of_wal() {
 }
 
 /// Objects are read-only files.
-fn replace(path: &Path, bytes: &[u8]) {
+pub fn replace(path: &Path, bytes: &[u8]) {
     let owner = fs::metadata(path.parent().unwrap()).unwrap();
     let _ = fs::remove_file(path);
     fs::write(path, bytes).unwrap();
@@ -336,7 +348,7 @@ fn replace(path: &Path, bytes: &[u8]) {
 }
 
 /// The recovery ended with an error and not with a promotion.
-fn assert_stopped(log: &str) {
+pub fn assert_stopped(log: &str) {
     assert!(log.contains("from archive"), "{log}");
     assert!(!log.contains("selected new timeline") && !log.contains("archive recovery complete"), "{log}");
 }
