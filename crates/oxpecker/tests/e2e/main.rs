@@ -13,6 +13,7 @@ mod guarded_wal;
 mod harness;
 mod holds;
 mod kept_wal;
+mod map_wal;
 mod over_the_network;
 mod pitr;
 mod prompts;
