@@ -19,8 +19,9 @@ use scratch::Installation;
 
 use crate::shell;
 
-/// Programs that some tests want, each of the package of its name: one sets a clock, the other kills at a chosen system call.
-const TOOLS: &[&str] = &["faketime", "strace"];
+/// Programs that some tests want, with their packages: one sets a clock, one kills at a chosen system call, and one is Redis's server by another name (the
+/// package `redis-server` would start one).
+const TOOLS: &[(&str, &str)] = &[("faketime", "faketime"), ("strace", "strace"), ("redis-check-rdb", "redis-tools")];
 
 /// Arguments of `testbed`.
 #[derive(Debug, Default, clap::Args)]
@@ -76,10 +77,10 @@ pub fn run(args: &Args) -> Result<()> {
             failed.push(format!("PostgreSQL {major}: {error:#}"));
         }
     }
-    for program in TOOLS {
+    for (program, package) in TOOLS {
         // A test more or less: it says why it is skipped.
         if !shell::has(program)
-            && let Err(error) = debian::install_for_tests(program)
+            && let Err(error) = debian::install_for_tests(package)
         {
             shell::say(&format!("warning: {error:#}"));
         }

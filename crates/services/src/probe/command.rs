@@ -1,20 +1,26 @@
 //! A command's exit code.
 
-use std::{path::Path, process::Stdio};
+use std::{io, path::Path, process::Stdio, time::Duration};
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _},
     process::Child,
+    time::timeout,
 };
 
 use super::{ProbeError, Said, plain};
-use crate::health::{Answer, Progress};
+use crate::{
+    driver::process::until_ended,
+    health::{Answer, Progress},
+};
 
 /// How much of its output is kept, in bytes of its end. The rest is read and forgotten, so that it never waits for us.
 const OUTPUT_BYTES_MAX: usize = 4096;
 /// "Try again later" (sysexits.h, `EX_TEMPFAIL`): it is starting, and says so.
 pub const STARTING: i32 = 75;
+/// How long the rest of its output may take once it has ended: a child in a session of its own may hold it open.
+const DRAIN_PATIENCE: Duration = Duration::from_millis(200);
 /// What precedes its progress in a line of its output: `progress: PHASE NUMBER`.
 const PROGRESS: &str = "progress:";
 /// What the command finds in its environment: nothing of ours.
@@ -66,21 +72,30 @@ impl Command {
         let mut group = Group { child };
         let (out, err) = (group.child.stdout.take(), group.child.stderr.take());
         let (mut output, mut errors) = (Vec::new(), Vec::new());
-        let status = {
-            // What it started and left behind may hold its output open; its own end counts.
+        {
             let reading = async {
                 tokio::join!(read(out, &mut output), read(err, &mut errors));
             };
             let mut reading = std::pin::pin!(reading);
-            let status = tokio::select! {
-                status = group.child.wait() => status,
-                () = &mut reading => group.child.wait().await,
+            // Its own end counts, not that of its output: what it left behind may hold that open.
+            let mut read_all = false;
+            let ended = tokio::select! {
+                ended = group.ended() => ended,
+                () = &mut reading => {
+                    read_all = true;
+                    group.ended().await
+                }
             };
-            // What was written before the end is there to be read now.
-            let _ = tokio::time::timeout(std::time::Duration::from_millis(20), reading).await;
-            status
-        };
-        let status = match status {
+            if let Err(error) = ended {
+                return Said::of(Answer::Unknown { why: format!("its end can't be told: {error}") });
+            }
+            group.kill();
+            if !read_all {
+                // All who held it are gone: what was written is there.
+                let _ = timeout(DRAIN_PATIENCE, reading).await;
+            }
+        }
+        let status = match group.child.wait().await {
             Ok(status) => status,
             Err(error) => return Said::of(Answer::Unknown { why: format!("its end can't be told: {error}") }),
         };
@@ -104,12 +119,27 @@ struct Group {
     child: Child,
 }
 
-impl Drop for Group {
-    fn drop(&mut self) {
-        // Not reaped yet: the id is still its own. What a reaped one left behind goes on, as with any command.
-        if let Some(pid) = self.child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
+impl Group {
+    fn pid(&self) -> Option<Pid> {
+        self.child.id().and_then(|pid| Pid::from_raw(i32::try_from(pid).ok()?))
+    }
+
+    /// Waits for its end without taking note of it: so its id stays that of its group.
+    async fn ended(&self) -> io::Result<()> {
+        let Some(pid) = self.pid() else { return Ok(()) };
+        until_ended(pidfd_open(pid, PidfdFlags::empty())?).await
+    }
+
+    fn kill(&self) {
+        if let Some(pid) = self.pid() {
             let _ = kill_process_group(pid, Signal::KILL);
         }
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
     }
 }
 

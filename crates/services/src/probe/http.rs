@@ -16,7 +16,12 @@ use super::{Outcome, ProbeError, Trouble, net, plain};
 
 /// How much of a body is looked at, in bytes.
 pub const BODY_BYTES_MAX: usize = 256 * 1024;
-/// How long the resolver gets. The whole is bounded by who asks.
+tokio::task_local! {
+    /// How long the request that resolves a name may take.
+    static WITHIN: Duration;
+}
+
+/// How long the resolver gets where that isn't known.
 const RESOLVE_PATIENCE: Duration = Duration::from_secs(8);
 
 /// A GET. Redirects are not followed: they are an answer of their own. No proxy is asked.
@@ -70,7 +75,11 @@ impl Http {
         self
     }
 
-    pub(super) async fn ask(&self, _within: Duration) -> Outcome {
+    pub(super) async fn ask(&self, within: Duration) -> Outcome {
+        WITHIN.scope(within, self.get()).await
+    }
+
+    async fn get(&self) -> Outcome {
         let client = self.client.get_or_init(|| client(self.url.scheme() == "https"));
         let client = client.as_ref().map_err(|why| Trouble::Probe(why.clone()))?;
         let mut response = client.get(self.url.clone()).send().await.map_err(|error| trouble(&error))?;
@@ -133,8 +142,9 @@ struct Unresolved(String);
 
 impl Resolve for Resolver {
     fn resolve(&self, name: Name) -> Resolving {
+        let within = WITHIN.try_with(|within| *within).unwrap_or(RESOLVE_PATIENCE);
         Box::pin(async move {
-            match net::resolve(name.as_str(), 0, RESOLVE_PATIENCE).await {
+            match net::resolve(name.as_str(), 0, within).await {
                 Ok(found) => Ok(Box::new(found.into_iter()) as Addrs),
                 Err(Trouble::Probe(why) | Trouble::Service(why)) => {
                     Err(Box::new(Unresolved(why)) as Box<dyn Error + Send + Sync>)

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{driver::process::identity::read_bounded, health::Progress};
+use crate::{driver::process::read_bounded, health::Progress};
 
 /// The longest file that is read here, in bytes.
 const FILE_BYTES_MAX: u64 = 16 * 1024;

@@ -287,7 +287,7 @@ fn provision(doing: &Doing<'_>) -> Result<(), ActError> {
 }
 
 /// Waits for a process's end.
-pub(super) async fn until_ended(pidfd: OwnedFd) -> io::Result<()> {
+pub(crate) async fn until_ended(pidfd: OwnedFd) -> io::Result<()> {
     readable(pidfd)?.readable().await.map(drop)
 }
 

@@ -25,7 +25,7 @@
 mod environment;
 mod files;
 mod hand;
-pub(crate) mod identity;
+mod identity;
 mod keeper;
 mod order;
 mod watch;
@@ -46,6 +46,7 @@ use self::{
     files::Files,
     identity::{Standing, boot_id},
 };
+pub(crate) use self::{hand::until_ended, identity::read_bounded};
 use super::{Act, ActError, Doing, Driver, Seen};
 use crate::health::Process;
 
