@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use model::Lsn;
+use model::{ByteSize, Lsn};
 
 /// Why a backup was not made. Nothing of it counts then: the repository is as it was, but for objects that `backup prune` removes.
 #[derive(Debug, thiserror::Error)]
@@ -91,10 +91,12 @@ pub enum CreateError {
     WalLevel,
     /// There is too little space in the repository.
     #[error(
-        "the backup may need {needed} bytes in the repository, {free} are free; hint: make room, prune older backups, or pass --no-space-check if you know better"
+        "the backup may need {} in the repository, {} are free; hint: make room, prune older backups, or pass --no-space-check if you know better",
+        ByteSize(*needed),
+        ByteSize(*free)
     )]
     NoSpace {
-        /// An upper estimate.
+        /// An upper estimate, in bytes.
         needed: u64,
         /// What is free.
         free: u64,

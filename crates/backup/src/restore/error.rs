@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+use model::ByteSize;
+
 /// Why a restore did not come to its end. What it has written can't be started by a server, and the same restore can be run again.
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
@@ -60,7 +62,12 @@ pub enum RestoreError {
     #[error("{} and {} can't both be restored to: one lies in the other; hint: give each tablespace a directory of its own", .0.display(), .1.display())]
     Overlap(PathBuf, PathBuf),
     /// There is too little space.
-    #[error("the restore needs {needed} bytes at {}, {free} are free; hint: make room, or restore to a larger disk", path.display())]
+    #[error(
+        "the restore needs {} at {}, {} are free; hint: make room, or restore to a larger disk",
+        ByteSize(*needed),
+        path.display(),
+        ByteSize(*free)
+    )]
     NoSpace {
         /// Where.
         path: PathBuf,

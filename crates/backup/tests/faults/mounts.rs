@@ -80,7 +80,8 @@ fn full(installation: &Installation) -> Done {
     let created = create(&source, &repo);
     let wanted = RestoreOptions::new(created.id, small.join("data"));
     let result = backup::restore(&wanted, &repo.repository, &Notes::default());
-    assert!(matches!(result, Err(RestoreError::NoSpace { .. })), "{result:?}");
+    let Err(error @ RestoreError::NoSpace { .. }) = result else { panic!("{result:?}") };
+    assert!(error.to_string().contains(" MiB at ") && error.to_string().contains(" MiB are free"), "{error}");
     // A repository on a disk that is too small: said beforehand, and where that is waved aside, found.
     let store = Arc::new(LocalStore::create(&small.join("repo"))?);
     let info = serde_json::Value::Null;
