@@ -115,3 +115,6 @@ impl Live {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -132,25 +132,6 @@ pub(crate) fn fault(cluster: &Cluster, range: u64, map: &PageMap) -> Option<Stri
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_could_be_made() {
-        let run = |first, end, tail_bytes| Run { first, end, tail_bytes };
-        for (runs, there, floor, expected) in [
-            (vec![], vec![], 0, vec![]),
-            (vec![run(1, 64, 0)], vec![], 0, vec![]),
-            (vec![run(1, 64, 5)], vec![], 0, vec![0]),
-            (vec![run(1, 65, 0)], vec![], 0, vec![0]),
-            (vec![run(1, 300, 0)], vec![1], 0, vec![0, 2, 3]),
-            (vec![run(1, 300, 0)], vec![1], 128, vec![2, 3]),
-            (vec![run(1, 300, 0)], vec![1], 191, vec![2, 3]),
-            (vec![run(1, 100, 3), run(110, 130, 0)], vec![], 0, vec![0, 1]),
-            (vec![run(63, 64, 1), run(64, 65, 0)], vec![], 0, vec![0]),
-            (vec![run(64, 127, 7)], vec![], 0, vec![]),
-        ] {
-            assert_eq!(missing(&runs, &there, floor), expected, "{runs:?} {there:?} {floor}");
-        }
-    }
-}
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;

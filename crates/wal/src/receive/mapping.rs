@@ -284,3 +284,6 @@ fn next(shared: &Shared, due: Option<Instant>) -> Next {
         };
     }
 }
+
+#[cfg(test)]
+mod tests;
