@@ -1,9 +1,10 @@
-//! Page maps: no input panics, however the bytes of WAL are cut the map is the same, and what is read as a map is what would be written.
+//! Page maps: no input panics, however the bytes of WAL are cut the map is the same, whoever makes that of a range makes the same, and what is
+//! read as a map is what would be written.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use model::Lsn;
-use page_map::{Limits, Mapper, PageMap};
+use page_map::{Limits, Mapper, PageMap, RangeMap, RangeMapper};
 use pg_format::{
     Major,
     wal::{SegmentSize, Stream, testing::WalWriter},
@@ -47,4 +48,29 @@ fuzz_target!(|bytes: &[u8]| {
     let map = run(usize::MAX);
     assert_eq!(run(usize::from(*piece) + 1), map);
     assert_eq!(PageMap::decode(&map.encode()), Ok(map));
+
+    let ranges = |from: usize, size: usize| {
+        let limits = Limits { memory_bytes: 4_000 };
+        let mut mapper = RangeMapper::new(stream, RANGE as u64, Lsn((1 << 24) + from as u64), limits).expect("a page");
+        let mut found: Vec<RangeMap> = Vec::new();
+        for piece in writer.bytes[from..].chunks(size) {
+            found.extend(mapper.feed(mapper.position(), piece));
+        }
+        found
+    };
+    let all = ranges(0, usize::MAX);
+    assert_eq!(ranges(0, usize::from(*piece) + 1), all);
+    for (at, range) in all.iter().enumerate() {
+        // What came before may have spoilt it, and may be what it is spoilt by.
+        if !range.map.full_read().is_empty() {
+            break;
+        }
+        assert_eq!(ranges(at * RANGE, usize::MAX).first(), Some(range));
+        if let Some(next) = all.get(at + 1).filter(|next| next.map.full_read().is_empty()) {
+            assert_eq!(range.map.joins(&next.map), Ok(()));
+        }
+    }
 });
+
+/// Bytes of a range: two pages.
+const RANGE: usize = 16_384;
