@@ -2,10 +2,11 @@
 
 use std::{fs, process::Command, time::Instant};
 
+use model::Lsn;
 use scratch::{Installation, ScratchCluster};
 
 use crate::{
-    harness::{PATIENCE, said},
+    harness::{PATIENCE, newest, said},
     pitr::{Scene, sql, try_sql},
     wal_fault_recovery::majors,
 };
@@ -109,4 +110,53 @@ fn of_two_primaries(installation: &Installation) {
         let (_, restored) = scene.restore("first", &["--latest", "--timeline", "1"]);
         assert_ne!(restored["id"], second["id"], "{restored}");
     });
+}
+
+/// Hundreds of timelines in one repository, each of which led to the next: they are listed, and the way is found, in seconds.
+#[tokio::test]
+async fn slow_hundreds_are_listed_and_followed() {
+    const HUNDREDS: u32 = 300;
+    let Some(installation) = newest() else { return };
+    let mut scene = Scene::begin(&installation, &[]).await;
+    scene.back_up().await;
+    for id in 1..=3 {
+        scene.enter(id).await;
+    }
+    scene.archived().await;
+    let elsewhere = scene.place.path().join("elsewhere");
+    fs::create_dir_all(elsewhere.join("pg_wal")).unwrap();
+    let copied = Command::new("cp").arg("-a").arg(scene.cluster.data_dir().join("global")).arg(&elsewhere).status();
+    assert!(copied.unwrap().success());
+    // They begin where the server is now, and are far from each other.
+    let now: Lsn = sql(&scene.cluster, "select pg_current_wal_lsn()").await.parse().unwrap();
+    let mut text = String::new();
+    for timeline in 1..HUNDREDS {
+        text.push_str(&format!(
+            "{timeline}\t{}\tno recovery target specified\n",
+            Lsn(now.0 + u64::from(timeline) * 0x100_0000)
+        ));
+        let history = elsewhere.join(format!("pg_wal/{:08X}.history", timeline + 1));
+        fs::write(&history, &text).unwrap();
+        let pushed = scene.ask(&["wal", "push", history.to_str().unwrap()]);
+        assert!(pushed.status.success(), "{}", said(&pushed));
+    }
+    scene.give();
+    let began = Instant::now();
+    let listed = scene.place.json(&["wal", "list"]);
+    assert_eq!(listed["systems"][0]["timelines"].as_array().map(Vec::len), Some(HUNDREDS as usize), "{listed}");
+    let backups = scene.place.json(&["backup", "list"]);
+    assert_eq!(backups["backups"][0]["reachable"]["timeline"], HUNDREDS, "{backups}");
+    let verified = scene.ask(&["wal", "verify"]);
+    assert_eq!(verified.status.code(), Some(0), "{}", said(&verified));
+    let planned = scene.ask(&["restore", "-D", "/nonexistent/x", "--latest", "--dry-run"]);
+    assert!(
+        said(&planned).contains("along timelines") || said(&planned).contains("timeline 300"),
+        "{}",
+        said(&planned)
+    );
+    let took = began.elapsed();
+    assert!(took < PATIENCE / 2, "{took:?}");
+    // The server finds its way through them, too.
+    assert_eq!(scene.rows("one", &["--latest", "--timeline", "1"]).await, Some(vec![1, 2, 3]));
+    assert_eq!(scene.rows("latest", &["--latest"]).await, Some(vec![1, 2, 3]));
 }

@@ -127,6 +127,42 @@ fn duration(value: &Value) -> Duration {
     serde_json::from_value(value.clone()).unwrap_or_else(|error| panic!("{value}: {error}"))
 }
 
+/// A repository that takes nothing, and a slot that may not hold much: said before the server gives it up.
+#[tokio::test]
+async fn slow_a_slot_that_comes_near_its_bound() {
+    let Some(installation) = newest() else { return };
+    let builder = ScratchCluster::builder(&installation).initdb_args(["--wal-segsize=1"]).setting("autovacuum", "off");
+    let cluster = builder.setting("max_slot_wal_keep_size", "16MB").start().unwrap();
+    let place = place(&cluster.url("postgres"), "");
+    let guard = Guard::start(&place);
+    place.await_status("the first WAL", |s| durable(s).is_some());
+    let (here, away) = (place.path().join("repository/wal"), place.path().join("away"));
+    fs::rename(&here, &away).unwrap();
+    fs::write(&here, "").unwrap();
+    sql(&cluster, "create table filler (x text)").await;
+    let began = Instant::now();
+    let near = || {
+        named(&place, "repository_problem").iter().any(|kind| {
+            matches!(kind, EventKind::RepositoryProblem { problem, .. } if problem.contains("the slot oxpecker makes the server keep"))
+        })
+    };
+    // Nine megabytes, and then no more: half of the bound.
+    for _ in 0..9 {
+        sql(&cluster, "insert into filler select repeat('x', 1000) from generate_series(1, 900)").await;
+    }
+    while !near() {
+        assert!(began.elapsed() < PATIENCE, "{}", place.log());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    fs::remove_file(&here).unwrap();
+    fs::rename(&away, &here).unwrap();
+    let written: Lsn = sql(&cluster, "select pg_current_wal_insert_lsn()").await.parse().unwrap();
+    let fine = |s: &Value| durable(s).is_some_and(|d| d >= written) && s["receive"]["last_error"].is_null();
+    place.await_status("that all is well again", fine);
+    assert_eq!((named(&place, "wal_missing"), named(&place, "wal_slot_lost")), (vec![], vec![]));
+    assert!(guard.stop().success(), "{}", place.log());
+}
+
 /// The slot is dropped by somebody while the guard streams: it is told, made again, and nothing lacks.
 #[tokio::test]
 async fn slow_a_slot_that_somebody_drops() {

@@ -6,14 +6,11 @@ use std::{
     process::Command,
 };
 
-use scratch::Installation;
+use scratch::{Installation, ScratchCluster};
 
-use crate::{
-    harness::newest,
-    wal::{
-        ROWS, Receiver, Scene, assert_recovers, assert_stopped, both_roads_make_one_copy, lost_server,
-        no_recovery_ends_before_the_end_of_wal, sql, until,
-    },
+use crate::wal::{
+    ROWS, Receiver, Scene, assert_recovers, assert_stopped, both_roads_make_one_copy, lost_server,
+    no_recovery_ends_before_the_end_of_wal, sql, try_sql, until,
 };
 
 /// The server of a major version; where there is none, that is said.
@@ -39,6 +36,8 @@ majors! {
     no_recovery_ends_before_the_end_of_wal: slow_no_recovery_ends_14 = 14, slow_no_recovery_ends_15 = 15, slow_no_recovery_ends_16 = 16, slow_no_recovery_ends_17 = 17, slow_no_recovery_ends_18 = 18;
     a_repository_that_takes_nothing_stops_no_server: slow_archiving_waits_14 = 14, slow_archiving_waits_15 = 15, slow_archiving_waits_16 = 16, slow_archiving_waits_17 = 17, slow_archiving_waits_18 = 18;
     a_recovery_without_room_stops: slow_recovery_without_room_14 = 14, slow_recovery_without_room_15 = 15, slow_recovery_without_room_16 = 16, slow_recovery_without_room_17 = 17, slow_recovery_without_room_18 = 18;
+    a_server_that_is_killed_again_and_again: slow_server_killed_14 = 14, slow_server_killed_15 = 15, slow_server_killed_16 = 16, slow_server_killed_17 = 17, slow_server_killed_18 = 18;
+    a_standby_waits_for_its_repository: slow_standby_waits_14 = 14, slow_standby_waits_15 = 15, slow_standby_waits_16 = 16, slow_standby_waits_17 = 17, slow_standby_waits_18 = 18;
     a_repository_that_is_read_only_is_recovered_from: slow_recovery_read_only_14 = 14, slow_recovery_read_only_15 = 15, slow_recovery_read_only_16 = 16, slow_recovery_read_only_17 = 17, slow_recovery_read_only_18 = 18;
 }
 
@@ -114,6 +113,13 @@ fn a_repository_that_takes_nothing_stops_no_server(installation: &Installation) 
     fails("Read-only file system");
     mount.remount("rw");
     catches_up();
+    let (stored, away) = (scene.place.path().join("repository/wal"), scene.place.path().join("repository/away"));
+    fs::rename(&stored, &away).unwrap();
+    fs::write(&stored, "").unwrap();
+    fails("hint: ");
+    fs::remove_file(&stored).unwrap();
+    fs::rename(&away, &stored).unwrap();
+    catches_up();
     sql(&scene.cluster, &["insert into ledger values (0, 'the last second')", "select pg_switch_wal()"]);
     until("all is archived", || scene.cluster.log_tail(), || sql(&scene.cluster, &[archived]) == "t");
     let rows = sql(&scene.cluster, &["select count(*) from ledger"]);
@@ -148,11 +154,42 @@ fn a_repository_that_is_read_only_is_recovered_from(installation: &Installation)
     assert_recovers(&scene, base.path(), "--ahead 4", &rows);
 }
 
-/// A primary whose sessions a person ends, and that is started again at once: the program that receives goes on, as the archive command does.
-#[test]
-fn slow_a_server_that_is_killed_again_and_again() {
-    let Some(installation) = newest() else { return };
-    let mut scene = Scene::on(&installation);
+/// A standby that lives of the archive: while that is away it neither ends nor promotes itself, and then it goes on.
+fn a_standby_waits_for_its_repository(installation: &Installation) {
+    let mut scene = Scene::on(installation);
+    sql(&scene.cluster, &["create table ledger (i int, x text)"]);
+    let base = scene.base();
+    scene.archive();
+    let archived = || {
+        let segment = sql(&scene.cluster, &[ROWS, "select pg_walfile_name(pg_switch_wal())"]);
+        let question = format!("select coalesce(last_archived_wal, '') >= '{segment}' from pg_stat_archiver");
+        until("all is archived", || scene.cluster.log_tail(), || sql(&scene.cluster, &[&question]) == "t");
+        sql(&scene.cluster, &["select count(*) from ledger"])
+    };
+    let data = base.path().join("data");
+    fs::write(data.join("standby.signal"), "").unwrap();
+    let builder = ScratchCluster::builder(installation).template_of(&data).setting("autovacuum", "off");
+    let builder = builder.setting("restore_command", scene.command("wal get --standby %f %p"));
+    let standby =
+        builder.setting("archive_mode", "off").setting("wal_retrieve_retry_interval", "200ms").start().unwrap();
+    let count = || try_sql(&standby, &["select count(*) from ledger"]).unwrap_or_default();
+    let rows = archived();
+    until("the first rows", || standby.log_tail(), || count() == rows);
+    let (stored, away) = (scene.place.path().join("repository"), scene.place.path().join("away"));
+    fs::rename(&stored, &away).unwrap();
+    until("it is told so", || standby.log_tail(), || standby.log_tail().contains("trying again"));
+    assert_eq!(sql(&standby, &["select pg_is_in_recovery()"]), "t", "{}", standby.log_tail());
+    assert_eq!(count(), rows);
+    fs::rename(&away, &stored).unwrap();
+    let rows = archived();
+    until("the rest", || standby.log_tail(), || count() == rows);
+    assert_eq!(sql(&standby, &["select pg_is_in_recovery()"]), "t", "{}", standby.log_tail());
+    assert!(!standby.log_tail().contains("FATAL"), "{}", standby.log_tail());
+}
+
+/// A primary that dies and is started again at once: the program that receives goes on, as the archive command does.
+fn a_server_that_is_killed_again_and_again(installation: &Installation) {
+    let mut scene = Scene::on(installation);
     sql(&scene.cluster, &["create table ledger (i int, x text)"]);
     let base = scene.base();
     let mut receiver = Receiver::start(&scene);
