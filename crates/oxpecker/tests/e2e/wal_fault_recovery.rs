@@ -198,9 +198,9 @@ fn a_server_that_is_killed_again_and_again(installation: &Installation) {
         sql(&scene.cluster, &[ROWS]);
         receiver.until_durable(&scene.cluster);
         if round % 2 == 0 {
-            scene.cluster.kill9().unwrap()
+            scene.cluster.kill9().unwrap();
         } else {
-            scene.cluster.stop_immediate().unwrap()
+            scene.cluster.stop_immediate().unwrap();
         }
         scene.cluster.start_again().unwrap();
     }

@@ -457,7 +457,9 @@ mod tests {
         for (info, main, numbers) in
             [(0x80, &all, vec![1, 2]), (0xB0, &all, vec![1, 2]), (0x80, &only, vec![1]), (0x00, &all, vec![])]
         {
-            let Kind::Commit { time: 1, dropped, .. } = kind(Major::V13, rmgr::XACT, info, main) else { panic!("{info}") };
+            let Kind::Commit { time: 1, dropped, .. } = kind(Major::V13, rmgr::XACT, info, main) else {
+                panic!("{info}")
+            };
             assert_eq!(dropped.iter().collect::<Vec<_>>(), numbers.into_iter().map(at).collect::<Vec<_>>());
         }
         for info in [0xA0, 0xC0] {
