@@ -3,7 +3,9 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
+    thread,
+    time::Duration,
 };
 
 use scratch::{Installation, ScratchCluster};
@@ -37,6 +39,7 @@ majors! {
     a_repository_that_takes_nothing_stops_no_server: slow_archiving_waits_14 = 14, slow_archiving_waits_15 = 15, slow_archiving_waits_16 = 16, slow_archiving_waits_17 = 17, slow_archiving_waits_18 = 18;
     a_recovery_without_room_stops: slow_recovery_without_room_14 = 14, slow_recovery_without_room_15 = 15, slow_recovery_without_room_16 = 16, slow_recovery_without_room_17 = 17, slow_recovery_without_room_18 = 18;
     a_server_that_is_killed_again_and_again: slow_server_killed_14 = 14, slow_server_killed_15 = 15, slow_server_killed_16 = 16, slow_server_killed_17 = 17, slow_server_killed_18 = 18;
+    killed_at_any_moment: slow_killed_commands_14 = 14, slow_killed_commands_15 = 15, slow_killed_commands_16 = 16, slow_killed_commands_17 = 17, slow_killed_commands_18 = 18;
     a_standby_waits_for_its_repository: slow_standby_waits_14 = 14, slow_standby_waits_15 = 15, slow_standby_waits_16 = 16, slow_standby_waits_17 = 17, slow_standby_waits_18 = 18;
     a_repository_that_is_read_only_is_recovered_from: slow_recovery_read_only_14 = 14, slow_recovery_read_only_15 = 15, slow_recovery_read_only_16 = 16, slow_recovery_read_only_17 = 17, slow_recovery_read_only_18 = 18;
 }
@@ -152,6 +155,54 @@ fn a_repository_that_is_read_only_is_recovered_from(installation: &Installation)
     let Some(mount) = on_a_disk(&scene, "size=256m,mode=0700") else { return };
     mount.remount("ro");
     assert_recovers(&scene, base.path(), "--ahead 4", &rows);
+}
+
+/// Pushes that are killed leave nothing that is in the way; a command that is killed while a recovery waits for it ends that, and promotes nobody.
+fn killed_at_any_moment(installation: &Installation) {
+    let mut scene = Scene::on(installation);
+    sql(&scene.cluster, &["create table ledger (i int, x text)"]);
+    let base = scene.base();
+    let data = scene.cluster.data_dir();
+    let push = |name: &str| {
+        let mut command = Command::new(scene.place.path().join("oxpecker"));
+        command.current_dir(&data).arg("--config").arg(scene.place.path().join("oxpecker.toml"));
+        command.args(["wal", "push", &format!("pg_wal/{name}")]).stdin(Stdio::null()).stdout(Stdio::null());
+        command.stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let mut killed = 0;
+    for after in 0..30 {
+        let name = sql(&scene.cluster, &[ROWS, "select pg_walfile_name(pg_switch_wal())"]);
+        let mut child = push(&name);
+        thread::sleep(Duration::from_millis(after));
+        // One that is done by now can't be killed any more.
+        let _ = child.kill();
+        killed += u32::from(!child.wait().unwrap().success());
+        // Every second one is left to the archive command, and comes behind those that follow it.
+        if after % 2 == 0 {
+            let output = push(&name).wait_with_output().unwrap();
+            assert!(output.status.success(), "{after} ms: {}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
+    assert!(killed > 0, "all were too fast");
+    scene.give();
+    scene.archive();
+    sql(&scene.cluster, &["insert into ledger values (0, 'the last second')"]);
+    let last = sql(&scene.cluster, &["select pg_walfile_name(pg_switch_wal())"]);
+    let archived = format!("select coalesce(last_archived_wal, '') >= '{last}' from pg_stat_archiver");
+    until("all is archived", || scene.cluster.log_tail(), || sql(&scene.cluster, &[&archived]) == "t");
+    let rows = sql(&scene.cluster, &["select count(*) from ledger"]);
+    scene.cluster.kill9().unwrap();
+    assert_recovers(&scene, base.path(), "--ahead 4", &rows);
+    for after in ["0.001", "0.01", "0.03"] {
+        let get = scene.command("wal get --ahead 0 %f %p");
+        // It kills itself and with that says so, as a shell would that is killed for want of memory.
+        let killed = format!("timeout -s KILL {after} {get}");
+        match scene.recover_by(base.path(), &killed) {
+            Err(log) => assert_stopped(&log),
+            // In time, each time.
+            Ok(recovered) => assert_eq!(sql(&recovered, &["select count(*) from ledger"]), rows, "{after}"),
+        }
+    }
 }
 
 /// A standby that lives of the archive: while that is away it neither ends nor promotes itself, and then it goes on.
