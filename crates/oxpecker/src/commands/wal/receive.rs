@@ -11,7 +11,7 @@ use std::{
 };
 
 use model::ByteSize;
-use wal::receive::{CreateSlot, Event, Listener, Options, ReceiveError, receive as stream};
+use wal::receive::{CreateSlot, Event, Listener, Options, ReceiveError, SlotHealth, receive as stream};
 
 use crate::{
     cli::{Format, Global, ReceiveArgs},
@@ -138,7 +138,16 @@ fn words(event: &Event) -> String {
         Event::SlotCreated { slot } => format!("made the slot {slot}"),
         Event::SlotLost { slot, why } => format!("warning: the slot {slot} was lost: {why}"),
         Event::SlotHealth { slot, health, held } => {
-            format!("warning: the slot {slot} holds {}: {health:?}", ByteSize(*held))
+            let held = ByteSize(*held);
+            match health {
+                SlotHealth::Fine => format!("the slot {slot} holds {held} again, far from its bound"),
+                SlotHealth::Near => {
+                    format!("warning: the slot {slot} holds {held}, half of what it may (max_slot_wal_keep_size)")
+                }
+                SlotHealth::Critical => format!(
+                    "warning: the slot {slot} holds {held}, nearly all that it may (max_slot_wal_keep_size): soon the server gives it up, and WAL is lost"
+                ),
+            }
         }
         Event::Gap { timeline, from, to, .. } => format!(
             "warning: WAL IS MISSING on timeline {timeline} from {from} to {to}: the server had removed it. Make a base backup now"
