@@ -19,9 +19,10 @@ use scratch::Installation;
 
 use crate::shell;
 
-/// Programs that some tests want, with their packages: one sets a clock, one kills at a chosen system call, and one is Redis's server by another name (the
-/// package `redis-server` would start one).
-const TOOLS: &[(&str, &str)] = &[("faketime", "faketime"), ("strace", "strace"), ("redis-check-rdb", "redis-tools")];
+/// Programs that some tests want, with their packages: one sets a clock, one kills at a chosen system call, one makes networks to be cut, and one is
+/// Redis's server by another name (the package `redis-server` would start one).
+const TOOLS: &[(&str, &str)] =
+    &[("faketime", "faketime"), ("strace", "strace"), ("ip", "iproute2"), ("redis-check-rdb", "redis-tools")];
 
 /// Arguments of `testbed`.
 #[derive(Debug, Default, clap::Args)]
