@@ -166,3 +166,29 @@ fn honest_writers_are_never_refused() {
     }
     assert!(open(&store).check(true, &|_| {}).unwrap().is_clean());
 }
+
+#[test]
+fn who_has_only_old_keys_makes_no_page_map_of_what_he_can_not_read() {
+    let store = memory();
+    drop(create(&store));
+    put(&wal_of(&store), 0..100);
+    wal_of(&store).put_map(1, 0, 1, b"honest").unwrap();
+    let old = objects(&store);
+    rotate(&store);
+    put(&wal_of(&store), 100..129);
+    let forged = forge(&old, |wal| {
+        wal.put_map(1, 1, 1, b"nothing changed").unwrap();
+        // Where the line begins behind the range.
+        wal.put_map(2, 1, 1, b"nothing changed").unwrap();
+    });
+    assert_eq!(forged.len(), 2);
+    plant(&store, &forged);
+    wal_of(&store).put_segment(2, 128, &segment(128)).unwrap();
+    let reader = wal_of(&store);
+    assert_eq!(reader.get_map(1, 0, 1).unwrap().as_deref(), Some(&b"honest"[..]), "from before the rotation");
+    assert_eq!(reader.get_map(1, 1, 1).unwrap(), None);
+    assert_eq!(reader.get_map(2, 1, 1).unwrap(), None);
+    assert!(matches!(reader.put_map(1, 1, 1, b"honest"), Err(WalError::Differs { .. })), "the name is taken");
+    reader.put_map(1, 2, 1, b"honest").unwrap();
+    assert_eq!(wal_of(&store).get_map(1, 2, 1).unwrap().as_deref(), Some(&b"honest"[..]));
+}

@@ -17,12 +17,21 @@ impl Wal {
         Ok(self.put(&Named::Map { line, range, version }, 0, bytes)?.0)
     }
 
-    /// The page map of a range; `None` where there is none.
+    /// The page map of a range; `None` where there is none, or one that is out of the order of epochs.
     ///
     /// # Errors
     /// It is damaged; the store failed.
     pub fn get_map(&self, line: u32, range: u64, version: u32) -> Result<Option<Vec<u8>>, WalError> {
-        Ok(self.get(&Named::Map { line, range, version })?.map(|(_, bytes)| bytes))
+        let named = Named::Map { line, range, version };
+        let Some((summary, bytes)) = self.get(&named)? else { return Ok(None) };
+        match self.in_order(&named, &summary) {
+            Ok(()) => Ok(Some(bytes)),
+            Err(error @ WalError::Epoch { .. }) => {
+                tracing::warn!(%error, "a page map is not believed");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// Whether the page map of a range is there, by one small request.

@@ -3,7 +3,8 @@
 //! Objects name the epoch of their master key. Who holds only keys from before a rotation, and may write to the store, could put a segment
 //! of his own at the end of a line. So a reader refuses a segment (and the chunks of one) that is sealed with an older key than the segment
 //! before it or the index of the range before; an index that is older than the one before it is not believed. What an index that is believed
-//! names is right, whatever its epoch: somebody with newer keys saw it there.
+//! names is right, whatever its epoch: somebody with newer keys saw it there. A page map that is older than the end of its range was not made by
+//! somebody who could read that, and is none.
 //!
 //! In a repository whose keys were never rotated, and for everything that is sealed with the newest, none of this costs a request.
 //!
@@ -24,7 +25,8 @@ impl Wal {
                 self.epoch_before(line, segment)?
             }
             Named::Index { line, range } => self.index_epoch(line, range.checked_sub(1))?,
-            Named::Companion { .. } | Named::Map { .. } | Named::History { .. } => None,
+            Named::Map { line, range, .. } => self.epoch_mapped(line, range)?,
+            Named::Companion { .. } | Named::History { .. } => None,
         };
         match least.filter(|least| summary.epoch < *least) {
             None => Ok(()),
@@ -66,6 +68,16 @@ impl Wal {
         }
         let before = self.segment_epoch(line, before)?;
         Ok(before.max(self.index_epoch(line, (segment / RANGE).checked_sub(1))?))
+    }
+
+    /// The least epoch that the map of a range may have: whoever made it could open the last segment, or where the line begins behind that, the
+    /// first one.
+    fn epoch_mapped(&self, line: u32, range: u64) -> Result<Option<Epoch>, WalError> {
+        let behind = range.saturating_add(1).saturating_mul(RANGE);
+        match self.segment_epoch(line, behind.saturating_sub(1))? {
+            Some(epoch) => Ok(Some(epoch)),
+            None => self.segment_epoch(line, behind),
+        }
     }
 
     fn segment_epoch(&self, line: u32, segment: u64) -> Result<Option<Epoch>, WalError> {

@@ -26,6 +26,8 @@ const QUEUE_BYTES_MAX: usize = 48 << 20;
 const OLDER_MAX: usize = 16;
 /// How often a map is tried that the store does not give or take.
 const TRIES_MAX: u32 = 5;
+/// How old a receiver is before it reads a range again: one that is restarted over and over must not read one each time.
+const CALM: Duration = Duration::from_secs(5);
 /// How long the end of the thread is waited for: a segment's worth of work.
 const END_MAX: Duration = Duration::from_secs(2);
 /// By how much it stands back behind the threads that receive.
@@ -67,6 +69,11 @@ impl Shared {
 impl Mapping {
     /// Starts it. `None`, and said, where that can't be.
     pub(super) fn start(wal: &Arc<Wal>, cluster: Cluster, listener: &Listener) -> Option<Self> {
+        Self::start_within(wal, cluster, listener, CALM)
+    }
+
+    /// As [`Mapping::start`]; nothing is read again for so long.
+    fn start_within(wal: &Arc<Wal>, cluster: Cluster, listener: &Listener, calm: Duration) -> Option<Self> {
         let shared = Arc::new(Shared::default());
         let work = Work {
             wal: Arc::clone(wal),
@@ -74,6 +81,7 @@ impl Mapping {
             listener: Arc::clone(listener),
             live: Live::new(cluster),
             older: VecDeque::new(),
+            calm_at: Instant::now() + calm,
         };
         let ended = Ended(Arc::clone(&shared));
         let run = move || {
@@ -159,12 +167,14 @@ struct Work {
     listener: Listener,
     live: Live,
     older: VecDeque<Older>,
+    /// Nothing is read again before.
+    calm_at: Instant,
 }
 
 impl Work {
     fn run(mut self, shared: &Shared) {
         loop {
-            match next(shared, self.older.front().map(|older| older.due)) {
+            match next(shared, self.older.iter().map(|older| older.due).min()) {
                 Next::Segment(segment) => self.segment(&segment),
                 Next::Time => self.step(),
                 Next::Stop => return,
@@ -184,7 +194,7 @@ impl Work {
             self.keep(*line, found.number, &found.map, 0);
         }
         for range in seen.older {
-            self.later(Older { line: *line, range, tried: 0, due: Instant::now(), making: None });
+            self.later(Older { line: *line, range, tried: 0, due: self.calm_at.max(Instant::now()), making: None });
         }
     }
 
@@ -198,7 +208,8 @@ impl Work {
 
     /// Goes on with a range that was not seen as it came.
     fn step(&mut self) {
-        let Some(mut older) = self.older.pop_front() else { return };
+        let first = self.older.iter().enumerate().min_by_key(|(_, older)| older.due).map(|(at, _)| at);
+        let Some(mut older) = first.and_then(|at| self.older.remove(at)) else { return };
         match self.make(&mut older) {
             Ok(None) => self.older.push_front(older),
             Ok(Some(Step::Done(map))) => self.keep(older.line, older.range, &map, older.tried),

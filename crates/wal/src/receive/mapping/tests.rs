@@ -22,7 +22,7 @@ impl World {
     }
 
     fn mapping(&self) -> Mapping {
-        Mapping::start(&self.wal, CLUSTER, &self.listener).unwrap()
+        Mapping::start_within(&self.wal, CLUSTER, &self.listener, Duration::ZERO).unwrap()
     }
 
     fn stored(&mut self, mapping: &Mapping, numbers: std::ops::Range<u64>) {
