@@ -225,7 +225,7 @@ mod tests {
         }
         let mut files: Vec<_> = fs::read_dir(dir.path()).unwrap().flatten().collect();
         files.sort_by_key(std::fs::DirEntry::file_name);
-        assert!(files.len() as u32 <= LOGS_KEPT + 1, "{files:?}");
+        assert!(files.len() <= LOGS_KEPT as usize + 1, "{files:?}");
         for file in files {
             assert!(file.metadata().unwrap().len() <= 1100, "{file:?}");
         }
