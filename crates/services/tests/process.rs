@@ -1,4 +1,9 @@
 //! The process driver with real processes.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test that can't go on fails, and one that is skipped says so"
+)]
 
 mod common;
 #[path = "common/stage.rs"]

@@ -1,4 +1,9 @@
 //! Whoever starts a service, and its keeper, are killed at any moment: it runs once, and somebody knows it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stderr,
+    reason = "a test that can't go on fails, and one that is skipped says so"
+)]
 
 mod common;
 #[path = "common/stage.rs"]

@@ -1,6 +1,6 @@
 //! What every driver has to do, whoever it starts services with. Each driver's tests call these with a service that is down when they begin.
 
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used, reason = "not all is used by each test; a test that can't go on fails")]
 
 use std::time::{Duration, Instant};
 

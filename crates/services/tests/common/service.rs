@@ -3,7 +3,7 @@
 //! They run as processes, as units and (with their directory mounted at the same path) in containers. Use it from another crate's tests with
 //! `#[path = "../../services/tests/common/service.rs"] mod service;`.
 
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used, reason = "not all is used by each test; a test that can't go on fails")]
 
 use std::{
     fs::{self, File},
@@ -152,9 +152,9 @@ impl ScratchService {
 
     fn flag(&self, name: &str, yes: bool) -> &Self {
         if yes {
-            self.write(name, "")
+            self.write(name, "");
         } else {
-            self.remove(name)
+            self.remove(name);
         }
         self
     }

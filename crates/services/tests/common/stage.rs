@@ -1,6 +1,6 @@
 //! A directory with scratch services and the process driver that runs them; all is ended with it.
 
-#![allow(dead_code)]
+#![allow(dead_code, clippy::unwrap_used, reason = "not all is used by each test; a test that can't go on fails")]
 
 use std::{fs, path::Path};
 
