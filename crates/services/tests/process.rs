@@ -371,10 +371,11 @@ async fn a_full_disk_loses_output_and_says_so_and_starts_nothing_unrecorded() {
         eprintln!("skipped: no tmpfs can be mounted here");
         return;
     }
-    struct Unmount(std::path::PathBuf);
-    impl Drop for Unmount {
+    struct Unmount<'a>(&'a Stage);
+    impl Drop for Unmount<'_> {
         fn drop(&mut self) {
-            let _ = std::process::Command::new("umount").arg("--lazy").arg(&self.0).status();
+            self.0.end();
+            let _ = std::process::Command::new("umount").arg("--lazy").arg(self.0.state()).status();
         }
     }
     let count = stage.path().join("count");
@@ -382,7 +383,7 @@ async fn a_full_disk_loses_output_and_says_so_and_starts_nothing_unrecorded() {
         format!("i=0; while :; do i=$((i+1)); printf '%01000d\\n' $i; echo $i >{}; sleep 0.01; done", count.display());
     let one = stage.one("site", |declared| declared.command = shell(&script));
     let written = || fs::read_to_string(&count).ok().and_then(|text| text.trim().parse::<u32>().ok()).unwrap_or(0);
-    let _unmount = Unmount(state.clone());
+    let _unmount = Unmount(&stage);
     let scene = one.scene();
     scene.act(Act::Start).await;
     await_that("its first word", PATIENCE, || one.log().contains("00001\n"));

@@ -40,9 +40,10 @@ impl Http {
     /// # Errors
     /// That is no URL of http or https, or it holds a password.
     pub fn new(url: &str) -> Result<Self, ProbeError> {
-        let wrong = |why: &str| ProbeError::new(url, why, "write http://host:port/path or https://host/path");
-        // With a password in it, it is not shown.
-        let parsed = Url::parse(url).map_err(|error| wrong(&error.to_string()))?;
+        // What stands before an '@' may be a password.
+        let shown = if url.contains('@') { "a URL" } else { url };
+        let wrong = |why: &str| ProbeError::new(shown, why, "write http://host:port/path or https://host/path");
+        let parsed = Url::parse(url).map_err(|error| wrong(&format!("it is no URL: {error}")))?;
         if !matches!(parsed.scheme(), "http" | "https") || !parsed.has_host() {
             return Err(wrong("it is no URL of http or https"));
         }
@@ -198,9 +199,10 @@ mod tests {
             ("http://[::1]/", ""),
             ("ftp://127.0.0.1/", "no URL of http"),
             ("127.0.0.1:80", "no URL"),
-            ("/healthz", "no health probe"),
+            ("/healthz", "no URL"),
+            ("http://user:s3cr3t@", "no URL"),
             ("http://user:s3cr3t@127.0.0.1/", "password"),
-            ("", "no health probe"),
+            ("", "no URL"),
         ] {
             match Http::new(url) {
                 Ok(_) => assert_eq!(word, "", "{url}"),

@@ -137,11 +137,10 @@ impl From<Outcome> for Said {
 
 /// A stranger's words.
 fn plain(text: &str) -> String {
-    let mut plain: String = text.trim().chars().map(|c| if c.is_control() { ' ' } else { c }).take(SHOWN_MAX).collect();
-    if text.trim().chars().nth(SHOWN_MAX).is_some() {
-        plain.push_str("...");
-    }
-    plain
+    let spaced: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let words = spaced.trim();
+    let more = if words.chars().nth(SHOWN_MAX).is_some() { "..." } else { "" };
+    words.chars().take(SHOWN_MAX).chain(more.chars()).collect()
 }
 
 #[cfg(test)]

@@ -88,6 +88,13 @@ pub fn kill9(pid: i32) {
 
 impl Drop for Stage {
     fn drop(&mut self) {
+        self.end();
+    }
+}
+
+impl Stage {
+    /// Kills all that a test that failed left running.
+    pub fn end(&self) {
         let Ok(entries) = fs::read_dir(self.state()) else { return };
         let records: Vec<String> = entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect();
         for (suffix, group) in [(".kept", false), (".run", true)] {
