@@ -99,7 +99,7 @@ impl Proposal {
                     );
                 }
                 None if !one.has_health => {
-                    text.push_str("# nothing asks for its health: say what does, or it counts as well once it runs\n")
+                    text.push_str("# nothing asks for its health: say what does, or it counts as well once it runs\n");
                 }
                 _ => {}
             }

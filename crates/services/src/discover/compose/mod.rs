@@ -45,12 +45,15 @@ pub enum Error {
     },
 }
 
+/// What a file is called in evidence and its text, or why it can't be read.
+pub type ReadEnvFile<'a> = dyn FnMut(&str) -> Result<(String, String), String> + 'a;
+
 /// What lies beside the compose files of one project.
 pub struct Beside<'a> {
     /// Values for `${...}`: the project's `.env`.
     pub variables: &'a BTreeMap<String, String>,
     /// Reads a file that a service names as its `env_file`: what the file is called in evidence and its text, or why it can't be read.
-    pub env_file: &'a mut dyn FnMut(&str) -> Result<(String, String), String>,
+    pub env_file: &'a mut ReadEnvFile<'a>,
 }
 
 /// What the compose files of one project told.

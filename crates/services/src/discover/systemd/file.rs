@@ -96,7 +96,7 @@ pub fn unit_file(id: &str, file: &str, text: &str) -> Unit {
             let (key, value) = (key.trim(), value.trim());
             match section.as_str() {
                 "[Unit]" if key == "DefaultDependencies" => {
-                    unit.is_boot = matches!(value, "no" | "false" | "0" | "off")
+                    unit.is_boot = matches!(value, "no" | "false" | "0" | "off");
                 }
                 "[Unit]" => unit.name(key, value, &place()),
                 "[Service]" => unit.service(key, value, &place()),
