@@ -40,6 +40,8 @@ pub struct Service {
     pub admits: Option<u32>,
     /// What people lose while it is down.
     pub impact: Vec<String>,
+    /// Whether it is somebody else's to start: it is looked at and waited for, never acted on.
+    pub external: bool,
 }
 
 impl Service {
@@ -52,6 +54,7 @@ impl Service {
             stable_for: STABLE_FOR_DEFAULT,
             admits: None,
             impact: vec![],
+            external: false,
         }
     }
 

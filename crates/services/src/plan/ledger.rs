@@ -6,6 +6,7 @@ use std::{
 };
 
 use model::ServiceName;
+use serde::{Deserialize, Serialize};
 
 use super::Action;
 use crate::{
@@ -20,7 +21,7 @@ pub const ACTS_KEPT: usize = 4096;
 pub const SHOWS_WITHIN: Duration = Duration::from_secs(5);
 
 /// One act.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attempt {
     /// When, on the boot clock.
     pub at: Duration,
@@ -28,7 +29,7 @@ pub struct Attempt {
     pub action: Action,
 }
 
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Track {
     open: Option<Attempt>,
     tried: bool,
@@ -41,7 +42,7 @@ struct Track {
 }
 
 /// The acts of one recovery and their ends. The executor writes each act to the journal before it acts, and so can make this anew after it was killed.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     tracks: BTreeMap<ServiceName, Track>,
     repeated: VecDeque<Duration>,
@@ -58,6 +59,26 @@ impl Ledger {
         track.open = Some(Attempt { at, action });
         track.tried = true;
         track.was_stable = false;
+    }
+
+    /// The act on a service was not taken on: nothing will come of it.
+    pub fn refused(&mut self, service: &ServiceName, why: &str, at: Duration) {
+        let Some(track) = self.tracks.get_mut(service) else { return };
+        if track.open.take().is_some() {
+            track.failed += 1;
+            (track.failed_at, track.last_failure) = (Some(at), Some(why.to_owned()));
+        }
+    }
+
+    /// The act on a service was written down and never done: whoever was to do it was killed between the two. It is no failure of the service, and
+    /// counts against no budget.
+    pub fn undone(&mut self, service: &ServiceName) {
+        let Some(track) = self.tracks.get_mut(service) else { return };
+        let Some(open) = track.open.take() else { return };
+        track.acts.retain(|at| *at != open.at);
+        if let Some(place) = self.repeated.iter().rposition(|at| *at == open.at) {
+            self.repeated.remove(place);
+        }
     }
 
     /// Judges the open attempts by what is seen now, and notes which services broke by themselves.

@@ -121,6 +121,14 @@ fn task(input: &Input<'_>, id: Id, escalations: &mut Vec<Escalation>) -> Task {
         State::Removed => (Action::Provision, "removed; provisioned again from its definition".to_owned()),
         State::Broken { .. } | State::Stuck { .. } | State::Wrong { .. } => (Action::Restart, status.state.to_string()),
     };
+    if service.external {
+        // What it needs comes first; it may find back by itself then.
+        if status.act_from.is_some_and(|from| from <= now) {
+            let state = status.state.to_string();
+            escalations.push(Escalation::External { service: service.name.clone(), state });
+        }
+        return Task::Blocked(format!("{}; it is not ours to start", status.state));
+    }
     let failed = ledger.failed(&service.name);
     if failed >= budgets.attempts {
         let why = ledger.last_failure(&service.name).unwrap_or("unknown").to_owned();

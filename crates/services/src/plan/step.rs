@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use model::ServiceName;
+use serde::{Deserialize, Serialize};
 
 use super::Limit;
 use crate::{
@@ -11,7 +12,8 @@ use crate::{
 };
 
 /// What is done to a service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Action {
     /// Started: it is down.
     Start,
@@ -137,6 +139,13 @@ pub enum Escalation {
         /// Which.
         service: ServiceName,
     },
+    /// A service that needs a hand and has no driver that could give it.
+    External {
+        /// Which.
+        service: ServiceName,
+        /// What is wrong with it.
+        state: String,
+    },
     /// A service that can't be seen.
     Unseen {
         /// Which.
@@ -177,6 +186,9 @@ impl fmt::Display for Escalation {
                     f,
                     "{service} is in crash recovery and doesn't advance; look at its disk and its log, and don't restart it"
                 )
+            }
+            Self::External { service, state } => {
+                write!(f, "{service} is {state}, and no driver is declared for it: somebody else has to start it")
             }
             Self::Unseen { service, why } => write!(f, "{service} can't be seen: {why}"),
         }
