@@ -7,7 +7,8 @@ use super::{Finding, SourceFile};
 /// A module is pure when it, or one that it lies in, has one of these names.
 const PURE_NAMES: &[&str] = &["controller", "decide", "diagnose", "plan", "policy"];
 /// Crates that are pure but for these modules.
-const PURE_CRATES: &[(&str, &[&str])] = &[("audit", &["source"]), ("services", &["driver", "probe", "execute", "look"])];
+const PURE_CRATES: &[(&str, &[&str])] =
+    &[("audit", &["source"]), ("services", &["driver", "probe", "execute", "look"])];
 /// What a pure module must not name; a path is forbidden when it starts with one of these.
 const FORBIDDEN: &[&[&str]] = &[
     &["tokio"],
