@@ -6,6 +6,7 @@ mod frontier;
 mod program;
 mod report;
 mod rest;
+mod services;
 mod start;
 mod wal;
 
@@ -63,6 +64,11 @@ const BENCHES: &[Bench] = &[
         name: "wal",
         about: "segments/s of push, receive and replay beside pgBackRest, pg_receivewal and local files; replay at least 0.9 of local files",
         run: wal::run,
+    },
+    Bench {
+        name: "services",
+        about: "a cold restart of 16 services by oxpecker, systemd and Kubernetes' back-off; the planner on 10,000 services: below 100 ms",
+        run: services::run,
     },
 ];
 

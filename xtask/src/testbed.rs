@@ -5,6 +5,7 @@
 //! there already is left alone, so that every `make test` may call this.
 
 mod debian;
+mod docker;
 mod npm;
 mod pypi;
 
@@ -19,10 +20,17 @@ use scratch::Installation;
 
 use crate::shell;
 
-/// Programs that some tests want, with their packages: one sets a clock, one kills at a chosen system call, one makes networks to be cut, and one is
-/// Redis's server by another name (the package `redis-server` would start one).
-const TOOLS: &[(&str, &str)] =
-    &[("faketime", "faketime"), ("strace", "strace"), ("ip", "iproute2"), ("redis-check-rdb", "redis-tools")];
+/// Programs that some tests want, with their packages: one sets a clock, one kills at a chosen system call, one makes networks to be cut, one is
+/// Redis's server by another name (the package `redis-server` would start one), one is a mail server, and nodes with a systemd of their own take two.
+const TOOLS: &[(&str, &str)] = &[
+    ("faketime", "faketime"),
+    ("strace", "strace"),
+    ("ip", "iproute2"),
+    ("redis-check-rdb", "redis-tools"),
+    ("aiosmtpd", "python3-aiosmtpd"),
+    ("systemd-nspawn", "systemd-container"),
+    ("dbus-daemon", "dbus"),
+];
 
 /// Arguments of `testbed`.
 #[derive(Debug, Default, clap::Args)]
@@ -85,6 +93,9 @@ pub fn run(args: &Args) -> Result<()> {
         {
             shell::say(&format!("warning: {error:#}"));
         }
+    }
+    if let Err(error) = docker::ensure(&dir) {
+        shell::say(&format!("warning: Docker's engine: {error:#}"));
     }
     drop(lock);
     if scratch::installations().is_empty() {

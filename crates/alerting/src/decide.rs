@@ -11,18 +11,36 @@
 //! guard, which goes on with the same key and resolves it. Only where the guard dies in the milliseconds between handing an
 //! alert over and persisting it does the next guard speak of the same episode under another key.
 
+mod archive;
 mod backup;
 mod behind;
+mod checkpoints;
+mod clock_off;
 mod connections;
 mod cpu;
+mod disk;
+mod forecast;
 mod gate;
+mod lock_queue;
 mod memory;
+mod memory_filling;
+mod oom;
 mod recording;
+mod recovery;
 mod rule;
 mod server;
+mod service_unhealthy;
+mod session;
+mod shedding;
 mod slot;
+mod stall;
+mod steal;
+mod surge;
 mod text;
+mod transaction_idle;
+mod transaction_long;
 mod vacuum;
+mod vanished;
 mod wraparound;
 
 use std::time::Duration;
@@ -59,7 +77,7 @@ pub struct Rules {
 impl Rules {
     /// The rules that the settings leave enabled, all quiet.
     pub fn new(settings: &RuleSettings, subject: Subject) -> Self {
-        let all: [(bool, Box<dyn Rule>); 12] = [
+        let all: Vec<(bool, Box<dyn Rule>)> = vec![
             (settings.postgres_down.enabled, Box::new(server::PostgresDown::new(settings.postgres_down))),
             (
                 settings.vacuum_starves_host.enabled,
@@ -83,10 +101,54 @@ impl Rules {
             (settings.backup_unproven.enabled, Box::new(backup::BackupUnproven::new(settings.backup_unproven))),
             (settings.repository_unprotected.enabled, Box::new(backup::RepositoryUnprotected::new())),
             (settings.wal_behind.enabled, Box::new(behind::WalBehind::new(settings.wal_behind))),
+            (settings.services_need_you.enabled, Box::new(recovery::ServicesNeedYou::new())),
+            (settings.shedding_blocked.enabled, Box::new(shedding::SheddingBlocked::new())),
+            (settings.shedding_active.enabled, Box::new(shedding::SheddingActive::new())),
             (settings.slot_retaining.enabled, Box::new(slot::SlotRetaining::new(settings.slot_retaining))),
         ];
-        let enabled = all.into_iter().filter(|(enabled, _)| *enabled);
+        let all = all.into_iter().chain(Self::sensing(settings)).chain(Self::watching(settings));
+        let enabled = all.filter(|(enabled, _)| *enabled);
         Self { subject, slots: enabled.map(|(_, rule)| Slot { rule, open: None, newest_us: 0 }).collect() }
+    }
+
+    /// Those that say who is about to hurt whom.
+    fn sensing(settings: &RuleSettings) -> Vec<(bool, Box<dyn Rule>)> {
+        let RuleSettings {
+            connections_surging,
+            lock_queue,
+            transaction_idle,
+            transaction_long,
+            disk_filling,
+            memory_filling,
+            oom_killed,
+            archive_failing,
+            checkpoints_frequent,
+            ..
+        } = *settings;
+        vec![
+            (connections_surging.enabled, Box::new(surge::ConnectionsSurging::new(connections_surging))),
+            (lock_queue.enabled, Box::new(lock_queue::LockQueue::new(lock_queue))),
+            (transaction_idle.enabled, Box::new(transaction_idle::TransactionIdle::new(transaction_idle))),
+            (transaction_long.enabled, Box::new(transaction_long::TransactionLong::new(transaction_long))),
+            (disk_filling.enabled, Box::new(disk::DiskFilling::new(disk_filling))),
+            (memory_filling.enabled, Box::new(memory_filling::MemoryFilling::new(memory_filling))),
+            (oom_killed.enabled, Box::new(oom::OomKilled::new(oom_killed))),
+            (archive_failing.enabled, Box::new(archive::ArchiveFailing::new(archive_failing))),
+            (checkpoints_frequent.enabled, Box::new(checkpoints::CheckpointsFrequent::new(checkpoints_frequent))),
+        ]
+    }
+
+    /// Those about what stalls, what is taken away, and what is no longer seen.
+    fn watching(settings: &RuleSettings) -> Vec<(bool, Box<dyn Rule>)> {
+        let RuleSettings { pressure_stalled, cpu_stolen, clock_off, target_vanished, service_unhealthy, .. } =
+            *settings;
+        vec![
+            (pressure_stalled.enabled, Box::new(stall::PressureStalled::new(pressure_stalled))),
+            (cpu_stolen.enabled, Box::new(steal::CpuStolen::new(cpu_stolen))),
+            (clock_off.enabled, Box::new(clock_off::ClockOff::new(clock_off))),
+            (target_vanished.enabled, Box::new(vanished::TargetVanished::new(target_vanished))),
+            (service_unhealthy.enabled, Box::new(service_unhealthy::ServiceUnhealthy::new(service_unhealthy))),
+        ]
     }
 
     /// Goes on with the episodes that the guard before left open, under their keys. Answers resolves of those that nobody

@@ -11,6 +11,7 @@ mod clock;
 pub mod decide;
 pub mod deliver;
 pub mod delivery;
+pub mod hush;
 mod lines;
 pub mod outbox;
 mod protocol;
@@ -20,7 +21,8 @@ pub mod settings;
 mod testing;
 
 pub use decide::{Rules, Subject};
-pub use deliver::check_webhook_url;
+pub use deliver::{Trial, check_email, check_webhook_url, try_routes};
 pub use delivery::{Delivery, DeliveryOptions, Started, WorkerCommand};
-pub use route::{Carrier, Route, Secret, Webhook};
+pub use hush::{Ack, Book, Silence};
+pub use route::{Carrier, Command, Email, Matches, Route, Secret, Security, Webhook};
 pub use settings::{RuleSettings, SettingsError};

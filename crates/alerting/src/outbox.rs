@@ -8,12 +8,13 @@
 //! journal's schema may be newer than this program.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs::{self, File},
     io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
-use model::{Alert, AlertState};
+use model::{Alert, AlertKey, AlertState};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -69,6 +70,9 @@ struct PendingFile {
 struct EpisodesFile {
     format: u32,
     open: Vec<Alert>,
+    /// By key: the routes that were told. Of an older program's episodes nothing is known.
+    #[serde(default)]
+    told: BTreeMap<AlertKey, BTreeSet<String>>,
 }
 
 /// What an earlier guard left.
@@ -78,6 +82,8 @@ pub struct Recovered {
     pub pending: Vec<Pending>,
     /// The firing alerts of open episodes.
     pub open: Vec<Alert>,
+    /// By episode: the routes that were told, or are being told. An episode that is not here was told to all that carry it.
+    pub told: BTreeMap<AlertKey, BTreeSet<String>>,
     /// What was damaged or could not be read, in words.
     pub problems: Vec<String>,
 }
@@ -87,6 +93,7 @@ pub struct Recovered {
 pub struct Outbox {
     dir: PathBuf,
     open: Vec<Alert>,
+    told: BTreeMap<AlertKey, BTreeSet<String>>,
 }
 
 impl Outbox {
@@ -107,8 +114,8 @@ impl Outbox {
             } else if name.ends_with(SET_ASIDE_SUFFIX) {
                 set_aside.push(path);
             } else if name == EPISODES {
-                match read::<EpisodesFile>(&path).and_then(|file| known(file.format, file.open)) {
-                    Ok(open) => recovered.open = open,
+                match read::<EpisodesFile>(&path).and_then(|file| known(file.format, (file.open, file.told))) {
+                    Ok((open, told)) => (recovered.open, recovered.told) = (open, told),
                     Err(why) => recovered.problems.push(aside(&path, &why, &mut set_aside)),
                 }
             } else if name.ends_with(PENDING_SUFFIX) {
@@ -129,7 +136,8 @@ impl Outbox {
         for path in &set_aside[..excess] {
             let _ = fs::remove_file(path);
         }
-        Ok((Self { dir: dir.to_owned(), open: recovered.open.clone() }, recovered))
+        let (open, told) = (recovered.open.clone(), recovered.told.clone());
+        Ok((Self { dir: dir.to_owned(), open, told }, recovered))
     }
 
     /// Makes an undelivered alert durable: it is when this returns.
@@ -153,17 +161,49 @@ impl Outbox {
         }
     }
 
-    /// Notes that an episode began or ended, durably.
+    /// Notes that an episode began, was told to another route, or ended, durably.
     ///
     /// # Errors
     /// Where it can't be written; it is noted in memory and written with the next change.
-    pub fn note(&mut self, alert: &Alert) -> Result<(), OutboxError> {
+    pub fn note(&mut self, alert: &Alert, told: &BTreeSet<String>) -> Result<(), OutboxError> {
         self.open.retain(|open| open.key != alert.key);
+        self.told.remove(&alert.key);
         if alert.state == AlertState::Firing {
             self.open.push(alert.clone());
+            self.told.insert(alert.key.clone(), told.clone());
         }
-        write(&self.dir, EPISODES, &EpisodesFile { format: FORMAT, open: self.open.clone() })
+        let file = EpisodesFile { format: FORMAT, open: self.open.clone(), told: self.told.clone() };
+        write(&self.dir, EPISODES, &file)
     }
+}
+
+/// What an outbox holds, for people: reads only, and takes what a guard is just writing for not there.
+///
+/// # Errors
+/// The directory can't be listed, for another reason than that there is none.
+pub fn peek(dir: &Path) -> Result<Recovered, OutboxError> {
+    let mut found = Recovered::default();
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),
+        Err(error) => return Err(failed("cannot list", dir)(error)),
+    };
+    for entry in entries {
+        let path = entry.map_err(failed("cannot list", dir))?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()) else { continue };
+        if name == EPISODES {
+            match read::<EpisodesFile>(&path).and_then(|file| known(file.format, (file.open, file.told))) {
+                Ok((open, told)) => (found.open, found.told) = (open, told),
+                Err(why) => found.problems.push(format!("{}: {why}", path.display())),
+            }
+        } else if name.ends_with(PENDING_SUFFIX) {
+            let pending = read::<PendingFile>(&path).and_then(|file| known(file.format, file.pending));
+            // One that can't be read may have been delivered and removed meanwhile.
+            found.pending.extend(pending.ok());
+        }
+    }
+    found.pending.sort_by_key(|pending| pending.id);
+    Ok(found)
 }
 
 /// Sorted by name is sorted by number.
@@ -243,15 +283,20 @@ mod tests {
         }
         outbox.remove(7).unwrap();
         outbox.remove(7).unwrap();
-        outbox.note(&alert("a", AlertState::Firing)).unwrap();
-        outbox.note(&alert("b", AlertState::Firing)).unwrap();
-        outbox.note(&alert("a", AlertState::Resolved)).unwrap();
+        let told = BTreeSet::from(["ops".to_owned()]);
+        outbox.note(&alert("a", AlertState::Firing), &told).unwrap();
+        outbox.note(&alert("b", AlertState::Firing), &told).unwrap();
+        outbox.note(&alert("a", AlertState::Resolved), &told).unwrap();
+        let seen = peek(&path).unwrap();
         drop(outbox);
 
         let (_, recovered) = Outbox::open(&path).unwrap();
         assert_eq!(recovered.pending, [pending(2), pending(11)]);
         assert_eq!(recovered.open, [alert("b", AlertState::Firing)]);
+        assert_eq!(recovered.told, BTreeMap::from([(AlertKey("b".into()), told)]));
         assert_eq!(recovered.problems, Vec::<String>::new());
+        assert_eq!((seen.pending, seen.open, seen.told), (recovered.pending, recovered.open, recovered.told));
+        assert!(peek(&dir.path().join("none")).unwrap().open.is_empty());
     }
 
     #[test]

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::route::Route;
 
 /// Version of the protocol.
-pub(crate) const PROTOCOL: u32 = 1;
+pub(crate) const PROTOCOL: u32 = 2;
 
 /// Longest line that either end takes, in bytes.
 pub(crate) const MAX_LINE_BYTES: usize = 1 << 20;
@@ -25,6 +25,8 @@ pub(crate) enum ToWorker {
     Deliver { id: u64, route: String, alert: Box<Alert>, age_ms: u64 },
     /// Forget this: the guard dropped it.
     Forget { id: u64 },
+    /// This still holds: tell a receiver that wants to hear it again and again. Not acknowledged.
+    Remind { route: String, alert: Box<Alert> },
     /// Are you there?
     Ping,
 }

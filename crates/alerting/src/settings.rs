@@ -50,6 +50,40 @@ pub struct RuleSettings {
     pub wal_behind: WalBehind,
     /// See [`SlotRetaining`].
     pub slot_retaining: SlotRetaining,
+    /// See [`ServicesNeedYou`].
+    pub services_need_you: ServicesNeedYou,
+    /// See [`SheddingBlocked`].
+    pub shedding_blocked: SheddingBlocked,
+    /// See [`SheddingActive`].
+    pub shedding_active: SheddingActive,
+    /// See [`ConnectionsSurging`].
+    pub connections_surging: ConnectionsSurging,
+    /// See [`LockQueue`].
+    pub lock_queue: LockQueue,
+    /// See [`TransactionIdle`].
+    pub transaction_idle: TransactionIdle,
+    /// See [`TransactionLong`].
+    pub transaction_long: TransactionLong,
+    /// See [`DiskFilling`].
+    pub disk_filling: DiskFilling,
+    /// See [`MemoryFilling`].
+    pub memory_filling: MemoryFilling,
+    /// See [`OomKilled`].
+    pub oom_killed: OomKilled,
+    /// See [`ArchiveFailing`].
+    pub archive_failing: ArchiveFailing,
+    /// See [`CheckpointsFrequent`].
+    pub checkpoints_frequent: CheckpointsFrequent,
+    /// See [`PressureStalled`].
+    pub pressure_stalled: PressureStalled,
+    /// See [`CpuStolen`].
+    pub cpu_stolen: CpuStolen,
+    /// See [`ClockOff`].
+    pub clock_off: ClockOff,
+    /// See [`TargetVanished`].
+    pub target_vanished: TargetVanished,
+    /// See [`ServiceUnhealthy`].
+    pub service_unhealthy: ServiceUnhealthy,
 }
 
 macro_rules! settings {
@@ -70,6 +104,15 @@ macro_rules! settings {
         }
     };
 }
+
+mod sensing;
+mod watching;
+
+pub use self::sensing::{
+    ArchiveFailing, CheckpointsFrequent, ConnectionsSurging, DiskFilling, LockQueue, MemoryFilling, OomKilled,
+    TransactionIdle, TransactionLong,
+};
+pub use self::watching::{ClockOff, CpuStolen, PressureStalled, ServiceUnhealthy, TargetVanished};
 
 settings! {
     /// Rule `cpu-saturated`: the CPUs that the database may use are all taken, and tasks wait for them.
@@ -162,6 +205,12 @@ settings! {
         critical_millions: f64 = 1_800.0,
         /// Age below which the condition ends, in millions.
         clear_millions: f64 = 1_000.0,
+        /// Or: the server stops within so many days at the rate of the last hour.
+        within_days: f64 = 3.0,
+        /// Within so many that is critical.
+        critical_days: f64 = 0.5,
+        /// A forecast counts only from this age on, in millions: below it autovacuum has not begun yet.
+        forecast_from_millions: f64 = 400.0,
     }
 }
 
@@ -200,6 +249,21 @@ settings! {
         /// How many times `max_behind` it may be behind before that is critical.
         critical_factor: f64 = 10.0,
     }
+}
+
+settings! {
+    /// Rule `services-need-you`: the recovery of services has given something up, or waits for an approval.
+    ServicesNeedYou {}
+}
+
+settings! {
+    /// Rule `shedding-blocked`: pressure is critical, and the shedding ladder may take no further rung, or has none left.
+    SheddingBlocked {}
+}
+
+settings! {
+    /// Rule `shedding-active`: the shedding ladder has taken something back from the host.
+    SheddingActive {}
 }
 
 settings! {
@@ -273,6 +337,14 @@ impl RuleSettings {
         }
         above("vacuum-wraparound-near.critical_millions", w.critical_millions, w.age_millions)?;
         below("vacuum-wraparound-near.clear_millions", w.clear_millions, w.age_millions)?;
+        if !(0.0..=365.0).contains(&w.within_days) {
+            return Err(range("vacuum-wraparound-near.within_days", w.within_days, "name 0 to 365 days"));
+        }
+        below("vacuum-wraparound-near.critical_days", w.critical_days, w.within_days)?;
+        if !(1.0..=2_100.0).contains(&w.forecast_from_millions) {
+            let key = "vacuum-wraparound-near.forecast_from_millions";
+            return Err(range(key, w.forecast_from_millions, "name 1 to 2100 million"));
+        }
         seconds("recording-failing.clear_s", self.recording_failing.clear_s)?;
         count("backup-failing.failures", self.backup_failing.failures)?;
         let factor = self.backup_unproven.critical_factor;
@@ -288,7 +360,8 @@ impl RuleSettings {
         percent("slot-retaining.critical_percent", s.critical_percent)?;
         above("slot-retaining.critical_percent", s.critical_percent, s.retained_percent)?;
         below("slot-retaining.clear_percent", s.clear_percent, s.retained_percent)?;
-        Ok(())
+        sensing::check(self)?;
+        watching::check(self)
     }
 }
 
@@ -378,6 +451,22 @@ mod tests {
             ("[recording-failing]\nclear_s = 1e9\n", "recording-failing.clear_s"),
             ("[backup-failing]\nfailures = 0\n", "backup-failing.failures"),
             ("[backup-unproven]\ncritical_factor = 0.5\n", "backup-unproven.critical_factor"),
+            ("[connections-surging]\nwindow_s = 0\n", "connections-surging.window_s"),
+            ("[connections-surging]\nleast = 0\n", "connections-surging.least"),
+            ("[lock-queue]\ncritical_s = 4\n", "lock-queue.critical_s"),
+            ("[transaction-idle]\nblocking_s = 600\n", "transaction-idle.blocking_s"),
+            ("[transaction-long]\nage_s = 0\n", "transaction-long.age_s"),
+            ("[disk-filling]\ncritical_percent = 10\n", "disk-filling.critical_percent"),
+            ("[disk-filling]\ncritical_within_s = 3600\n", "disk-filling.critical_within_s"),
+            ("[memory-filling]\nfull_within_s = -1\n", "memory-filling.full_within_s"),
+            ("[oom-killed]\nclear_s = nan\n", "oom-killed.clear_s"),
+            ("[archive-failing]\ncritical_mib = 1\n", "archive-failing.critical_mib"),
+            ("[checkpoints-frequent]\nrequested = 0\n", "checkpoints-frequent.requested"),
+            ("[pressure-stalled]\nio_percent = 0\n", "pressure-stalled.io_percent"),
+            ("[cpu-stolen]\nclear_percent = 30\n", "cpu-stolen.clear_percent"),
+            ("[clock-off]\nserver_s = 0\n", "clock-off.server_s"),
+            ("[target-vanished]\nsilent_s = 5\n", "target-vanished.silent_s"),
+            ("[service-unhealthy]\nfor_s = -1\n", "service-unhealthy.for_s"),
         ] {
             let error = toml::from_str::<RuleSettings>(text).unwrap().check().unwrap_err();
             assert_eq!(error.key, key, "{text}");

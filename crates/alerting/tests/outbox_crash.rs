@@ -56,7 +56,7 @@ fn writer() {
         let entry = pending(id);
         outbox.put(&entry).unwrap();
         writeln!(out, "\nput {id}").unwrap();
-        outbox.note(&entry.alert).unwrap();
+        outbox.note(&entry.alert, &BTreeSet::new()).unwrap();
         writeln!(out, "note {id}").unwrap();
         kept.push(id);
         while kept.len() as u64 > KEPT {
@@ -64,7 +64,7 @@ fn writer() {
             writeln!(out, "remove {oldest}").unwrap();
             outbox.remove(oldest).unwrap();
             let over = Alert { state: AlertState::Resolved, ..pending(oldest).alert };
-            outbox.note(&over).unwrap();
+            outbox.note(&over, &BTreeSet::new()).unwrap();
         }
         id += 1;
     }

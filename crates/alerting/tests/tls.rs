@@ -102,7 +102,13 @@ fn answer(stream: TcpStream, config: Arc<ServerConfig>, number: usize, seen: &mp
 fn start(outbox: &Path, address: SocketAddr, authority: &Path) -> Started {
     let webhook =
         Webhook { url: Secret::new(format!("https://{address}/s3cr3t")), bearer: None, headers: BTreeMap::new() };
-    let route = Route { name: "ops".into(), min_severity: Severity::Info, carrier: Carrier::Webhook(webhook) };
+    let route = Route {
+        name: "ops".into(),
+        min_severity: Severity::Info,
+        matches: BTreeMap::new(),
+        escalate_after: None,
+        carrier: Carrier::Webhook(webhook),
+    };
     let args = ["--exact", "worker_process", "--nocapture", "--test-threads=2"];
     let env =
         [(ROLE, "worker"), ("SSL_CERT_FILE", authority.to_str().unwrap()), ("SSL_CERT_DIR", ""), ("NO_PROXY", "*")];

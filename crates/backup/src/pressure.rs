@@ -237,6 +237,7 @@ mod tests {
             file_systems: Vec::new(),
             cgroup: CgroupLimits::default(),
             processes: Vec::new(),
+            oom: None,
         }))
     }
 
@@ -258,12 +259,15 @@ mod tests {
                 by_state: BTreeMap::new(),
                 by_role: BTreeMap::new(),
                 active_waiting: 0,
+                groups: Vec::new(),
             },
             longest_transaction: None,
             locks: LockWaits::default(),
             vacuums: Vec::new(),
             autovacuum_slots: 3,
             own_cost: OwnCost::default(),
+            idle_transaction: None,
+            clock_ahead_ms: None,
         }))
     }
 

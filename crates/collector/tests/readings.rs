@@ -18,6 +18,7 @@ on_each_major!(
     a_vacuum_is_seen_with_table_phase_and_cpu,
     a_role_without_rights_sees_less_and_says_so,
     slots_archiver_and_wal_are_read,
+    rows_that_are_waited_for_name_their_table,
 );
 
 async fn sessions_locks_and_tables_are_read_by_a_monitor(installation: Installation) {
@@ -72,9 +73,10 @@ async fn sessions_locks_and_tables_are_read_by_a_monitor(installation: Installat
     assert_eq!(queue.connections.by_state.get("idle in transaction"), Some(&1));
     assert_eq!(queue.connections.by_role.get("postgres"), Some(&4));
     assert_eq!(queue.connections.active_waiting, 2);
-    let longest = queue.longest_transaction.unwrap();
+    let longest = queue.longest_transaction.as_deref().unwrap();
     assert_eq!((longest.pid, longest.application.as_str()), (holder_pid, "holder"));
     assert_eq!(longest.role.as_deref(), Some("postgres"));
+    who_holds_and_who_is_there(&installation, &queue, holder_pid);
 
     // Statistics of ended transactions arrive within a second or so, and the locked table is read without waiting for it.
     let tables = watch
@@ -98,6 +100,65 @@ async fn sessions_locks_and_tables_are_read_by_a_monitor(installation: Installat
     assert_eq!((info.superuser, info.sees_sessions, info.max_connections), (false, true, 23));
     let observe_only = installation.major() < PgVersion::OLDEST_FULL;
     assert_eq!(info.limitations.len(), usize::from(observe_only), "{:?}", info.limitations);
+    watch.stop().await;
+}
+
+/// The queue above, as people are told of it: nothing of a query but its first word and its fingerprint.
+fn who_holds_and_who_is_there(installation: &Installation, queue: &ActivityReading, holder: Pid) {
+    let locks = &queue.locks;
+    assert_eq!(locks.table.as_ref().map(model::TableName::as_str), Some("public.t"));
+    let head = locks.head_session.as_deref().unwrap();
+    for session in [head, queue.longest_transaction.as_deref().unwrap(), queue.idle_transaction.as_deref().unwrap()] {
+        assert_eq!((session.pid, session.blocks, session.state.as_str()), (holder, 2, "idle in transaction"));
+        assert_eq!(session.database.as_ref().map(model::DatabaseName::as_str), Some("postgres"));
+        assert_eq!((session.client.as_deref(), session.application.as_str()), (Some("local"), "holder"));
+        assert_eq!(session.command.as_deref(), Some("SELECT"), "its newest query");
+        assert!(session.state_for > Duration::ZERO && session.state_for <= session.age, "{session:?}");
+        // The fingerprint is there where something computes it, which nothing does by default.
+        assert!(installation.major() >= 14 || session.query_id.is_none());
+    }
+    let groups = &queue.connections.groups;
+    assert_eq!(groups.iter().map(|group| group.count).sum::<u32>(), queue.connections.used);
+    let of = |application: &str| groups.iter().filter(|group| group.application == application).collect::<Vec<_>>();
+    assert_eq!((of("holder")[0].count, of("holder")[0].idle, of("holder")[0].role.as_str()), (1, 0, "postgres"));
+    assert_eq!((of("oxpecker")[0].role.as_str(), of("oxpecker")[0].database.as_str()), ("watcher", "postgres"));
+    assert!(groups.iter().all(|group| group.client == "local" && group.young <= group.count));
+    let ahead = queue.clock_ahead_ms.unwrap();
+    assert!(ahead.abs() <= i64::try_from(queue.took.as_millis()).unwrap() + 1, "one host, one clock: {ahead} ms");
+}
+
+async fn rows_that_are_waited_for_name_their_table(installation: Installation) {
+    let mut builder = ScratchCluster::builder(&installation);
+    if installation.major() >= 14 {
+        builder = builder.setting("compute_query_id", "on");
+    }
+    let cluster = builder.start().unwrap();
+    common::execute(&cluster, "postgres", "CREATE TABLE accounts (i int PRIMARY KEY); INSERT INTO accounts VALUES (1)")
+        .await;
+    let holder = client(&cluster, "postgres").await;
+    holder.batch_execute("BEGIN").await.unwrap();
+    let holder_pid = backend(&holder).await;
+    holder.batch_execute("/* a comment */ UPDATE accounts SET i = i").await.unwrap();
+    let mut watch = Watch::start(quick(cluster.url("postgres")));
+    let mut waiters = Vec::new();
+    for wanted in 1..=2 {
+        let waiter = client(&cluster, "postgres").await;
+        waiters.push(tokio::spawn(async move {
+            let _ = waiter.batch_execute("UPDATE accounts SET i = i").await;
+        }));
+        watch.activity("one more waiter", |reading| reading.locks.waiting == wanted).await;
+    }
+    let queue = watch.activity("the head of the queue", |reading| reading.locks.head_session.is_some()).await;
+    assert_eq!(queue.locks.table.as_ref().map(model::TableName::as_str), Some("public.accounts"));
+    let head = queue.locks.head_session.unwrap();
+    assert_eq!((head.pid, head.blocks), (holder_pid, 2));
+    // What begins otherwise than with a command is not told, were it a password.
+    assert_eq!(head.command, None);
+    assert_eq!(head.query_id.is_some(), installation.major() >= 14);
+    holder.batch_execute("COMMIT").await.unwrap();
+    for waiter in waiters {
+        waiter.await.unwrap();
+    }
     watch.stop().await;
 }
 
@@ -194,6 +255,9 @@ async fn a_role_without_rights_sees_less_and_says_so(installation: Installation)
     assert_eq!(reading.connections.used, 2);
     assert_eq!(reading.connections.by_state.get("unknown"), Some(&1), "{:?}", reading.connections);
     assert_eq!(reading.longest_transaction, None, "others' transactions are hidden");
+    assert_eq!(reading.idle_transaction, None);
+    let clients: Vec<&str> = reading.connections.groups.iter().map(|group| group.client.as_str()).collect();
+    assert!(clients.contains(&"unknown") && clients.contains(&"local"), "{:?}", reading.connections.groups);
     watch.wal("a WAL reading", |_| true).await;
     watch.tables("a tables reading", |reading| !reading.ages.is_empty()).await;
     let info = watch.session.borrow().as_ref().unwrap().info.clone();
@@ -216,6 +280,8 @@ async fn slots_archiver_and_wal_are_read(installation: Installation) {
     let first = watch.wal("a first WAL reading", |_| true).await;
     assert_eq!(first.wal_per_second, None);
     assert!(first.archiver.enabled && first.lsn.0 > 0);
+    assert_eq!((first.max_wal, first.archiver.behind), (Some(model::ByteSize(1 << 30)), None));
+    assert_eq!(first.checkpoint_timeout, Some(Duration::from_secs(300)));
     setup
         .batch_execute("CREATE TABLE w AS SELECT generate_series(1, 50000) AS i; SELECT pg_switch_wal(); CHECKPOINT")
         .await
@@ -233,6 +299,10 @@ async fn slots_archiver_and_wal_are_read(installation: Installation) {
     assert_eq!((slot.name.as_str(), slot.active), ("kept", false));
     let expected = (installation.major() >= 13).then_some("reserved");
     assert_eq!(slot.wal_status.as_deref(), expected);
+    setup.batch_execute("ALTER SYSTEM SET archive_command = 'true'").await.unwrap();
+    setup.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    let archived = watch.wal("an archive that works", |reading| reading.archiver.behind.is_some()).await;
+    assert!(archived.archiver.behind < Some(model::ByteSize(64 << 20)), "{:?}", archived.archiver);
     watch.stop().await;
 }
 

@@ -1,4 +1,4 @@
-//! Runs the drill as the binary does, for working on it: `drill [--acts a,b] [--rows N] [--storm S] [--pg MAJOR] [--oxpecker PATH]`.
+//! Runs the drill as the binary does, for working on it: `drill [--acts a,b] [--rows N] [--storm S] [--pg MAJOR] [--oxpecker PATH]`, or `drill cold-start [SCALE]`.
 //! Also answers as `drill-service`, which is how its own child processes are started.
 
 use std::{io::Write as _, path::PathBuf, process::ExitCode, time::Duration};
@@ -12,6 +12,7 @@ fn main() -> ExitCode {
             let (kind, spec) = (args.next().unwrap_or_default(), args.next().unwrap_or_default());
             return finish(drill::helper(&kind, &spec));
         }
+        Some("cold-start") => return cold_start(args.next().as_deref()),
         first => parse(first.map(str::to_owned).into_iter().chain(args)),
     };
     let mut json = false;
@@ -102,6 +103,29 @@ fn tell(event: ProgressEvent) {
     };
     // Nobody reads it any more: the drill goes on for its exit code.
     let _ = writeln!(std::io::stderr(), "{line}");
+}
+
+/// Act 3 alone: `drill cold-start [SCALE]`; the result as JSON, and drawn on stderr.
+fn cold_start(scale: Option<&str>) -> ExitCode {
+    let played = || -> Result<drill::ColdStart, String> {
+        let (mut options, _) = parse(std::iter::empty())?;
+        if let Some(scale) = scale {
+            options.cold_start_scale = scale.parse().map_err(|error| format!("{scale}: {error}"))?;
+        }
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(|e| e.to_string())?;
+        let cancel = async {
+            // Without a handler there is nobody who could cancel.
+            let _ = tokio::signal::ctrl_c().await;
+        };
+        runtime.block_on(drill::cold_start(&options, &mut tell, cancel)).map_err(|error| error.to_string())
+    };
+    let played = match played() {
+        Ok(played) => played,
+        Err(error) => return finish(Err(error)),
+    };
+    let _ = std::io::stderr().write_all(drill::render_cold_start(&played, 110, false).as_bytes());
+    let json = serde_json::to_string_pretty(&played).unwrap_or_default();
+    ExitCode::from(u8::from(std::io::stdout().write_all(json.as_bytes()).is_err()))
 }
 
 fn finish(outcome: Result<(), impl std::fmt::Display>) -> ExitCode {

@@ -75,6 +75,14 @@ pub enum DrillError {
         /// What is wrong.
         why: String,
     },
+    /// The cold restart of act 3 could not be played.
+    #[error("act 3 ({doing}): {why}\n  hint: end what else keeps this host busy, and run the drill again")]
+    ColdStart {
+        /// What was being done.
+        doing: &'static str,
+        /// Why it failed.
+        why: String,
+    },
     /// Somebody asked the drill to stop; everything that it had started is gone.
     #[error("stopped on request; the scratch cluster, its services and its files are gone")]
     Cancelled,
@@ -96,6 +104,10 @@ impl DrillError {
     /// For `map_err` on the scratch cluster.
     pub(crate) fn cluster(doing: &'static str) -> impl FnOnce(scratch::ScratchError) -> Self {
         move |source| Self::Cluster { doing, source }
+    }
+
+    pub(crate) fn cold(doing: &'static str, why: impl Into<String>) -> Self {
+        Self::ColdStart { doing, why: why.into() }
     }
 
     pub(crate) fn helper(kind: &str, why: impl Into<String>) -> Self {

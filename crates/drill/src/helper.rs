@@ -1,6 +1,6 @@
 //! What the drill's own child processes run, behind the binary's hidden subcommand.
 
-use crate::{DrillError, leash, load, services};
+use crate::{DrillError, cold_start, leash, load, services};
 
 /// Runs one of the drill's child processes: `site`, `bot`, `gate`, `load` or `leash`, described by one JSON argument.
 ///
@@ -16,6 +16,12 @@ pub fn helper(kind: &str, spec: &str) -> Result<(), DrillError> {
         "site" => block(kind, services::site(parse(kind, spec)?)),
         "bot" => block(kind, services::bot(parse(kind, spec)?)),
         "gate" => block(kind, services::gate(parse(kind, spec)?)),
+        "member" => block(kind, cold_start::member::run(std::path::Path::new(spec))),
+        cold_start::chore::KIND => block(kind, cold_start::chore::run(spec)),
+        // The keepers of act 3's services.
+        "detach" | "hold" | "launch" => {
+            ::services::driver::process::keep(kind).map_err(|error| DrillError::helper(kind, error.to_string()))
+        }
         _ => Err(DrillError::helper(kind, "there is no such helper")),
     }
 }

@@ -10,6 +10,7 @@ mod act;
 
 mod children;
 mod cluster;
+mod cold_start;
 mod detect;
 mod error;
 mod guard;
@@ -34,10 +35,11 @@ mod storm;
 mod tables;
 mod verdict;
 
+pub use cold_start::{ColdKind, ColdLane, ColdRun, ColdSide, ColdStart};
 pub use error::DrillError;
 pub use helper::helper;
 pub use options::{ActKind, DrillOptions, HelperCommand};
 pub use progress::{Progress, ProgressEvent};
-pub use render::render;
+pub use render::{render, render_cold_start};
 pub use result::*;
-pub use run::run;
+pub use run::{cold_start, run};

@@ -88,6 +88,10 @@ pub struct DrillOptions {
     pub keep: bool,
     /// Play the last act too: backup, destruction, restore, proof.
     pub rescue: bool,
+    /// Play act 3 too: all services killed, and brought back without an order and in order.
+    pub cold_start: bool,
+    /// How much faster than the wall's the clock of act 3's services runs.
+    pub cold_start_scale: u32,
 }
 
 impl DrillOptions {
@@ -99,6 +103,8 @@ impl DrillOptions {
     pub const MIN_ROWS: u32 = 10_000;
     /// The largest: three of these and their copy need some 12 GB.
     pub const MAX_ROWS: u32 = 10_000_000;
+    /// How much faster act 3's clock runs in the demo.
+    pub const COLD_START_SCALE: u32 = 10;
     /// The seed where none is given: the outage's date.
     pub const SEED: u64 = 20_201_211;
 
@@ -120,6 +126,8 @@ impl DrillOptions {
             report: PathBuf::from("oxpecker-drill-report.md"),
             keep: false,
             rescue: false,
+            cold_start: false,
+            cold_start_scale: Self::COLD_START_SCALE,
         }
     }
 

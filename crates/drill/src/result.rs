@@ -6,8 +6,8 @@ use jiff::Timestamp;
 use model::Moment;
 use serde::{Deserialize, Serialize};
 
+use crate::{cold_start::ColdStart, load::Latencies, options::ActKind};
 pub use crate::{http::Failure, load::Target};
-use crate::{load::Latencies, options::ActKind};
 
 /// The version of [`DrillResult`]'s JSON: raised when a field changes its meaning or goes away.
 pub const SCHEMA_VERSION: u32 = 1;
@@ -40,6 +40,9 @@ pub struct DrillResult {
     /// The last act, where it was played.
     #[serde(default)]
     pub rescue: Option<Rescue>,
+    /// Act 3, where it was played.
+    #[serde(default)]
+    pub cold_start: Option<ColdStart>,
     /// What to think of it.
     pub verdict: Verdict,
     /// The incident's report as the guard's oxpecker wrote it.

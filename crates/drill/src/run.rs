@@ -11,6 +11,7 @@ use crate::{
     DrillError, ProgressEvent,
     act::{self, Played, Services, Stage},
     cluster::Template,
+    cold_start::{self, ColdStart},
     guard,
     leftovers::{Made, WorkDir},
     load::{MIX, PATIENCE, Work},
@@ -54,6 +55,58 @@ pub async fn run(
     }
 }
 
+/// Plays act 3 alone: all services killed, and brought back without an order and in order. As [`run`] otherwise.
+///
+/// # Errors
+/// As [`run`]; a left-over process is one too.
+pub async fn cold_start(
+    options: &DrillOptions,
+    progress: &mut dyn Progress,
+    cancel: impl Future<Output = ()>,
+) -> Result<ColdStart, DrillError> {
+    tokio::select! {
+        biased;
+        () = cancel => Err(DrillError::Cancelled),
+        played = cold_start_alone(options, progress) => played,
+    }
+}
+
+async fn cold_start_alone(options: &DrillOptions, progress: &mut dyn Progress) -> Result<ColdStart, DrillError> {
+    let mut phases = Phases { progress, number: 0, of: 1, begun: Instant::now() };
+    let mut made = Made::default();
+    let work_dir = WorkDir::create(&std::env::temp_dir())?;
+    phases.begin(cold_title(options), cold_start::EXPECTED);
+    let played = cold_start::play(options, work_dir.path(), &mut made).await?;
+    phases.end(cold_outcome(&played));
+    match &made.left()[..] {
+        [] => Ok(played),
+        left => Err(DrillError::cold("cleaning up", format!("left running: {}", left.join("; ")))),
+    }
+}
+
+fn cold_title(options: &DrillOptions) -> String {
+    let clock = match options.cold_start_scale {
+        1 => String::new(),
+        scale => format!(", on a clock of 1:{scale}"),
+    };
+    format!("act 3, the cold restart: SIGKILL to everything, brought back without an order, then by oxpecker{clock}")
+}
+
+fn cold_outcome(played: &ColdStart) -> String {
+    let sides = played.sides.iter().map(|side| {
+        let stable = side.stable_s.map_or_else(
+            || "never stable".to_owned(),
+            |stable| format!("stable after {:.0} s", stable * f64::from(played.scale)),
+        );
+        let who = match side.how {
+            cold_start::ColdKind::Unordered => "without an order",
+            cold_start::ColdKind::Ordered => "oxpecker",
+        };
+        format!("{who}: {stable}, {} wasted starts", side.wasted)
+    });
+    sides.collect::<Vec<_>>().join("; ")
+}
+
 /// Numbers the phases and times them.
 struct Phases<'a> {
     progress: &'a mut dyn Progress,
@@ -78,7 +131,12 @@ async fn drill(options: &DrillOptions, progress: &mut dyn Progress) -> Result<Dr
     let (started, begun) = (Timestamp::now(), Instant::now());
     let cores = Cores::choose()?;
     let acts: Vec<ActKind> = ActKind::ALL.into_iter().filter(|act| options.acts.contains(act)).collect();
-    let mut phases = Phases { progress, number: 0, of: acts.len() + 3 + usize::from(options.rescue), begun };
+    let mut phases = Phases {
+        progress,
+        number: 0,
+        of: acts.len() + 3 + usize::from(options.rescue) + usize::from(options.cold_start),
+        begun,
+    };
     let mut made = Made::default();
 
     let version = storm::version(&options.postgres);
@@ -142,6 +200,17 @@ async fn drill(options: &DrillOptions, progress: &mut dyn Progress) -> Result<Dr
         rescued = Some(facts);
     }
 
+    let mut cold = None;
+    if options.cold_start {
+        if !options.keep {
+            drop(last_cluster.take());
+        }
+        phases.begin(cold_title(options), cold_start::EXPECTED);
+        let played = cold_start::play(options, work_dir.path(), &mut made).await?;
+        phases.end(cold_outcome(&played));
+        cold = Some(played);
+    }
+
     phases.begin("write the report and clean up".into(), Duration::from_secs(2));
     // A guard that saw no incident has no report: the figures are worth as much without it.
     let (report, no_report) = match &guard_config {
@@ -167,6 +236,7 @@ async fn drill(options: &DrillOptions, progress: &mut dyn Progress) -> Result<Dr
         acts: &results,
         detection: detection.as_ref(),
         rescue: rescued.as_ref(),
+        cold_start: cold.as_ref(),
         left: &left,
         looked_for_left: !options.keep,
     });
@@ -189,6 +259,7 @@ async fn drill(options: &DrillOptions, progress: &mut dyn Progress) -> Result<Dr
         acts: results,
         detection,
         rescue: rescued,
+        cold_start: cold,
         verdict,
         report,
         kept,

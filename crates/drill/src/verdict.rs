@@ -1,6 +1,7 @@
 //! The judgement: pure, so that each of its rules has a test that fails it.
 
 use crate::{
+    cold_start::{ColdKind, ColdSide, ColdStart},
     detect::{self, MAX_AHEAD_S, MAX_DETECTION_S},
     options::ActKind,
     result::{ActResult, Detection, Rescue, Verdict, VerdictLine},
@@ -21,6 +22,8 @@ pub(crate) struct Evidence<'a> {
     pub(crate) detection: Option<&'a Detection>,
     /// The last act.
     pub(crate) rescue: Option<&'a Rescue>,
+    /// Act 3.
+    pub(crate) cold_start: Option<&'a ColdStart>,
     /// What was found running after everything had been stopped.
     pub(crate) left: &'a [String],
     /// Whether left-overs were looked for (not with `--keep`, where something is left on purpose).
@@ -44,6 +47,9 @@ pub(crate) fn judge(evidence: &Evidence<'_>) -> Verdict {
     }
     if let Some(rescue) = evidence.rescue {
         lines.push(restored(rescue));
+    }
+    if let Some(played) = evidence.cold_start {
+        lines.extend(cold_start(played));
     }
     if evidence.looked_for_left {
         lines.push(nothing_left(evidence.left));
@@ -113,6 +119,45 @@ fn restored(rescue: &Rescue) -> VerdictLine {
             rescue.rows_after, rescue.rows_before, rescue.ledger_after, rescue.ledger_before
         ),
     }
+}
+
+/// Act 3: in order means that nothing was started in vain.
+pub(crate) fn cold_start(played: &ColdStart) -> Vec<VerdictLine> {
+    let scale = f64::from(played.scale);
+    let mut lines = Vec::new();
+    let Some(ordered) = played.side(ColdKind::Ordered) else { return lines };
+    let stable = |side: &ColdSide| {
+        side.stable_s.map_or_else(|| "never".to_owned(), |stable| format!("after {:.0} s", stable * scale))
+    };
+    lines.push(VerdictLine {
+        claim: "killed with SIGKILL, all came back in order, and nothing was started in vain".into(),
+        passed: ordered.stable_s.is_some() && ordered.gave_up.is_none() && ordered.wasted + ordered.early == 0,
+        because: match &ordered.gave_up {
+            Some(why) => format!("it ended with a call for a person: {why}"),
+            None => format!(
+                "all {} stable {}, {} wasted starts, {} before what they need served",
+                ordered.lanes.len(),
+                stable(ordered),
+                ordered.wasted,
+                ordered.early
+            ),
+        },
+    });
+    if let Some(unordered) = played.side(ColdKind::Unordered) {
+        lines.push(VerdictLine {
+            // Which is sooner is stated, not judged: on a busy host, and by the luck of a back-off, it may be the other.
+            claim: "fewer wasted starts than without an order".into(),
+            passed: ordered.wasted < unordered.wasted,
+            because: format!(
+                "{} against {}; stable {} against {}",
+                ordered.wasted,
+                unordered.wasted,
+                stable(ordered),
+                stable(unordered)
+            ),
+        });
+    }
+    lines
 }
 
 /// A guard that keeps the core from being saturated at all has nothing to detect: that is better still, where the same storm without
@@ -269,6 +314,7 @@ mod tests {
             acts: &acts,
             detection: detection.as_ref(),
             rescue: None,
+            cold_start: None,
             left: &left,
             looked_for_left: true,
         })
@@ -387,7 +433,14 @@ mod tests {
         let result = samples::result();
         let whole = result.rescue.unwrap();
         let of = |rescue: &Rescue| {
-            judge(&Evidence { acts: &[], detection: None, rescue: Some(rescue), left: &[], looked_for_left: false })
+            judge(&Evidence {
+                acts: &[],
+                detection: None,
+                rescue: Some(rescue),
+                cold_start: None,
+                left: &[],
+                looked_for_left: false,
+            })
         };
         assert!(of(&whole).passed);
         let ledger = whole.ledger_before;
@@ -402,6 +455,32 @@ mod tests {
     }
 
     #[test]
+    fn a_cold_restart_that_was_no_better_fails() {
+        let change = |change: fn(&mut ColdStart)| {
+            let mut played = samples::cold_start();
+            change(&mut played);
+            cold_start(&played).into_iter().map(|line| line.passed).collect::<Vec<_>>()
+        };
+        for (what, expected, passed) in [
+            ("well", [true, true], change(|_| {})),
+            ("wasted", [false, true], change(|played| played.sides[1].wasted = 1)),
+            ("early", [false, true], change(|played| played.sides[1].early = 1)),
+            ("gave up", [false, true], change(|played| played.sides[1].gave_up = Some("site".into()))),
+            ("never", [false, true], change(|played| played.sides[1].stable_s = None)),
+            ("slower", [true, true], change(|played| played.sides[1].stable_s = Some(1e6))),
+            ("the other wasted none", [true, false], change(|played| played.sides[0].wasted = 0)),
+            ("the other never", [true, true], change(|played| played.sides[0].stable_s = None)),
+        ] {
+            assert_eq!(passed, expected, "{what}");
+        }
+        let mut alone = samples::cold_start();
+        alone.sides.remove(0);
+        assert_eq!(cold_start(&alone).len(), 1);
+        alone.sides.clear();
+        assert!(cold_start(&alone).is_empty());
+    }
+
+    #[test]
     fn a_busy_host_is_named() {
         let busy = verdict(|acts, _, _| acts[0].cpu.busy = 1.0);
         assert!(busy.notes.iter().any(|note| note.contains("outside of the drill used 45 %")), "{:#?}", busy.notes);
@@ -410,7 +489,8 @@ mod tests {
 
     #[test]
     fn no_evidence_is_no_pass() {
-        let evidence = Evidence { acts: &[], detection: None, rescue: None, left: &[], looked_for_left: false };
+        let evidence =
+            Evidence { acts: &[], detection: None, rescue: None, cold_start: None, left: &[], looked_for_left: false };
         assert!(!judge(&evidence).passed);
     }
 }

@@ -283,9 +283,10 @@ impl Correlator {
                 || (draft.throttled && still_throttled(event.kind()).is_some())
         });
         let linked = match event.kind() {
-            EventKind::AlertDelivered { key, .. } | EventKind::AlertFailed { key, .. } => {
-                self.by_alert.get(key).map(|(i, _)| *i)
-            }
+            EventKind::AlertDelivered { key, .. }
+            | EventKind::AlertFailed { key, .. }
+            | EventKind::AlertSilenced { key, .. }
+            | EventKind::AlertAcknowledged { key, .. } => self.by_alert.get(key).map(|(i, _)| *i),
             EventKind::Alerted { alert } => self.by_alert.get(&alert.key).map(|(i, _)| *i),
             EventKind::VacuumGone { process, .. } => {
                 self.by_process.get(process).copied().filter(|_| current.is_none())

@@ -1,11 +1,17 @@
 //! One line per event: what the journal's event says, as a person would.
 
 mod backups;
+mod shedding;
 mod wal;
 
-use model::{AlertState, EventKind, reading::Health};
+use model::{AlertState, EventKind, Mode, ServiceName, event::RecoveryFigures, reading::Health};
 
 use crate::words::{count, down_reason, duration, lever, list, one_line, quote, release_reason, vacuum_kind, workers};
+
+/// Services, in their order.
+fn names(services: &[ServiceName]) -> String {
+    list(services.iter().map(|service| quote(service.as_str())))
+}
 
 /// What the event says, in one line, without a full stop.
 pub fn describe(kind: &EventKind) -> String {
@@ -35,6 +41,7 @@ fn line(kind: &EventKind) -> String {
             format!("The wall clock was stepped {way} by {}", duration(by))
         }
         EventKind::HostRebooted { .. } => "The host had booted anew".into(),
+        EventKind::DeathExplained { death } => sentence(&death.in_words().replace('`', "'")),
         EventKind::ServerUp { version, started, in_recovery } => {
             let recovery = if *in_recovery { ", in recovery" } else { "" };
             format!("PostgreSQL {version} served, started {}{recovery}", started.strftime("%Y-%m-%d %H:%M:%S UTC"))
@@ -83,6 +90,43 @@ fn line(kind: &EventKind) -> String {
                 duration(*latency)
             )
         }
+        EventKind::ServiceStateChanged { service, from, to, untold } => {
+            let untold = if *untold > 0 { format!(" (and {untold} changes before that)") } else { String::new() };
+            format!("{} is {}, it was {}{untold}", quote(service.as_str()), quote(to), quote(from))
+        }
+        EventKind::RecoveryBegan { down, order, expected, mode } => {
+            let how = if *mode == Mode::Act { "Began to bring back" } else { "Would bring back" };
+            let order = if order.is_empty() { String::new() } else { format!(", in the order {}", names(order)) };
+            let expected = expected.map_or(String::new(), |expected| format!("; expected in {}", duration(expected)));
+            format!("{how} {}{order}{expected}", names(down))
+        }
+        EventKind::RecoveryActBegan { service, action, reason, attempt } => {
+            let again = if *attempt > 1 { format!(", attempt {attempt}") } else { String::new() };
+            format!("Began to {} {}, because it is {}{again}", quote(action), quote(service.as_str()), quote(reason))
+        }
+        EventKind::RecoveryActEnded { service, action, took, failure } => match failure {
+            None => format!("{} is stable {} after its {}", quote(service.as_str()), duration(*took), quote(action)),
+            Some(why) => {
+                let after = duration(*took);
+                format!("The {} of {} failed after {after}: {}", quote(action), quote(service.as_str()), quote(why))
+            }
+        },
+        EventKind::RecoveryEscalated { reasons } => format!("A person is needed: {}", quote(&reasons.join("; "))),
+        EventKind::RecoveryApprovalWanted { plan, what } => {
+            format!("Waits for an approval of {}: oxpecker approve {}", quote(&what.join(", ")), quote(plan))
+        }
+        EventKind::ServicesStable { services, recovery } => match recovery {
+            None => format!("All {services} services are stable"),
+            Some(RecoveryFigures { took, acts, failed }) => format!(
+                "All {services} services are stable again after {}, with {acts} acts, of which {failed} failed",
+                duration(*took)
+            ),
+        },
+        EventKind::SheddingStepped { .. } => shedding::line(kind),
+        EventKind::AlertSilenced { key, silence, by, until } => {
+            format!("Nobody is told of {}: {} silenced it until {until} ({})", quote(&key.0), quote(by), quote(silence))
+        }
+        EventKind::AlertAcknowledged { key, by } => format!("{} has seen {}", quote(by), quote(&key.0)),
         EventKind::AlertFailed { key, route, attempt, error, gave_up } => {
             let then = if *gave_up { "; delivery gave up" } else { "" };
             format!(

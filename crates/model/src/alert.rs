@@ -47,9 +47,59 @@ pub mod rule {
     /// A replication slot makes the server keep so much WAL that its limit or its disk comes near.
     pub const SLOT_RETAINING: &str = "slot-retaining";
 
+    /// The recovery of services has given something up, or waits for an approval.
+    pub const SERVICES_NEED_YOU: &str = "services-need-you";
+
+    /// Many connections came in seconds.
+    pub const CONNECTIONS_SURGING: &str = "connections-surging";
+    /// Sessions wait for locks, many or for long.
+    pub const LOCK_QUEUE: &str = "lock-queue";
+    /// A session does nothing in an open transaction.
+    pub const TRANSACTION_IDLE: &str = "transaction-idle";
+    /// A transaction is open for long, and that costs others.
+    pub const TRANSACTION_LONG: &str = "transaction-long";
+    /// A disk is full, or soon will be.
+    pub const DISK_FILLING: &str = "disk-filling";
+    /// Memory runs out in minutes.
+    pub const MEMORY_FILLING: &str = "memory-filling";
+    /// The kernel killed a process for want of memory.
+    pub const OOM_KILLED: &str = "oom-killed";
+    /// WAL does not get into the archive.
+    pub const ARCHIVE_FAILING: &str = "archive-failing";
+    /// Checkpoints follow one another, since WAL fills its room.
+    pub const CHECKPOINTS_FREQUENT: &str = "checkpoints-frequent";
+    /// Pressure is critical, and the shedding ladder may take no further rung, or has none left.
+    pub const SHEDDING_BLOCKED: &str = "shedding-blocked";
+    /// The shedding ladder has taken something back from the host: what, and why.
+    pub const SHEDDING_ACTIVE: &str = "shedding-active";
+
+    /// What runs on the host stalls, no other rule explains it, and the database is slow.
+    pub const PRESSURE_STALLED: &str = "pressure-stalled";
+    /// The hypervisor gives much of the CPU to others.
+    pub const CPU_STOLEN: &str = "cpu-stolen";
+    /// The wall clock jumped, or the server's is another than ours.
+    pub const CLOCK_OFF: &str = "clock-off";
+    /// Something that was seen before is no longer seen.
+    pub const TARGET_VANISHED: &str = "target-vanished";
+    /// A declared service does not answer its health check as it should.
+    pub const SERVICE_UNHEALTHY: &str = "service-unhealthy";
+
     /// Whether a rule tells of a risk that may stand for days, not of something that people feel now: it begins no incident.
     pub fn is_risk(rule: &str) -> bool {
-        [BACKUP_FAILING, BACKUP_UNPROVEN, REPOSITORY_UNPROTECTED, SLOT_RETAINING, WAL_BEHIND].contains(&rule)
+        [
+            ARCHIVE_FAILING,
+            BACKUP_FAILING,
+            BACKUP_UNPROVEN,
+            CHECKPOINTS_FREQUENT,
+            CLOCK_OFF,
+            DISK_FILLING,
+            REPOSITORY_UNPROTECTED,
+            SLOT_RETAINING,
+            TARGET_VANISHED,
+            TRANSACTION_LONG,
+            WAL_BEHIND,
+        ]
+        .contains(&rule)
     }
 }
 

@@ -2,13 +2,19 @@
 //!
 //! Texts in events are redacted before they get here: query texts without literals, no secrets.
 
+mod death;
 mod name;
+mod parts;
 
 use std::{collections::BTreeMap, fmt, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use self::{
+    death::{Confidence, Death, DeathCause, Died, Hypothesis},
+    parts::{BackupTask, CostSetting, DownReason, Lever, RecoveryFigures, ReleaseReason, ServiceWindow, SheddingStep},
+};
 use crate::{
     Alert, AlertKey, ByteSize, Cores, DatabaseName, Lsn, Mode, Moment, Oid, PgVersion, Pid, ProcessId, ServiceName,
     Share, TableName,
@@ -35,104 +41,6 @@ pub struct Event {
     pub at: Moment,
     /// What happened.
     pub kind: EventKind,
-}
-
-/// Why PostgreSQL does not serve us.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum DownReason {
-    /// Nobody listens at its address.
-    NotListening,
-    /// It says that it is starting up or in crash recovery: progress, not failure.
-    Recovering,
-    /// It says that it is shutting down.
-    ShuttingDown,
-    /// It has no connection left for us.
-    OutOfConnections,
-    /// It refuses our name or password, or our database is not there.
-    Refused,
-    /// It took the connection or the query and did not answer in time.
-    NoAnswer,
-    /// The connection broke.
-    ConnectionLost,
-    /// Its version is too old to be observed.
-    UnsupportedVersion,
-}
-
-/// The way in which a setting reaches a vacuum that is already running.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Lever {
-    /// The include file on a tmpfs and SIGHUP to chosen workers only (16+).
-    WorkerSignal,
-    /// The include file and SIGHUP to the launcher, which rebalances the workers (13 to 15).
-    LauncherSignal,
-    /// The include file and a full reload: where we may not signal.
-    FullReload,
-    /// ALTER SYSTEM and a full reload: where the include file is not read.
-    AlterSystem,
-}
-
-/// Why a throttle was let go.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ReleaseReason {
-    /// The pressure is over.
-    PressureOver,
-    /// It did not help: the pressure has another cause.
-    NotHelping,
-    /// The throttled workers have finished.
-    WorkersGone,
-    /// It was held as long as the settings allow.
-    TimeBound,
-    /// A small table that is written to all the time waits for a slot.
-    HotTableWaiting,
-    /// Vacuum is needed against wraparound.
-    WraparoundNear,
-    /// Readings stopped coming.
-    ReadingsLost,
-    /// The guard stops, or was told to no longer act.
-    GuardStopping,
-    /// A throttle of a guard that died was found and undone.
-    LeftBehind,
-}
-
-/// Where vacuum is held: the cost limit and delay that the throttled workers get.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct CostSetting {
-    /// `autovacuum_vacuum_cost_limit`, in cost units.
-    pub limit: u32,
-    /// `autovacuum_vacuum_cost_delay`, in milliseconds.
-    pub delay_ms: f64,
-}
-
-impl fmt::Display for CostSetting {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "limit {} delay {} ms", self.limit, self.delay_ms)
-    }
-}
-
-/// Answers of a service over some time, as its load or its health checks saw them.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub struct ServiceWindow {
-    /// Length of the window.
-    pub window: Duration,
-    /// Answered well.
-    pub succeeded: u64,
-    /// Failed or not answered in time.
-    pub failed: u64,
-    /// The slowest answer.
-    pub slowest: Duration,
-}
-
-/// What a run of the backup worker is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum BackupTask {
-    /// Make a backup, prove it and apply the retention.
-    Create,
-    /// Prove the newest backup, which is there but was not proven.
-    Prove,
 }
 
 /// What happened.
@@ -176,6 +84,11 @@ pub enum EventKind {
     HostRebooted {
         /// The new boot.
         boot_id: String,
+    },
+    /// When and why the host's boot before, or PostgreSQL's run before, ended, as far as that could be told afterwards.
+    DeathExplained {
+        /// All that is known.
+        death: Death,
     },
 
     /// PostgreSQL serves us.
@@ -247,6 +160,24 @@ pub enum EventKind {
         attempt: u32,
         /// From the decision to the route's acknowledgement.
         latency: Duration,
+    },
+    /// An alert began that a person silenced: no route is told while that lasts.
+    AlertSilenced {
+        /// Its key.
+        key: AlertKey,
+        /// The silence's name.
+        silence: String,
+        /// Who wanted it.
+        by: String,
+        /// Until when.
+        until: Timestamp,
+    },
+    /// Somebody said to have seen an alert: it is not escalated.
+    AlertAcknowledged {
+        /// Its key.
+        key: AlertKey,
+        /// Who.
+        by: String,
     },
     /// A route did not take an alert; it will be tried again unless `gave_up`.
     AlertFailed {
@@ -514,6 +445,92 @@ pub enum EventKind {
     WalStoreBack {
         /// How long it did not.
         after: Duration,
+    },
+
+    /// A service is in another state than when it was last looked at, as the recovery sees it.
+    ServiceStateChanged {
+        /// Which.
+        service: ServiceName,
+        /// What it was.
+        from: String,
+        /// What it is, with its reason.
+        to: String,
+        /// Changes before this one that were not told, for there were too many.
+        untold: u32,
+    },
+    /// Services are to be brought back.
+    RecoveryBegan {
+        /// Those that are not well.
+        down: Vec<ServiceName>,
+        /// Those that would be acted on, in order, as it was planned then.
+        order: Vec<ServiceName>,
+        /// In what time all is expected to be stable.
+        expected: Option<Duration>,
+        /// Whether it is done or only said.
+        mode: Mode,
+    },
+    /// Something is done to a service.
+    RecoveryActBegan {
+        /// Which.
+        service: ServiceName,
+        /// Start, restart or provision.
+        action: String,
+        /// Why.
+        reason: String,
+        /// The number of this attempt, from 1.
+        attempt: u32,
+    },
+    /// It has come to its end.
+    RecoveryActEnded {
+        /// Which service.
+        service: ServiceName,
+        /// What was done.
+        action: String,
+        /// From the act to that.
+        took: Duration,
+        /// Why it failed; `None` where the service is stable.
+        failure: Option<String>,
+    },
+    /// A person is needed.
+    RecoveryEscalated {
+        /// All reasons of that moment.
+        reasons: Vec<String>,
+    },
+    /// Steps wait for a person's approval.
+    RecoveryApprovalWanted {
+        /// The plan's hash.
+        plan: String,
+        /// What would be done.
+        what: Vec<String>,
+    },
+    /// All services that are meant to run are stable: at the guard's first look, or after a recovery.
+    ServicesStable {
+        /// How many there are.
+        services: u32,
+        /// The recovery that this ends.
+        recovery: Option<RecoveryFigures>,
+    },
+
+    /// The shedding ladder took a rung, gave one back, or holds for another reason than before.
+    SheddingStepped {
+        /// What it did.
+        step: SheddingStep,
+        /// How far it may go.
+        mode: Mode,
+        /// The rung that was taken or given back.
+        rung: Option<String>,
+        /// What was done, or would be.
+        act: Option<String>,
+        /// Why, with the figures that decided.
+        why: String,
+        /// The reading that caused it; none where it was not the pressure that did.
+        cause: Option<String>,
+        /// Rungs below that were passed, each with its reason.
+        passed: Vec<String>,
+        /// What became of acts before.
+        notes: Vec<String>,
+        /// The rungs that are in force by it, or asked for, after this.
+        held: Vec<String>,
     },
 
     /// The journal could not be written; alerts went out without it.

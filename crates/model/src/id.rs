@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 /// A process id of the operating system, as the guard's PID namespace sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Pid(pub i32);
 
@@ -82,3 +82,46 @@ name!(
     /// A service of the configuration's service graph, or a PostgreSQL by its `name`.
     ServiceName
 );
+
+/// Bytes of a name in the configuration: what fits a label everywhere.
+pub const NAME_MAX: usize = 63;
+
+/// Whether the configuration takes this as a name: ASCII letters, digits, dots, dashes and underscores, no dot first,
+/// [`NAME_MAX`] bytes at most.
+pub fn is_configured_name(name: &str) -> bool {
+    !name.is_empty() && name.len() <= NAME_MAX && !name.starts_with('.') && name.chars().all(is_name_char)
+}
+
+/// The same name as far as the configuration takes it: each other character is a dash. `None` where nothing is left.
+pub fn as_configured_name(name: &str) -> Option<String> {
+    let name: String = name.trim_start_matches('.').chars().take(NAME_MAX).collect();
+    let written: String = name.chars().map(|c| if is_name_char(c) { c } else { '-' }).collect();
+    written.contains(|c: char| c.is_ascii_alphanumeric()).then_some(written)
+}
+
+const fn is_name_char(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_written_as_the_configuration_takes_it() {
+        let long = "x".repeat(NAME_MAX + 1);
+        for (name, written) in [
+            ("site", Some("site")),
+            ("work@1", Some("work-1")),
+            ("..hidden", Some("hidden")),
+            ("caf\u{e9} au lait", Some("caf--au-lait")),
+            (&long, Some(&long[1..])),
+            ("\u{5e97}", None),
+            ("", None),
+        ] {
+            assert_eq!(as_configured_name(name).as_deref(), written, "{name}");
+            assert_eq!(is_configured_name(name), Some(name) == written, "{name}");
+            assert!(written.is_none_or(is_configured_name), "{name}");
+        }
+    }
+}

@@ -16,7 +16,9 @@ pub mod version;
 
 pub use alert::{Alert, AlertKey, AlertState, RuleId};
 pub use event::{Event, EventId, EventKind};
-pub use id::{DatabaseName, Oid, Pid, ProcessId, ServiceName, TableName};
+pub use id::{
+    DatabaseName, NAME_MAX, Oid, Pid, ProcessId, ServiceName, TableName, as_configured_name, is_configured_name,
+};
 pub use lsn::Lsn;
 pub use mode::{Mode, Severity};
 pub use observation::Observation;

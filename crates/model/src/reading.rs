@@ -3,6 +3,8 @@
 //! Rates and shares are computed by the collector over the window that the reading names, so that whoever reads them needs no
 //! reading before. Whatever could not be read is `None`, never zero.
 
+mod repository;
+
 use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
@@ -11,6 +13,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     ByteSize, Cores, DatabaseName, Lsn, Moment, Oid, PgVersion, Pid, ProcessId, ServiceName, Share, TableName,
 };
+
+pub use self::repository::{BackupReading, BackupRunning, BackupSeen, Exposure, Gap, ReceiveReading};
 
 /// One observation, of one kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -195,6 +199,29 @@ pub struct HostReading {
     pub cgroup: CgroupLimits,
     /// Watched processes, busiest first, bounded.
     pub processes: Vec<ProcessReading>,
+    /// What the kernel killed for want of memory since the sample before; none where it killed nothing, or does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oom: Option<Box<OomKills>>,
+}
+
+/// What the kernel killed for want of memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OomKills {
+    /// How many processes were counted since the sample before.
+    pub count: u64,
+    /// Those that its log names, bounded. The log may tell of one a sample after it was counted.
+    pub victims: Vec<OomVictim>,
+}
+
+/// A process that the kernel killed for want of memory, as its log names it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OomVictim {
+    /// Its pid, in the first PID namespace.
+    pub pid: Pid,
+    /// Its command, up to 15 bytes.
+    pub name: String,
+    /// Whether a control group's limit was reached, not the host's end of memory.
+    pub in_cgroup: bool,
 }
 
 impl HostReading {
@@ -222,10 +249,32 @@ pub struct Connections {
     pub by_role: BTreeMap<String, u32>,
     /// Active ones that wait for something other than a client (`wait_event_type` set and not `Client`).
     pub active_waiting: u32,
+    /// Whose they are; the most numerous, bounded.
+    #[serde(default)]
+    pub groups: Vec<ConnectionGroup>,
 }
 
-/// A transaction that has been open for long.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// Connections of one role, from one place, of one application, to one database.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionGroup {
+    /// The role.
+    pub role: String,
+    /// Its `application_name`.
+    pub application: String,
+    /// The client's address; `local` for a unix socket.
+    pub client: String,
+    /// The database.
+    pub database: String,
+    /// How many there are.
+    pub count: u32,
+    /// How many of them began within the last ten seconds.
+    pub young: u32,
+    /// How many of them are idle.
+    pub idle: u32,
+}
+
+/// A session in a transaction that has been open for long, or that others wait for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LongTransaction {
     /// Its backend.
     pub pid: Pid,
@@ -239,6 +288,24 @@ pub struct LongTransaction {
     pub application: String,
     /// Its state, such as `idle in transaction`.
     pub state: String,
+    /// How long it has been in that state.
+    #[serde(default)]
+    pub state_for: Duration,
+    /// The client's address; `local` for a unix socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    /// The first word of what it runs or ran last, where it is a command of SQL: `UPDATE`. No more of a query is ever read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<String>,
+    /// The fingerprint of its query (14+ with `compute_query_id`), as `pg_stat_statements` has it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub query_id: Option<i64>,
+    /// How many transactions ago its oldest visible one began: what is younger, no vacuum can clear away.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub holds_back: Option<u64>,
+    /// Sessions that wait for a lock that it holds, directly or behind others.
+    #[serde(default)]
+    pub blocks: u32,
 }
 
 /// Sessions that wait for a lock.
@@ -250,6 +317,12 @@ pub struct LockWaits {
     pub longest: Duration,
     /// The pid that most of them wait for, directly or not: the head of the queue.
     pub head: Option<Pid>,
+    /// What is known of that session.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub head_session: Option<Box<LongTransaction>>,
+    /// The table that most of them wait for, where it is one of the connected database.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub table: Option<TableName>,
 }
 
 /// What a vacuum does.
@@ -315,7 +388,7 @@ pub struct ActivityReading {
     /// Connections.
     pub connections: Connections,
     /// The longest open transaction of a client.
-    pub longest_transaction: Option<LongTransaction>,
+    pub longest_transaction: Option<Box<LongTransaction>>,
     /// Lock waits.
     pub locks: LockWaits,
     /// Running vacuums, bounded.
@@ -324,6 +397,12 @@ pub struct ActivityReading {
     pub autovacuum_slots: u32,
     /// What all our queries have cost the server since the guard started.
     pub own_cost: OwnCost,
+    /// The session that has been idle in a transaction for the longest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idle_transaction: Option<Box<LongTransaction>>,
+    /// How far the server's clock is ahead of ours, in milliseconds; negative behind. Uncertain by half of `took`.
+    #[serde(default)]
+    pub clock_ahead_ms: Option<i64>,
 }
 
 /// What our own queries cost PostgreSQL since the guard started.
@@ -367,6 +446,9 @@ pub struct Archiver {
     pub failing: bool,
     /// When the newest segment was archived.
     pub last_archived: Option<Timestamp>,
+    /// WAL since the end of the newest archived segment, the one that is being written included; none before the first.
+    #[serde(default)]
+    pub behind: Option<ByteSize>,
 }
 
 /// Checkpoints, WAL, archiver and slots.
@@ -382,6 +464,12 @@ pub struct WalReading {
     pub lsn: Lsn,
     /// WAL per second since the reading before; `None` for the first.
     pub wal_per_second: Option<ByteSize>,
+    /// `max_wal_size`: checkpoints are requested so that no more lies there.
+    #[serde(default)]
+    pub max_wal: Option<ByteSize>,
+    /// `checkpoint_timeout`: how far apart checkpoints by time are.
+    #[serde(default)]
+    pub checkpoint_timeout: Option<Duration>,
     /// The archiver.
     pub archiver: Archiver,
     /// Replication slots, bounded.
@@ -454,119 +542,30 @@ pub struct ServiceReading {
     pub detail: Option<String>,
 }
 
-/// The cluster's backups, as far as the guard knows. Ages are computed by the guard, which adds what the boot clock counted to what
-/// the wall clock said when it learnt of them: a stepped wall clock changes none of them.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct BackupReading {
-    /// When this was put together.
-    pub at: Moment,
-    /// The repository's place, without secrets.
-    pub repository: String,
-    /// How long a guard has known of this repository: what "never proven" counts from.
-    pub known_for: Duration,
-    /// How old the newest proven backup may be; none where nobody said so and nothing is scheduled.
-    pub max_age: Option<Duration>,
-    /// Whether the repository was looked at since this guard began; before that, what the journal says is all that is known.
-    pub looked: bool,
-    /// The newest backup.
-    pub last: Option<BackupSeen>,
-    /// The newest backup that was proven.
-    pub proven: Option<BackupSeen>,
-    /// Failures in a row, of backups or proofs; zero where the newest run did what it should.
-    pub failures: u32,
-    /// What failed last, while `failures` is not zero.
-    pub last_error: Option<String>,
-    /// What keeps the repository from being a protection; empty where nothing does or nobody looked yet.
-    pub exposures: Vec<Exposure>,
-    /// The run that is under way.
-    pub running: Option<BackupRunning>,
-    /// When the next run begins; none where nothing is scheduled.
-    pub next_run: Option<Timestamp>,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// How the WAL that streams into the repository stands: the recovery point objective (RPO), measured.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ReceiveReading {
-    /// When this was put together.
-    pub at: Moment,
-    /// The repository's place, without secrets.
-    pub repository: String,
-    /// How much may be lost, as time: beyond it is an alarm.
-    pub max_behind: Duration,
-    /// Whether WAL streams at this moment.
-    pub receiving: bool,
-    /// The timeline that is, or was last, received.
-    pub timeline: Option<u32>,
-    /// All WAL before this is in the repository.
-    pub durable: Option<Lsn>,
-    /// How far the server was when it last said so.
-    pub server: Option<Lsn>,
-    /// What would be lost if the server were lost now, as time: how long ago it was that all WAL of that moment was in the repository. While
-    /// the server can't be asked it grows, for it may be writing.
-    pub behind: Duration,
-    /// How long the newest row of the canary that arrived took from its commit until it was in the repository; none where no canary is written.
-    pub canary: Option<Duration>,
-    /// Attempts in a row that ended before anything was received; zero while it streams.
-    pub failures: u32,
-    /// What went wrong last, while something is wrong.
-    pub last_error: Option<String>,
-    /// WAL that is missing in the repository, the newest gap: point-in-time recovery can't go over it.
-    pub gap: Option<Gap>,
-}
-
-/// WAL that never came.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Gap {
-    /// The first byte that is missing.
-    pub from: Lsn,
-    /// Where it goes on.
-    pub to: Lsn,
-}
-
-/// A backup in the repository.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct BackupSeen {
-    /// Its id.
-    pub id: String,
-    /// The moment that it restores to.
-    pub consistent_at: Timestamp,
-    /// How long ago that was: what would be lost if the cluster were lost now and this backup were all there is.
-    pub age: Duration,
-    /// Bytes of the cluster.
-    pub size: ByteSize,
-    /// Damaged pages that were in the source.
-    pub corrupt_pages: u64,
-    /// The measured recovery time, where it was proven and that was measured.
-    pub recovery_time: Option<Duration>,
-    /// The age of the newest commit that the proof recovered with the repository's WAL, when it looked that up; none without WAL.
-    #[serde(default)]
-    pub found_age: Option<Duration>,
-}
-
-/// Why a repository is no protection against everything that a backup is for.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "exposure", rename_all = "snake_case")]
-pub enum Exposure {
-    /// Nobody has confirmed that the recovery key lies somewhere else: who loses this host and its key file loses the backups.
-    NoRecoveryKey,
-    /// It is on the same file system as the database: what takes the disk takes both.
-    SameDisk {
-        /// The repository's folder.
-        path: String,
-    },
-}
-
-/// A run of the backup worker that is under way.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct BackupRunning {
-    /// What is being done: `copying`, `restoring`, ...
-    pub stage: String,
-    /// Bytes done.
-    pub done: ByteSize,
-    /// Bytes in all, as far as known.
-    pub total: ByteSize,
-    /// How long it will take at this rate, where that can be said.
-    pub remaining: Option<Duration>,
-    /// Whether it stands back because the host is under pressure.
-    pub paused: bool,
+    /// What guards before these fields wrote: journals are kept for a month.
+    #[test]
+    fn readings_of_older_guards_are_read() {
+        for old in [
+            r#"{"reading":"wal","at":{"wall":"2026-11-01T00:00:00Z","boot_us":1},"checkpoints_timed":1,"checkpoints_requested":2,"lsn":"0/7",
+                "wal_per_second":null,"archiver":{"enabled":true,"archived":1,"failed":0,"failing":false,"last_archived":null},"slots":[]}"#,
+            r#"{"reading":"activity","at":{"wall":"2026-11-01T00:00:00Z","boot_us":1},"took":{"secs":0,"nanos":1},"version":180001,
+                "server_started":"2026-11-01T00:00:00Z","in_recovery":false,
+                "connections":{"used":1,"max":100,"reserved":3,"by_state":{},"by_role":{},"active_waiting":0},
+                "longest_transaction":{"pid":7,"age":{"secs":9,"nanos":0},"database":"app","role":"site","application":"","state":"active"},
+                "locks":{"waiting":1,"longest":{"secs":1,"nanos":0},"head":7},"vacuums":[],"autovacuum_slots":3,
+                "own_cost":{"statements":1,"elapsed":{"secs":0,"nanos":1},"backend_cpu":null}}"#,
+            r#"{"reading":"host","at":{"wall":"2026-11-01T00:00:00Z","boot_us":1},"window":{"secs":1,"nanos":0},"cpus":2,
+                "cpu":{"user":0.1,"nice":0.0,"system":0.1,"idle":0.8,"iowait":0.0,"irq":0.0,"steal":0.0},"database_cpus":null,
+                "database_cpu":null,"run_queue":1,"load":[0.1,0.1,0.1],"cpu_pressure":null,"memory_pressure":null,"io_pressure":null,
+                "memory":{"total":1,"available":1,"swap_total":0,"swap_free":0},"file_systems":[],
+                "cgroup":{"cpu":null,"memory":null,"memory_used":null},"processes":[]}"#,
+        ] {
+            let reading: Reading = serde_json::from_str(old).unwrap_or_else(|error| panic!("{error}: {old}"));
+            assert_eq!(reading.at().boot_us, 1);
+        }
+    }
 }

@@ -73,8 +73,16 @@ pub enum Command {
     /// Running vacuums and the governor that holds them
     #[command(subcommand)]
     Vacuum(VacuumCommand),
+    /// Alerts: what is open, who was told; try the routes, silence, say that you have it
+    #[command(subcommand)]
+    Alert(AlertCommand),
     /// Would this outage happen to you? Checks of manifests and what lies beside them
     Audit(crate::commands::audit::AuditArgs),
+    /// Services: how they are, in which order they come back, and bringing them back
+    #[command(subcommand)]
+    Service(ServiceCommand),
+    /// Say yes to what a plan of services would make again
+    Approve(ApproveArgs),
     /// Incidents and their reports
     #[command(subcommand)]
     Incident(IncidentCommand),
@@ -139,6 +147,12 @@ pub struct DemoArgs {
     /// Leave out the last act: the backup, the destruction, the restore and the proof
     #[arg(long)]
     pub without_backup: bool,
+    /// Leave out act 3: everything killed with SIGKILL, brought back without an order and in order
+    #[arg(long)]
+    pub without_cold_start: bool,
+    /// How much faster than the wall's act 3's clock runs: start times, back-off and settle time on both sides
+    #[arg(long, value_name = "TIMES", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..=25))]
+    pub clock: u32,
     /// Where to write the report of the guarded act
     #[arg(long, value_name = "DIR", default_value = "oxpecker-demo")]
     pub report_dir: PathBuf,
@@ -148,6 +162,141 @@ pub struct DemoArgs {
 pub enum VacuumCommand {
     /// What runs, what holds it, and which levers there are
     Status,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum ServiceCommand {
+    /// What compose files, units, files of variables and the database's sessions say of who needs whom, as configuration to paste. Without arguments
+    /// the usual places are looked at; exit 1 where a circle was found
+    Discover(crate::commands::discover::DiscoverArgs),
+    /// How each is, since when, and who is hurt; exit 1 where one is not well
+    List(LookArgs),
+    /// What would be done, in which order, why, and how long it takes; exit 1 where something is not well
+    Plan(LookArgs),
+    /// Bring them back: acts until all is stable, or a person is needed
+    Apply(ApplyArgs),
+    /// Stop one on purpose: nobody who brings services back starts it again
+    Stop(StopArgs),
+    /// Take a stop back: it is meant to run again, and is started at its place in the order
+    Start(StartArgs),
+    /// The end of what one wrote
+    Logs(LogsArgs),
+    /// What needs what
+    Graph {
+        /// In the language of Graphviz
+        #[arg(long)]
+        dot: bool,
+    },
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct StopArgs {
+    /// Which one, as `service list` shows it
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// Who says so; by default the user's name
+    #[arg(long, value_name = "WHO")]
+    pub by: Option<String>,
+    /// Also where others need it
+    #[arg(long, short)]
+    pub yes: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct StartArgs {
+    /// Which one, as `service list` shows it
+    #[arg(value_name = "NAME")]
+    pub name: String,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct LogsArgs {
+    /// Which one, as `service list` shows it
+    #[arg(value_name = "NAME")]
+    pub name: String,
+    /// How many lines of its end
+    #[arg(long, short = 'n', value_name = "NUMBER", default_value_t = 50)]
+    pub lines: usize,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct LookArgs {
+    /// For how long to look: what is healthy for less than its `stable_for` can't be seen to be stable
+    #[arg(long = "for", value_name = "TIME")]
+    pub look_for: Option<crate::config::HumanDuration>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ApplyArgs {
+    /// Only say what would be done: as `service plan`
+    #[arg(long, short = 'n')]
+    pub dry_run: bool,
+    /// You have looked: what was given up is tried again, within what the budgets leave
+    #[arg(long)]
+    pub again: bool,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct ApproveArgs {
+    /// The plan's hash, as `service plan` shows it
+    #[arg(value_name = "PLAN")]
+    pub plan: String,
+    /// Who says so; by default the user's name
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum AlertCommand {
+    /// What is open, who was told and who has it; exit 1 where one is open that nobody has
+    List,
+    /// Send a trial message through every route; exit 1 if one did not arrive
+    Test {
+        /// Only this route; may be named several times
+        #[arg(long, value_name = "NAME")]
+        route: Vec<String>,
+    },
+    /// Tell nobody of some alerts for a time; the log and the journal go on
+    Silence(SilenceArgs),
+    /// End a silence before its time
+    Unsilence {
+        /// Its name, as `alert list` shows it
+        id: String,
+    },
+    /// Say that you have it: it is not escalated
+    Ack(AckArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct SilenceArgs {
+    /// The rules; any of these
+    #[arg(value_name = "RULE")]
+    pub rule: Vec<String>,
+    /// A label that the alert has to have; may be named several times
+    #[arg(long, value_name = "NAME=VALUE")]
+    pub label: Vec<String>,
+    /// Every alert there is
+    #[arg(long)]
+    pub all: bool,
+    /// For how long: it ends by itself
+    #[arg(long = "for", value_name = "TIME")]
+    pub length: crate::config::HumanDuration,
+    /// Why, for whoever wonders
+    #[arg(long, value_name = "TEXT")]
+    pub why: String,
+    /// Who says so; by default the user's name
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct AckArgs {
+    /// The alert's key, or as much of its beginning as no other has
+    #[arg(value_name = "ALERT")]
+    pub alert: String,
+    /// Who has it; by default the user's name
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -184,10 +333,14 @@ pub enum ConfigCommand {
 
 #[derive(Debug, Subcommand)]
 pub enum WorkerCommand {
+    /// Looks into why the host or PostgreSQL died
+    Autopsy,
     /// Makes, proves and prunes backups
     Backup,
     /// Delivers alerts
     Deliver,
+    /// Services that are brought back while the guard runs
+    Recovery,
     /// Undoes a throttle when the guard dies
     Release,
     /// Receives WAL into the repository

@@ -9,6 +9,7 @@ mod disk;
 mod exit;
 mod guard;
 mod logging;
+mod offer;
 mod output;
 mod place;
 mod prompt;

@@ -15,6 +15,7 @@ use std::{
 
 use backup::{Note, Progress, Stage, Update};
 use indicatif::{ProgressBar, ProgressStyle};
+use jiff::{Timestamp, tz::TimeZone};
 use model::{
     ByteSize,
     reading::{ActivityReading, HostReading},
@@ -284,6 +285,11 @@ fn words(done: u64, total: u64, rate: f64, remaining: Option<Duration>) -> Strin
         text.push_str(&format!(", {} left", duration(left)));
     }
     text
+}
+
+/// A moment for people, with the host's zone.
+pub fn moment(at: Timestamp) -> String {
+    at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M %Z").to_string()
 }
 
 /// A duration for people: `1.5 s`, `45 s`, `3 min`, `2 h 10 min`, `3 d 4 h`.

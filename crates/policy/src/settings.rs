@@ -189,9 +189,9 @@ impl Default for Thresholds {
 
 /// A setting that can't work.
 #[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("shed.{key}: {why}. Hint: {hint}")]
+#[error("shedding.{key}: {why}. Hint: {hint}")]
 pub struct SettingsError {
-    /// The key below `shed`.
+    /// The key below `shedding`.
     pub key: String,
     /// What is wrong with it.
     pub why: &'static str,

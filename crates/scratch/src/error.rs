@@ -28,6 +28,22 @@ pub enum ScratchError {
     /// `setpriv` is needed to leave root.
     #[error("`setpriv` is not on the PATH, so the server can't be run as another user; hint: install util-linux")]
     NoSetpriv,
+    /// A node with a systemd of its own can't be had here.
+    #[error("no scratch node can be had here: {what}; hint: {remedy}")]
+    NoNode {
+        /// What is missing.
+        what: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// A container engine of one's own can't be had here.
+    #[error("no scratch container engine can be had here: {what}; hint: {remedy}")]
+    NoEngine {
+        /// What is missing.
+        what: String,
+        /// What to do.
+        remedy: String,
+    },
     /// The server's user can't get at a path.
     #[error("user {user} can't reach {path}; hint: {remedy}")]
     Unreachable {

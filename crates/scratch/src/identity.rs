@@ -103,7 +103,7 @@ fn ids_of(passwd: &str, name: &str) -> Option<(u32, u32)> {
     Some((uid, fields.next()?.parse().ok()?))
 }
 
-fn find_on_path(program: impl AsRef<OsStr>) -> Option<PathBuf> {
+pub(crate) fn find_on_path(program: impl AsRef<OsStr>) -> Option<PathBuf> {
     let program = program.as_ref();
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|dir| dir.join(program)).find(|candidate| candidate.is_file())

@@ -11,6 +11,8 @@
 //! # Ok::<(), scratch::ScratchError>(())
 //! ```
 //!
+//! [`node`] has whole nodes with a systemd of their own, [`engine`] container engines.
+//!
 //! Everything here blocks; from async code call it on a blocking thread when the wait matters.
 //!
 //! What this crate must not know: anything of oxpecker. It depends on no other crate of the workspace.
@@ -23,10 +25,12 @@ mod cache;
 pub mod certificates;
 mod cluster;
 mod directory;
+pub mod engine;
 mod error;
 mod identity;
 mod installation;
 mod leftovers;
+pub mod node;
 mod postmaster;
 mod template;
 

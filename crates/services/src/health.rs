@@ -27,6 +27,13 @@ pub enum Process {
     },
     /// There is no such unit, container or directory.
     Removed,
+    /// A database that is down, on a data directory that nothing can be started on.
+    Damaged {
+        /// What is damaged, with the evidence.
+        why: String,
+        /// What it can be brought back from, and how; none where nobody knows.
+        offer: String,
+    },
     /// The driver could not tell.
     Unknown {
         /// Why not.
@@ -102,7 +109,7 @@ impl Observation {
         match self.process {
             Process::Unknown { .. } => false,
             Process::Running => !matches!(self.answer, Answer::Unknown { .. }),
-            Process::Ended { .. } | Process::BackingOff { .. } | Process::Removed => true,
+            Process::Ended { .. } | Process::BackingOff { .. } | Process::Removed | Process::Damaged { .. } => true,
         }
     }
 }

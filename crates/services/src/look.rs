@@ -1,6 +1,11 @@
 //! One round of observations: what the drivers list and what the probes say, all asked at the same time.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{
     future::join_all,
@@ -10,10 +15,12 @@ use model::ServiceName;
 use rustix::time::{ClockId, clock_gettime};
 
 use crate::{
+    damage::{self, Verdict},
     driver::{Driver, Seen},
-    graph::Graph,
+    evidence,
+    graph::{Graph, Id},
     health::{Answer, Observation, Process, Progress},
-    probe::{Probe, Said},
+    probe::{Probe, Said, recovery},
 };
 
 /// Services whose probes are asked at the same time.
@@ -30,58 +37,137 @@ pub struct Asked {
     pub within: Duration,
 }
 
+/// A database's data directory, which is looked at while nobody serves it.
+struct Directory {
+    service: Id,
+    path: PathBuf,
+    offer: Box<dyn Fn() -> String + Send + Sync>,
+}
+
 /// Looks at all services of a graph.
 pub struct Observer {
     drivers: Vec<Arc<dyn Driver>>,
     asked: Vec<Asked>,
+    ids: Vec<Id>,
     names: Vec<ServiceName>,
     external: Vec<bool>,
+    directory: Option<Directory>,
 }
 
-/// What one round found, by the services' places in the graph.
+/// What was seen of one service.
+#[derive(Clone, Debug)]
+pub struct SeenOf {
+    /// Which.
+    pub service: Id,
+    /// What was observed. Its time is the one at which that look at it began: a slow probe makes no old answer look fresh.
+    pub observation: Observation,
+    /// Who stopped it with its driver's own means, where somebody did.
+    pub stopped_by: Option<String>,
+    /// Which driver lists it, by its place.
+    pub listed_by: Option<usize>,
+}
+
+/// What one look found.
 #[derive(Clone, Debug)]
 pub struct Look {
-    /// What was observed of each.
-    pub observations: Vec<Observation>,
-    /// Who stopped it with its driver's own means, where somebody did.
-    pub stopped_by: Vec<Option<String>>,
+    /// Each service that was looked at.
+    pub seen: Vec<SeenOf>,
 }
 
 impl Observer {
     /// `asked`: of each service of the graph, in its order. Services that no driver lists are looked at by their probes alone.
     pub fn new(graph: &Graph, drivers: Vec<Arc<dyn Driver>>, asked: Vec<Asked>) -> Self {
-        let names = graph.ids().map(|id| graph.name(id).clone()).collect();
-        let external = graph.ids().map(|id| graph.service(id).external).collect();
-        Self { drivers, asked, names, external }
+        let ids: Vec<Id> = graph.ids().collect();
+        let names = ids.iter().map(|id| graph.name(*id).clone()).collect();
+        let external = ids.iter().map(|id| graph.service(*id).external).collect();
+        Self { drivers, asked, ids, names, external, directory: None }
+    }
+
+    /// `service` is a PostgreSQL on this data directory: while nobody serves it, it is looked at whether it is damaged. `offer`: what it can be brought back
+    /// from, in words; asked only where it is.
+    #[must_use]
+    pub fn with_directory(
+        mut self,
+        service: Id,
+        path: PathBuf,
+        offer: impl Fn() -> String + Send + Sync + 'static,
+    ) -> Self {
+        self.directory = Some(Directory { service, path, offer: Box::new(offer) });
+        self
+    }
+
+    /// What of a database that does not serve is to be told of its directory.
+    fn damage(&self, service: Id, process: &Process, answer: &Answer) -> Option<Process> {
+        let directory = self.directory.as_ref().filter(|directory| directory.service == service)?;
+        // Whoever is answered by a server, even with a refusal, has one that runs; and one that starts may just write what is looked at.
+        let down = match process {
+            Process::Ended { .. } | Process::BackingOff { .. } => true,
+            Process::Running => matches!(answer, Answer::Unhealthy { .. }) && !recovery::runs(&directory.path),
+            _ => false,
+        };
+        if !down {
+            return None;
+        }
+        match damage::verdict(&evidence::directory::directory(&directory.path)) {
+            Verdict::Damaged { findings } => {
+                Some(Process::Damaged { why: damage::in_words(&findings), offer: (directory.offer)() })
+            }
+            Verdict::Sound { .. } | Verdict::Unknown { .. } => None,
+        }
     }
 
     /// Looks at all. Bounded in time by the drivers and the probes; never fails as a whole.
     pub async fn look(&self) -> Look {
-        let listed = join_all(self.drivers.iter().map(|driver| driver.list())).await;
-        let mut listed: HashMap<ServiceName, Seen> = listed.into_iter().flatten().collect();
-        let seen: Vec<Seen> = self
-            .names
-            .iter()
-            .zip(&self.external)
-            .map(|(name, external)| {
-                let nobody =
-                    || if *external { Seen::of(Process::Running) } else { Seen::unknown("no driver lists it") };
-                listed.remove(name).unwrap_or_else(nobody)
-            })
-            .collect();
-        let asked = seen.iter().zip(&self.asked).map(|(seen, asked)| ask(seen, asked));
-        let said: Vec<(Said, Option<Answer>)> = stream::iter(asked).buffered(PROBED_AT_ONCE).collect().await;
-        let at = boot_now();
-        let stopped_by = seen.iter().map(|seen| seen.stopped_by.clone()).collect();
-        let observations = seen.into_iter().zip(said).map(|(seen, (said, function))| Observation {
-            at,
-            process: seen.process,
-            run: seen.run,
-            answer: said.answer,
-            function,
-            progress: seen.progress.or(said.progress),
+        let drivers: Vec<usize> = (0..self.drivers.len()).collect();
+        self.look_with(&self.ids, &drivers).await
+    }
+
+    /// Looks at some only. `listed_by`: which driver listed each service in the look before; only those are asked.
+    pub async fn look_at(&self, only: &[Id], listed_by: &[Option<usize>]) -> Look {
+        let drivers = only.iter().filter_map(|id| listed_by.get(id.index()).copied().flatten());
+        let drivers: BTreeSet<usize> = drivers.filter(|driver| *driver < self.drivers.len()).collect();
+        self.look_with(only, &drivers.into_iter().collect::<Vec<_>>()).await
+    }
+
+    async fn look_with(&self, only: &[Id], drivers: &[usize]) -> Look {
+        let lists = drivers.iter().map(|driver| async move {
+            let began = boot_now();
+            let listed = self.drivers[*driver].list().await;
+            listed.into_iter().map(move |(name, seen)| (name, (*driver, began, seen)))
         });
-        Look { observations: observations.collect(), stopped_by }
+        let mut listed: HashMap<ServiceName, (usize, Duration, Seen)> =
+            join_all(lists).await.into_iter().flatten().collect();
+        let looks = only.iter().map(|id| {
+            let place = id.index();
+            let listed = listed.remove(&self.names[place]);
+            async move {
+                let now = boot_now();
+                let (listed_by, at, seen) = match listed {
+                    Some((driver, began, seen)) => (Some(driver), began, seen),
+                    None if self.external[place] => (None, now, Seen::of(Process::Running)),
+                    None => (None, now, Seen::unknown("no driver lists it")),
+                };
+                let (said, function) = ask(&seen, &self.asked[place]).await;
+                let damaged = self.damage(*id, &seen.process, &said.answer);
+                let observation = Observation {
+                    at,
+                    process: damaged.unwrap_or(seen.process),
+                    run: seen.run.or(said.run),
+                    answer: said.answer,
+                    function,
+                    progress: seen.progress.or(said.progress),
+                };
+                SeenOf { service: *id, observation, stopped_by: seen.stopped_by, listed_by }
+            }
+        });
+        // Collected first: a lazy iterator of borrowing futures is not general enough for `Send`.
+        let looks: Vec<_> = looks.collect();
+        Look { seen: stream::iter(looks).buffered(PROBED_AT_ONCE).collect().await }
+    }
+
+    /// Lets the drivers do what they have to so that they keep sight of their services. Only for who may act.
+    pub async fn tend(&self) {
+        join_all(self.drivers.iter().map(|driver| driver.tend())).await;
     }
 
     /// Returns when a driver says that something may have changed.
@@ -95,7 +181,7 @@ impl Observer {
 
 /// Asks a service that runs.
 async fn ask(seen: &Seen, asked: &Asked) -> (Said, Option<Answer>) {
-    let nothing = |answer| (Said { answer, progress: None::<Progress> }, None);
+    let nothing = |answer| (Said { answer, progress: None::<Progress>, run: None }, None);
     if seen.process != Process::Running {
         return nothing(Answer::Unhealthy { why: "it does not run".to_owned() });
     }
@@ -103,7 +189,7 @@ async fn ask(seen: &Seen, asked: &Asked) -> (Said, Option<Answer>) {
         (false, _) => Probe::ask_all(&asked.health, asked.within).await,
         (true, Some(answer)) => return nothing(answer.clone()),
         // Nobody said how to ask: that it runs is all that is known.
-        (true, None) => Said { answer: Answer::Healthy, progress: None },
+        (true, None) => Said { answer: Answer::Healthy, progress: None, run: None },
     };
     if let Some(supervisor) = &seen.health {
         said.answer = Answer::of_all([said.answer, supervisor.clone()]);

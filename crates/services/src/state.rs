@@ -85,6 +85,13 @@ pub enum State {
     },
     /// There is nothing to start: it has to be provisioned.
     Removed,
+    /// A database whose data directory is damaged: started on it, it could only fail again. A person decides.
+    Damaged {
+        /// What is damaged, with the evidence.
+        why: String,
+        /// What it can be brought back from, and how.
+        offer: String,
+    },
     /// Nothing fresh is known.
     Unknown {
         /// Why not.
@@ -132,15 +139,26 @@ impl fmt::Display for State {
             Self::Wrong { why } => write!(f, "healthy and wrong: {}", shown(why)),
             Self::Stopped { by } => write!(f, "stopped on purpose by {}", shown(by)),
             Self::Removed => f.write_str("removed"),
+            Self::Damaged { why, .. } => write!(f, "down, its data directory is damaged: {}", shown(why)),
             Self::Unknown { why } => write!(f, "unknown: {}", shown(why)),
         }
     }
 }
 
-/// Words from outside are shortened and can't draw on a terminal.
-fn shown(text: &str) -> String {
-    const SHOWN_MAX: usize = 120;
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(SHOWN_MAX).collect()
+/// Characters of words from outside that are kept.
+const SHOWN_MAX: usize = 240;
+
+/// Words from outside are shortened, and can neither draw on a terminal nor turn its text round.
+pub(crate) fn shown(text: &str) -> String {
+    let draws = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
+    };
+    let mut shown: String = text.chars().take(SHOWN_MAX).map(|c| if draws(c) { ' ' } else { c }).collect();
+    if text.chars().nth(SHOWN_MAX).is_some() {
+        shown.push('…');
+    }
+    shown
 }
 
 /// A service's state with the times that the planner goes by.
@@ -211,6 +229,9 @@ fn of_seen(facts: &Facts<'_>, seen: &Observation, patience: &Patience) -> (State
         facts.needs_stable_since.map(|stable| since.max(stable).saturating_add(grace))
     };
     match &seen.process {
+        Process::Damaged { why, offer } => {
+            (State::Damaged { why: why.clone(), offer: offer.clone() }, troubled, from(troubled, Duration::ZERO))
+        }
         Process::Removed => (State::Removed, troubled, from(troubled, Duration::ZERO)),
         Process::Ended { code } => {
             (State::Broken { how: Broken::Down { code: *code } }, troubled, from(troubled, Duration::ZERO))

@@ -94,6 +94,10 @@ async fn a_killed_keeper_is_replaced_and_takes_nothing_with_it() {
     let keeper = stage.recorded("site", "kept").unwrap();
     kill9(keeper);
     tokio::time::timeout(PATIENCE, one.driver.changed()).await.expect("nobody noticed");
+    // Who only watches starts nothing.
+    let _ = tokio::time::timeout(Duration::from_millis(300), one.driver.changed()).await;
+    assert_eq!(stage.recorded("site", "kept"), Some(keeper));
+    one.driver.tend().await;
     await_that("a new keeper", PATIENCE, || stage.recorded("site", "kept").is_some_and(|new| new != keeper));
     let after = scene.look().await;
     assert_eq!((after.process, after.run, one.service.starts().len()), (Process::Running, seen.run, 1));

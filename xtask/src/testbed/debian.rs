@@ -36,7 +36,8 @@ pub fn install_for_tests(package: &str) -> Result<()> {
     install(package)
 }
 
-fn may_install(package: &str) -> Result<()> {
+/// Fails where nothing may be installed, with a hint that names the package.
+pub fn may_install(package: &str) -> Result<()> {
     let hint = format!("hint: install the package `{package}` (or what your distribution calls it)");
     if std::env::var_os("OXPECKER_TEST_NO_INSTALL").is_some() {
         bail!("OXPECKER_TEST_NO_INSTALL is set; {hint}");

@@ -8,7 +8,7 @@ use super::{Finding, SourceFile};
 const PURE_NAMES: &[&str] = &["controller", "decide", "diagnose", "plan", "policy"];
 /// Crates that are pure but for these modules.
 const PURE_CRATES: &[(&str, &[&str])] =
-    &[("audit", &["source"]), ("policy", &[]), ("services", &["driver", "probe", "execute", "look"])];
+    &[("audit", &["source"]), ("policy", &[]), ("services", &["driver", "evidence", "probe", "execute", "look"])];
 /// What a pure module must not name; a path is forbidden when it starts with one of these.
 const FORBIDDEN: &[&[&str]] = &[
     &["tokio"],

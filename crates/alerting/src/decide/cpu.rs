@@ -168,7 +168,8 @@ impl Rule for CpuSaturated {
     }
 }
 
-fn role(role: &ProcessRole) -> String {
+/// What a process is, in words.
+pub(super) fn role(role: &ProcessRole) -> String {
     match role {
         ProcessRole::Guard => "this guard".into(),
         ProcessRole::Postmaster => "the postmaster".into(),

@@ -24,25 +24,25 @@ const NAMED_PROCESSES: usize = 3;
 
 /// How much is left, and of what.
 #[derive(Clone, Copy, Debug, PartialEq)]
-struct Room {
-    available: ByteSize,
-    total: ByteSize,
-    own_limit: bool,
+pub(super) struct Room {
+    pub(super) available: ByteSize,
+    pub(super) total: ByteSize,
+    pub(super) own_limit: bool,
 }
 
 impl Room {
-    fn percent(self) -> f64 {
+    pub(super) fn percent(self) -> f64 {
         Share::of(self.available.0 as f64, self.total.0 as f64).0 * 100.0
     }
 
-    fn whose(self) -> &'static str {
+    pub(super) fn whose(self) -> &'static str {
         if self.own_limit { "the control group" } else { "the host" }
     }
 }
 
 /// The tighter of host and own control group. The group's page cache counts as used there, so that its figure is the more
 /// pessimistic one; it is only looked at where the limit is a real one, below the host's memory.
-fn room(host: &HostReading) -> Option<Room> {
+pub(super) fn room(host: &HostReading) -> Option<Room> {
     let memory = host.memory;
     let of_host =
         (memory.total.0 > 0).then_some(Room { available: memory.available, total: memory.total, own_limit: false });

@@ -32,7 +32,7 @@ pub(crate) fn short(name: &str) -> String {
     format!("{start}…{end}")
 }
 
-/// A duration in the unit that fits: `250 ms`, `1.3 s`, `42 s`, `3 min 5 s`, `2 h 10 min`.
+/// A duration in the unit that fits: `250 ms`, `1.3 s`, `42 s`, `3 min 5 s`, `2 h 10 min`, `3 days`.
 pub(crate) fn span(duration: Duration) -> String {
     let seconds = duration.as_secs();
     match seconds {
@@ -40,7 +40,8 @@ pub(crate) fn span(duration: Duration) -> String {
         1..10 => format!("{:.1} s", duration.as_secs_f64()),
         10..60 => format!("{seconds} s"),
         60..3600 => format!("{} min {} s", seconds / 60, seconds % 60),
-        _ => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        3600..172_800 => format!("{} h {} min", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{} days", seconds / 86_400),
     }
 }
 
@@ -71,9 +72,14 @@ mod tests {
 
     #[test]
     fn spans_read_well() {
-        for (ms, text) in
-            [(250, "250 ms"), (1_300, "1.3 s"), (42_000, "42 s"), (185_000, "3 min 5 s"), (7_800_000, "2 h 10 min")]
-        {
+        for (ms, text) in [
+            (250, "250 ms"),
+            (1_300, "1.3 s"),
+            (42_000, "42 s"),
+            (185_000, "3 min 5 s"),
+            (7_800_000, "2 h 10 min"),
+            (259_200_000, "3 days"),
+        ] {
             assert_eq!(span(Duration::from_millis(ms)), text);
         }
     }

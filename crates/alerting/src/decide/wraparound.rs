@@ -2,28 +2,39 @@
 //!
 //! *Why*: when the oldest unfrozen transaction id or multixact is about 2.1 billion old, the server takes no more writes until a
 //! vacuum has finished, which may take hours. It is seen days ahead.
-//! *Source*: `age(datfrozenxid)` and `mxid_age(datminmxid)` of every database, once a minute.
+//! *Source*: `age(datfrozenxid)` and `mxid_age(datminmxid)` of every database, once a minute, and a line through the last hour of the
+//! oldest: a server that uses up ten thousand ids a second has two days where another has years.
 //! *First things to do*: find what holds the horizon back; let the anti-wraparound vacuums run, and never throttle or cancel them.
 
 use std::time::Duration;
 
-use model::{Observation, Reading, Severity, reading::AgeReading};
+use model::{Moment, Observation, Reading, Severity, reading::AgeReading};
 
 use super::{
+    forecast::{History, Line},
     gate::{Confirmation, Gate, Judgement, Verdict},
     rule::{Facts, Rule, Subject, steps},
-    text::short,
+    text::{short, span},
 };
-use crate::settings;
+use crate::settings::{self, duration};
 
 /// Where the server stops taking writes: 2^31 less a margin of 3 million (`xidStopLimit` of varsup.c), in millions.
 const STOP_MILLIONS: f64 = 2_144.0;
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3_600);
+/// How well the points must lie along their line.
+const FIT: f64 = 0.9;
+const DAY_S: f64 = 86_400.0;
 
 /// The rule's state.
 pub(super) struct WraparoundNear {
     settings: settings::VacuumWraparoundNear,
     gate: Gate,
     oldest: Option<AgeReading>,
+    /// Of the oldest, in millions; begun anew when it is another one, or was frozen.
+    ages: History,
+    left: Option<Duration>,
 }
 
 impl WraparoundNear {
@@ -35,7 +46,20 @@ impl WraparoundNear {
             forget: Duration::ZERO,
             max_gap: Duration::MAX,
         });
-        Self { settings, gate, oldest: None }
+        Self { settings, gate, oldest: None, ages: History::new(MINUTE / 2, HOUR), left: None }
+    }
+
+    /// When writes stop, at the rate of the last hour.
+    fn forecast(&mut self, at: Moment, oldest: &AgeReading) -> Option<Duration> {
+        let goes_on = |before: &AgeReading| {
+            before.database == oldest.database && what(before) == what(oldest) && millions(before) <= millions(oldest)
+        };
+        if !self.oldest.as_ref().is_some_and(goes_on) {
+            self.ages.clear();
+        }
+        self.ages.push(at, millions(oldest));
+        let line = self.ages.line(HOUR).filter(|line: &Line| line.fit >= FIT && line.per_second > 0.0)?;
+        line.until(STOP_MILLIONS)
     }
 }
 
@@ -56,6 +80,10 @@ fn fact(age: &AgeReading) -> String {
     )
 }
 
+fn rate(left: Duration) -> String {
+    format!("at the rate of the last hour writes stop in {}", span(left))
+}
+
 impl Rule for WraparoundNear {
     fn id(&self) -> &'static str {
         "vacuum-wraparound-near"
@@ -73,11 +101,16 @@ impl Rule for WraparoundNear {
         let Observation::Reading(Reading::Tables(tables)) = observation else { return None };
         let oldest = tables.ages.iter().max_by(|a, b| millions(a).total_cmp(&millions(b)))?;
         let age = millions(oldest);
-        let verdict = if age >= self.settings.critical_millions {
+        self.left = self.forecast(tables.at, oldest);
+        let settings = &self.settings;
+        let within = |days: f64| {
+            age >= settings.forecast_from_millions && self.left.is_some_and(|left| left <= duration(days * DAY_S))
+        };
+        let verdict = if age >= settings.critical_millions || within(settings.critical_days) {
             Verdict::Bad(Severity::Critical)
-        } else if age >= self.settings.age_millions {
+        } else if age >= settings.age_millions || within(settings.within_days) {
             Verdict::Bad(Severity::Warning)
-        } else if age < self.settings.clear_millions {
+        } else if age < settings.clear_millions && !within(settings.within_days * 2.0) {
             Verdict::Good
         } else {
             Verdict::Between
@@ -90,13 +123,14 @@ impl Rule for WraparoundNear {
         let Some(oldest) = &self.oldest else { return Facts::default() };
         Facts {
             summary: format!(
-                "{}: {} of database {} near wraparound: {:.0} of {STOP_MILLIONS:.0} million",
+                "{}: {} of database {} near wraparound: {:.0} of {STOP_MILLIONS:.0} million{}",
                 subject.cluster,
                 what(oldest),
                 short(oldest.database.as_str()),
-                millions(oldest)
+                millions(oldest),
+                self.left.map(|left| format!(", writes stop in {}", span(left))).unwrap_or_default()
             ),
-            details: vec![fact(oldest)],
+            details: std::iter::once(fact(oldest)).chain(self.left.map(rate)).collect(),
             labels: [(model::alert::label::DATABASE.to_owned(), oldest.database.to_string())].into(),
             next_steps: steps(&[
                 "find what holds the horizon back: old transactions, prepared transactions, replication slots",

@@ -5,10 +5,16 @@
 //! never attempted get one chance within [`DRAIN`], then the worker ends. Signals that ask it to go don't end it: they come to the
 //! guard's whole control group or terminal, while the guard has its last words still to be delivered.
 
+mod command;
+mod dialect;
+mod email;
 mod queue;
 mod retry;
 mod route_task;
+mod target;
+mod trial;
 mod webhook;
+mod words;
 
 use std::{collections::HashMap, fs, io, time::Duration};
 
@@ -20,16 +26,21 @@ use tokio::{
     task::JoinSet,
 };
 
-pub use self::webhook::check_webhook_url;
+pub(crate) use self::dialect::REMIND_INTERVAL;
+pub use self::{
+    email::check_email,
+    trial::{Trial, try_routes},
+    webhook::check_webhook_url,
+};
 use self::{
     route_task::{Order, RouteTask},
-    webhook::Target,
+    target::Targets,
 };
 use crate::{
     lines::{read_line, to_line},
     outbox::MAX_PENDING,
     protocol::{PROTOCOL, RouteProblem, ToGuard, ToWorker},
-    route::{Carrier, Route},
+    route::Route,
 };
 
 /// How long the worker goes on after its input ended.
@@ -138,6 +149,12 @@ where
                     let _ = orders.send(Order::Forget { id }).await;
                 }
             }
+            ToWorker::Remind { route, alert } => {
+                if let Some(Ok(orders)) = orders.get(&route) {
+                    // A route that is this far behind has worse to tell.
+                    let _ = orders.try_send(Order::Remind { alert });
+                }
+            }
             ToWorker::Ping => {
                 let _ = answers.send(ToGuard::Pong).await;
             }
@@ -161,19 +178,11 @@ fn start_routes(
     answers: &mpsc::Sender<ToGuard>,
     tasks: &mut JoinSet<()>,
 ) -> Result<(Orders, Vec<RouteProblem>), DeliverError> {
-    let (client, no_tls) = match webhook::client() {
-        Ok(client) => (client, None),
-        Err(error) => (webhook::plain_client().map_err(DeliverError::NoClient)?, Some(error)),
-    };
+    let targets = Targets::new().map_err(DeliverError::NoClient)?;
     let mut orders = HashMap::new();
     let mut problems = Vec::new();
     for route in routes {
-        let Carrier::Webhook(webhook) = &route.carrier;
-        let target = Target::new(client.clone(), webhook).and_then(|target| match &no_tls {
-            Some(error) if target.is_tls() => Err(error.clone()),
-            _ => Ok(target),
-        });
-        match target {
+        match targets.target(&route.carrier) {
             Ok(target) => {
                 // One more than the guard may have under way, for each of the two kinds of order.
                 let (sender, receiver) = mpsc::channel(2 * MAX_PENDING + 2);

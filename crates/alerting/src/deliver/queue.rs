@@ -21,6 +21,8 @@ pub(crate) struct Item {
     pub(crate) alert: Alert,
     /// Failed attempts.
     pub(crate) failed: u32,
+    /// The receiver refused it together with others: it goes by itself.
+    pub(crate) alone: bool,
     /// Not before.
     pub(crate) due: Instant,
     pub(crate) received: Instant,
@@ -88,6 +90,40 @@ impl Queue {
         soonest.map_or(Next::Idle, Next::Wait)
     }
 
+    /// Which go in one message: that one, and those behind it in order that may go now too, at most `most`. An episode is in a
+    /// message once: receivers know an alert by its name.
+    pub(crate) fn together(&self, first: u64, most: usize, now: Instant) -> Vec<u64> {
+        let mut batch = vec![first];
+        let from = self.items.iter().position(|item| item.id == first).unwrap_or(self.items.len());
+        let mut keys = HashSet::new();
+        for (at, item) in self.items.iter().skip(from).enumerate() {
+            if at == 0 {
+                if item.alone {
+                    break;
+                }
+                keys.insert(&item.alert.key);
+                continue;
+            }
+            if batch.len() >= most || item.alone || item.due > now || !keys.insert(&item.alert.key) {
+                break;
+            }
+            // One that waits before the first holds back its own episode.
+            if self.items.iter().take(from).any(|before| before.alert.key == item.alert.key) {
+                break;
+            }
+            batch.push(item.id);
+        }
+        batch
+    }
+
+    pub(crate) fn get(&self, id: u64) -> Option<&Item> {
+        self.items.iter().find(|item| item.id == id)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
     /// The next that was never attempted, whatever waits before it: the guard is gone, each gets one chance. Behind a failed
     /// one of its own episode there is no chance.
     pub(crate) fn next_untried(&self) -> Option<u64> {
@@ -117,6 +153,7 @@ mod tests {
                 id,
                 alert: alert(key, AlertState::Firing),
                 failed,
+                alone: false,
                 due: start + Duration::from_secs(due_s),
                 received: start,
                 age: Duration::ZERO,
@@ -141,6 +178,21 @@ mod tests {
             let queue = queue(start, items);
             assert_eq!((queue.next(start), queue.next_untried()), (expected, untried), "{items:?}");
         }
+    }
+
+    #[test]
+    fn what_waits_goes_together_in_order_each_episode_once() {
+        let start = Instant::now();
+        let together = |items: &[(u64, &str, u32, u64)], first, most| queue(start, items).together(first, most, start);
+        assert_eq!(together(&[(1, "a", 0, 0)], 1, 9), [1]);
+        assert_eq!(together(&[(1, "a", 0, 0), (2, "b", 0, 0), (3, "c", 0, 0)], 1, 9), [1, 2, 3]);
+        assert_eq!(together(&[(1, "a", 0, 0), (2, "b", 0, 0), (3, "c", 0, 0)], 1, 2), [1, 2]);
+        assert_eq!(together(&[(1, "a", 0, 0), (2, "b", 0, 0), (3, "a", 0, 0), (4, "c", 0, 0)], 1, 9), [1, 2]);
+        assert_eq!(together(&[(1, "a", 2, 5), (2, "b", 0, 0), (3, "a", 0, 0)], 2, 9), [2]);
+        assert_eq!(together(&[(1, "a", 0, 0), (2, "b", 1, 5)], 1, 9), [1]);
+        let mut queue = queue(start, &[(1, "a", 0, 0), (2, "b", 0, 0)]);
+        queue.get_mut(1).unwrap().alone = true;
+        assert_eq!(queue.together(1, 9, start), [1]);
     }
 
     #[test]

@@ -10,8 +10,9 @@ use reqwest::{
     redirect,
 };
 
+use super::{dialect::Dialect, target::Failure};
 use crate::{
-    protocol::{WebhookBody, idempotency_key},
+    protocol::idempotency_key,
     route::{Secret, Webhook},
 };
 
@@ -30,20 +31,17 @@ const MAX_ANSWER_BYTES: usize = 64 * 1024;
 /// The least pause after a refusal that people have to mend, such as 401 or 404, or that ends with a deploy behind a proxy.
 pub(crate) const REFUSED_PAUSE: Duration = Duration::from_secs(15);
 
-/// Why an attempt failed, without secrets.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Failure {
-    pub(crate) error: String,
-    /// Whether trying again is of no use.
-    pub(crate) permanent: bool,
-    /// When the receiver wants to be asked again.
-    pub(crate) retry_after: Option<Duration>,
-}
+/// Longest pause that a receiver may ask for beside an alert that it took: `X-RateLimit-Reset-After` of Discord.
+const LONGEST_REST: Duration = Duration::from_secs(60);
+
+/// Where Alertmanager takes alerts, below its base URL.
+const ALERTMANAGER_PATH: &str = "api/v2/alerts";
 
 /// A webhook that is ready to be posted to.
 #[derive(Clone)]
-pub(crate) struct Target {
+pub(crate) struct HttpTarget {
     client: Client,
+    dialect: Dialect,
     url: Url,
     headers: HeaderMap,
     secrets: Vec<String>,
@@ -101,11 +99,15 @@ fn parse_url(url: &Secret) -> Result<Url, &'static str> {
     }
 }
 
-impl Target {
+impl HttpTarget {
     /// # Errors
     /// Where the route can't work, without its secrets.
-    pub(crate) fn new(client: Client, webhook: &Webhook) -> Result<Self, String> {
-        let url = parse_url(&webhook.url)?;
+    pub(super) fn new(client: Client, webhook: &Webhook, dialect: Dialect) -> Result<Self, String> {
+        let mut url = parse_url(&webhook.url)?;
+        if dialect == Dialect::Alertmanager && !url.path().ends_with(ALERTMANAGER_PATH) {
+            let base = url.path().trim_end_matches('/').to_owned();
+            url.set_path(&format!("{base}/{ALERTMANAGER_PATH}"));
+        }
         let mut headers = HeaderMap::new();
         for (name, value) in &webhook.headers {
             let parsed = HeaderName::from_bytes(name.as_bytes()).ok().zip(HeaderValue::from_str(value).ok());
@@ -125,7 +127,11 @@ impl Target {
             headers.insert(AUTHORIZATION, value);
             secrets.push(token.reveal().to_owned());
         }
-        Ok(Self { client, url, headers, secrets })
+        Ok(Self { client, dialect, url, headers, secrets })
+    }
+
+    pub(super) fn dialect(&self) -> Dialect {
+        self.dialect
     }
 
     pub(crate) fn is_tls(&self) -> bool {
@@ -142,20 +148,20 @@ impl Target {
         let _ = self.client.head(origin).send().await;
     }
 
-    pub(crate) async fn post(&self, alert: &Alert) -> Result<(), Failure> {
-        let key = idempotency_key(alert);
-        let request = self
-            .client
-            .post(self.url.clone())
-            .headers(self.headers.clone())
-            .header("idempotency-key", &key)
-            .header("x-oxpecker-key", &key)
-            .json(&WebhookBody::from(alert));
+    /// Posts one message. Answers for how long the receiver wants to be left alone.
+    pub(super) async fn post(&self, alerts: &[&Alert]) -> Result<Duration, Failure> {
+        let mut request = self.client.post(self.url.clone()).headers(self.headers.clone());
+        if let [alert] = alerts {
+            let key = idempotency_key(alert);
+            request = request.header("idempotency-key", &key).header("x-oxpecker-key", &key);
+        }
+        let request = request.json(&self.dialect.body(alerts, Timestamp::now()));
         let response = request.send().await.map_err(|error| self.transport(&error))?;
         let status = response.status();
-        let retry_after = retry_after(&response);
+        let (retry_after, rest) = (retry_after(&response), rest(&response));
         drain(response).await;
-        judge(status, retry_after)
+        judge(status, retry_after)?;
+        Ok(rest.max(self.dialect.pause()))
     }
 
     fn transport(&self, error: &reqwest::Error) -> Failure {
@@ -205,10 +211,25 @@ fn retry_after(response: &Response) -> Option<Duration> {
     parse_retry_after(response.headers().get(RETRY_AFTER)?.to_str().ok()?, Timestamp::now())
 }
 
+/// Discord says before it refuses that its bucket is empty, and in how many seconds it is full again.
+fn rest(response: &Response) -> Duration {
+    let header = |name: &str| response.headers().get(name)?.to_str().ok();
+    match (header("x-ratelimit-remaining"), header("x-ratelimit-reset-after")) {
+        (Some("0"), Some(seconds)) => seconds
+            .parse()
+            .ok()
+            .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+            .unwrap_or_default()
+            .min(LONGEST_REST),
+        _ => Duration::ZERO,
+    }
+}
+
 fn parse_retry_after(text: &str, now: Timestamp) -> Option<Duration> {
     let text = text.trim();
-    if let Ok(seconds) = text.parse::<u64>() {
-        return Some(Duration::from_secs(seconds));
+    // Discord writes fractions.
+    if let Ok(seconds) = text.parse::<f64>() {
+        return Duration::try_from_secs_f64(seconds).ok();
     }
     let date = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
     Some(Duration::try_from(date.duration_since(now)).unwrap_or(Duration::ZERO))
@@ -287,6 +308,8 @@ mod tests {
         let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         for (text, expected) in [
             ("7", Some(7)),
+            ("2.5", Some(2)),
+            ("inf", None),
             (" 0 ", Some(0)),
             ("Thu, 01 Jan 2026 00:01:00 GMT", Some(60)),
             ("Wed, 31 Dec 2025 00:01:00 GMT", Some(0)),
@@ -334,12 +357,14 @@ mod tests {
             webhook("http://host/s3cr3t", Some("t0\nken"), "x-a"),
             webhook("http://host/s3cr3t", None, "x a"),
         ] {
-            let error = Target::new(client.clone(), &bad).err().unwrap();
+            let error = HttpTarget::new(client.clone(), &bad, Dialect::Own).err().unwrap();
             for secret in ["s3cr3t", "t0", "v4lue"] {
                 assert!(!error.contains(secret), "{error}");
             }
         }
-        let target = Target::new(client, &webhook("http://host/s3cr3t?k=1", Some("t0ken"), "x-a")).ok().unwrap();
+        let target = HttpTarget::new(client, &webhook("http://host/s3cr3t?k=1", Some("t0ken"), "x-a"), Dialect::Own)
+            .ok()
+            .unwrap();
         assert_eq!(
             target.redact("http://host/s3cr3t?k=1 /s3cr3t k=1 t0ken".to_owned()),
             "[redacted] [redacted] [redacted] [redacted]"

@@ -19,6 +19,7 @@ pub use self::worker::WorkerCommand;
 use self::{storage::Storage, supervisor::Supervisor};
 use crate::{
     clock,
+    hush::Book,
     outbox::{Outbox, Pending, Recovered},
     route::Route,
 };
@@ -75,11 +76,14 @@ impl Delivery {
             tracing::error!("{problem}");
         }
         reconcile(&mut recovered);
-        let (storage, write_failures) = Storage::start(options.outbox_dir, outbox);
+        // At the start it is read here and now: what is silenced stays so.
+        let said = Book::new(&options.outbox_dir).read().unwrap_or_default();
+        let (hush_sender, hush) = watch::channel(said);
+        let (storage, write_failures) = Storage::start(options.outbox_dir, outbox, hush_sender);
         let (alerts, submitted) = mpsc::channel(SUBMITTED);
         let (problem_sender, problems) = watch::channel(Vec::new());
         let supervisor =
-            Supervisor::new(options.routes, options.worker, storage, outcome_sender, problem_sender, recovered.pending);
+            Supervisor::new(options.routes, options.worker, storage, outcome_sender, problem_sender, hush, &recovered);
         let supervisor = tokio::spawn(supervisor.run(submitted, write_failures));
         Started { delivery: Self { alerts, problems, supervisor }, outcomes, open: recovered.open }
     }
@@ -161,7 +165,7 @@ mod tests {
                 pending(4, "ended", AlertState::Resolved),
             ],
             open: vec![alert("ended", AlertState::Firing), alert("delivered", AlertState::Firing)],
-            problems: Vec::new(),
+            ..Recovered::default()
         };
         reconcile(&mut recovered);
         let open: Vec<_> = recovered.open.iter().map(|a| a.key.0.as_str()).collect();

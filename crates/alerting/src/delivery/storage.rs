@@ -1,15 +1,19 @@
 //! The outbox on its own thread: fsync may take seconds on the disk whose trouble we report, and nothing may block the runtime.
 
 use std::{
+    collections::BTreeSet,
     path::{Path, PathBuf},
     sync::mpsc as std_mpsc,
     thread,
 };
 
 use model::{Alert, AlertKey};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 
-use crate::outbox::{Outbox, OutboxError, Pending};
+use crate::{
+    hush::{Book, Hush},
+    outbox::{Outbox, OutboxError, Pending},
+};
 
 /// Writes that wait for the disk. Beyond it the disk is as good as gone, and that is said.
 const WAITING_WRITES: usize = 4_096;
@@ -18,7 +22,9 @@ const WAITING_WRITES: usize = 4_096;
 pub(super) enum Write {
     Put(Box<Pending>),
     Remove(u64),
-    Note(Box<Alert>),
+    Note(Box<Alert>, BTreeSet<String>),
+    /// Read again what people said.
+    LookAtHush,
 }
 
 /// A write that failed.
@@ -36,12 +42,16 @@ pub(super) struct Storage {
 
 impl Storage {
     /// Starts the thread. The second receiver ends when the thread has.
-    pub(super) fn start(dir: PathBuf, outbox: Option<Outbox>) -> (Self, mpsc::Receiver<WriteFailed>) {
+    pub(super) fn start(
+        dir: PathBuf,
+        outbox: Option<Outbox>,
+        hush: watch::Sender<Hush>,
+    ) -> (Self, mpsc::Receiver<WriteFailed>) {
         let (writes, queue) = std_mpsc::sync_channel(WAITING_WRITES);
         let (failures, failures_rx) = mpsc::channel(WAITING_WRITES);
         let report = failures.clone();
         let thread = thread::Builder::new().name("outbox".into()).stack_size(256 * 1024);
-        if let Err(error) = thread.spawn(move || run(&dir, outbox, &queue, &report)) {
+        if let Err(error) = thread.spawn(move || run(&dir, outbox, &queue, &report, &hush)) {
             // Then every write is refused below, and said so.
             tracing::error!(
                 "outbox: no thread for it: {error}. Hint: raise the limit on tasks of the guard's user or unit"
@@ -64,8 +74,8 @@ impl Storage {
 fn key(write: &Write) -> Option<AlertKey> {
     match write {
         Write::Put(pending) => Some(pending.alert.key.clone()),
-        Write::Note(alert) => Some(alert.key.clone()),
-        Write::Remove(_) => None,
+        Write::Note(alert, _) => Some(alert.key.clone()),
+        Write::Remove(_) | Write::LookAtHush => None,
     }
 }
 
@@ -74,13 +84,33 @@ fn run(
     mut outbox: Option<Outbox>,
     queue: &std_mpsc::Receiver<Write>,
     failures: &mpsc::Sender<WriteFailed>,
+    hush: &watch::Sender<Hush>,
 ) {
+    let book = Book::new(dir);
+    let mut broken = None;
     for write in queue {
+        if matches!(write, Write::LookAtHush) {
+            look(&book, hush, &mut broken);
+            continue;
+        }
         let key = key(&write);
         if let Err(error) = perform(dir, &mut outbox, write) {
             let _ = failures.try_send(WriteFailed { key, error: error.to_string() });
         }
     }
+}
+
+/// Passes on what people said, also where nothing changed: then that is known. What can't be read is told once, and silences nothing.
+fn look(book: &Book, hush: &watch::Sender<Hush>, broken: &mut Option<String>) {
+    let (said, error) = match book.read() {
+        Ok(said) => (said, None),
+        Err(error) => (Hush::default(), Some(error.to_string())),
+    };
+    if let Some(error) = error.as_ref().filter(|error| broken.as_ref() != Some(error)) {
+        tracing::error!("no alert is silenced: {error}");
+    }
+    *broken = error;
+    hush.send_replace(said);
 }
 
 fn perform(dir: &Path, outbox: &mut Option<Outbox>, write: Write) -> Result<(), OutboxError> {
@@ -92,6 +122,7 @@ fn perform(dir: &Path, outbox: &mut Option<Outbox>, write: Write) -> Result<(), 
     match write {
         Write::Put(pending) => outbox.put(&pending),
         Write::Remove(id) => outbox.remove(id),
-        Write::Note(alert) => outbox.note(&alert),
+        Write::Note(alert, told) => outbox.note(&alert, &told),
+        Write::LookAtHush => Ok(()),
     }
 }

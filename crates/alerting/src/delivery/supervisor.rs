@@ -1,11 +1,11 @@
 //! The task that owns what is on its way and the worker that carries it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
-use model::{Alert, EventKind, Moment};
+use model::{Alert, AlertKey, AlertState, EventKind, Moment};
 use tokio::sync::{mpsc, watch};
 
 use super::{
@@ -14,8 +14,10 @@ use super::{
     worker::{MAX_UNANSWERED, PING_INTERVAL, Said, Worker, WorkerCommand},
 };
 use crate::{
-    clock, deliver,
-    outbox::{MAX_PENDING, Pending, victim},
+    clock,
+    deliver::{self, REMIND_INTERVAL},
+    hush::{Ack, Hush, Silence, due},
+    outbox::{MAX_PENDING, Pending, Recovered, victim},
     protocol::{PROTOCOL, RouteProblem, ToGuard, ToWorker},
     route::Route,
 };
@@ -36,6 +38,14 @@ const REPORTED_STARTS: u32 = 3;
 /// Messages of workers that wait to be read.
 const SAID: usize = 1_024;
 
+/// An open episode.
+struct Episode {
+    /// Its firing alert.
+    alert: Alert,
+    /// The routes that were told, or are being told.
+    told: BTreeSet<String>,
+}
+
 pub(super) struct Supervisor {
     routes: Vec<Route>,
     command: WorkerCommand,
@@ -45,6 +55,12 @@ pub(super) struct Supervisor {
     problems: watch::Sender<Vec<String>>,
     pending: BTreeMap<u64, Pending>,
     next_id: u64,
+    /// The open episodes. At most one for each rule.
+    open: BTreeMap<AlertKey, Episode>,
+    hush: watch::Receiver<Hush>,
+    /// Acknowledgements that are in the journal.
+    acknowledged: BTreeSet<AlertKey>,
+    remind_at: Instant,
     worker: Option<Worker>,
     generation: u64,
     /// Starts that were followed by no minute of life.
@@ -64,11 +80,24 @@ impl Supervisor {
         storage: Storage,
         outcomes: mpsc::Sender<(Moment, EventKind)>,
         problems: watch::Sender<Vec<String>>,
-        recovered: Vec<Pending>,
+        hush: watch::Receiver<Hush>,
+        recovered: &Recovered,
     ) -> Self {
         let (said, said_rx) = mpsc::channel(SAID);
         let now = Instant::now();
-        let next_id = first_id(&recovered);
+        let next_id = first_id(&recovered.pending);
+        let acknowledged = hush.borrow().acks.iter().map(|ack| ack.key.clone()).collect();
+        let open = recovered.open.iter().map(|alert| {
+            let mut told = recovered.told.get(&alert.key).cloned().unwrap_or_else(|| {
+                // An older guard told all.
+                routes.iter().filter(|route| route.carries(alert)).map(|route| route.name.clone()).collect()
+            });
+            // A crash came between handing it over and noting it.
+            let on_its_way = recovered.pending.iter().filter(|pending| pending.alert.key == alert.key);
+            told.extend(on_its_way.map(|pending| pending.route.clone()));
+            (alert.key.clone(), Episode { alert: alert.clone(), told })
+        });
+        let open = open.collect();
         let mut supervisor = Self {
             routes,
             command,
@@ -77,6 +106,11 @@ impl Supervisor {
             problems,
             pending: BTreeMap::new(),
             next_id,
+            open,
+            hush,
+            acknowledged,
+            // An Alertmanager that we watched for may have forgotten them while there was no guard.
+            remind_at: now + PING_INTERVAL,
             worker: None,
             generation: 0,
             failed_starts: 0,
@@ -86,7 +120,7 @@ impl Supervisor {
             said,
             said_rx: Some(said_rx),
         };
-        for pending in recovered {
+        for pending in recovered.pending.iter().cloned() {
             if supervisor.routes.iter().any(|route| route.name == pending.route) {
                 supervisor.pending.insert(pending.id, pending);
             } else {
@@ -113,7 +147,12 @@ impl Supervisor {
                 },
                 Some((generation, what)) = said.recv() => self.hear(generation, what),
                 Some(failure) = write_failures.recv() => self.report_write(failure),
-                () = tokio::time::sleep_until(tick.into()) => self.tick(),
+                () = tokio::time::sleep_until(tick.into()) => {
+                    self.tick();
+                    // What people said is only just being read: time for that, and no more, should the disk hang.
+                    self.look_again(PING_INTERVAL);
+                }
+                Ok(()) = self.hush.changed() => self.look_again(Duration::ZERO),
             }
         }
         self.finish(said, write_failures).await;
@@ -143,12 +182,80 @@ impl Supervisor {
     }
 
     fn accept(&mut self, alert: &Alert) {
-        let names: Vec<String> = self
-            .routes
-            .iter()
-            .filter(|route| alert.severity >= route.min_severity)
-            .map(|route| route.name.clone())
-            .collect();
+        match alert.state {
+            AlertState::Firing => {
+                let known = self.open.get(&alert.key).map(|episode| episode.told.clone());
+                let told = known.unwrap_or_default();
+                let silence = self.hush.borrow().silence(alert, clock::now().wall).cloned();
+                if let Some(Silence { id, until, by, .. }) = silence {
+                    tracing::info!(key = %alert.key, silence = id, "silenced by {by} until {until}");
+                    self.report(EventKind::AlertSilenced { key: alert.key.clone(), silence: id, by, until });
+                }
+                self.open.insert(alert.key.clone(), Episode { alert: alert.clone(), told });
+                if !self.tell_whom_it_is_due(&alert.key, Duration::ZERO) {
+                    self.note(&alert.key);
+                }
+            }
+            AlertState::Resolved => {
+                // Whoever heard of its begin hears of its end, also in a silence; nobody else does.
+                let told = self.open.remove(&alert.key).map(|episode| episode.told);
+                let routes = self.routes.iter().map(|route| &route.name);
+                let names = match &told {
+                    Some(told) => routes.filter(|name| told.contains(*name)).cloned().collect(),
+                    None => self.routes.iter().filter(|r| r.carries(alert)).map(|r| r.name.clone()).collect(),
+                };
+                self.tell(alert, names);
+                self.acknowledged.remove(&alert.key);
+                self.storage.ask(Write::Note(Box::new(alert.clone()), BTreeSet::new()));
+            }
+        }
+    }
+
+    /// Hands an open episode to the routes that are to be told of it now, or were `grace` ago. Whether there were any.
+    fn tell_whom_it_is_due(&mut self, key: &AlertKey, grace: Duration) -> bool {
+        let Some(Episode { alert, told }) = self.open.get(key) else { return false };
+        let names: Vec<String> = {
+            let hush = self.hush.borrow();
+            let age = age(alert).saturating_sub(grace);
+            let due = due(&self.routes, alert, told, &hush, age, clock::now().wall);
+            due.map(|route| route.name.clone()).collect()
+        };
+        if names.is_empty() {
+            return false;
+        }
+        let alert = alert.clone();
+        if let Some(episode) = self.open.get_mut(key) {
+            episode.told.extend(names.iter().cloned());
+        }
+        self.tell(&alert, names);
+        self.note(key);
+        true
+    }
+
+    /// Makes durable that an episode is open and who was told of it.
+    fn note(&self, key: &AlertKey) {
+        if let Some(Episode { alert, told }) = self.open.get(key) {
+            self.storage.ask(Write::Note(Box::new(alert.clone()), told.clone()));
+        }
+    }
+
+    /// What has become due since: a silence is over, nobody has acknowledged it. And what people said goes to the journal.
+    fn look_again(&mut self, grace: Duration) {
+        let acks: Vec<Ack> = self.hush.borrow().acks.clone();
+        for Ack { key, by, .. } in acks {
+            if self.open.contains_key(&key) && self.acknowledged.insert(key.clone()) {
+                tracing::info!(%key, "acknowledged by {by}");
+                self.report(EventKind::AlertAcknowledged { key, by });
+            }
+        }
+        let keys: Vec<AlertKey> = self.open.keys().cloned().collect();
+        for key in keys {
+            self.tell_whom_it_is_due(&key, grace);
+        }
+    }
+
+    /// Hands an alert to these routes and makes it durable.
+    fn tell(&mut self, alert: &Alert, names: Vec<String>) {
         let first = self.next_id;
         for route in names {
             let id = self.next_id;
@@ -161,7 +268,6 @@ impl Supervisor {
         for pending in self.pending.range(first..).map(|(_, pending)| pending) {
             self.storage.ask(Write::Put(Box::new(pending.clone())));
         }
-        self.storage.ask(Write::Note(Box::new(alert.clone())));
         while self.pending.len() > MAX_PENDING {
             let Some(dropped) = victim(self.pending.values()).and_then(|id| self.pending.remove(&id)) else { return };
             if let Some(worker) = &self.worker {
@@ -243,12 +349,29 @@ impl Supervisor {
 
     fn tick(&mut self) {
         self.ping_at = Instant::now() + PING_INTERVAL;
+        self.storage.ask(Write::LookAtHush);
         match &mut self.worker {
             None => self.start_worker(),
             Some(worker) if worker.unanswered >= MAX_UNANSWERED => self.lose_worker("it does not answer"),
             Some(worker) => {
                 worker.unanswered += 1;
                 worker.tell(&ToWorker::Ping);
+                self.remind();
+            }
+        }
+    }
+
+    /// Tells the receivers that forget what still holds. What is on its way to them anyway needs no reminder.
+    fn remind(&mut self) {
+        let now = Instant::now();
+        let Some(worker) = self.worker.as_ref().filter(|_| now >= self.remind_at) else { return };
+        self.remind_at = now + REMIND_INTERVAL;
+        for route in self.routes.iter().filter(|route| route.carrier.forgets()) {
+            let told = self.open.values().filter(|episode| episode.told.contains(&route.name));
+            for Episode { alert, .. } in told {
+                if !self.pending.values().any(|p| p.route == route.name && p.alert.key == alert.key) {
+                    worker.tell(&ToWorker::Remind { route: route.name.clone(), alert: Box::new(alert.clone()) });
+                }
             }
         }
     }

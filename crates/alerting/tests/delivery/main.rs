@@ -3,8 +3,12 @@
 // The helpers of an integration test are not inside a test function, where clippy allows these.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+mod alertmanager;
+mod carriers;
 #[path = "../common/mod.rs"]
 mod common;
+mod email;
+mod hush;
 mod support;
 
 use std::{
@@ -95,7 +99,13 @@ fn route(name: &str, origin: &str) -> Route {
         bearer: Some(Secret::new(SECRET_TOKEN)),
         headers: BTreeMap::from([("x-team".to_owned(), "db".to_owned())]),
     };
-    Route { name: name.into(), min_severity: Severity::Warning, carrier: Carrier::Webhook(webhook) }
+    Route {
+        name: name.into(),
+        min_severity: Severity::Warning,
+        matches: BTreeMap::new(),
+        escalate_after: None,
+        carrier: Carrier::Webhook(webhook),
+    }
 }
 
 #[tokio::test]

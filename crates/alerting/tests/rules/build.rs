@@ -32,6 +32,7 @@ pub(crate) fn host(ms: u64) -> HostReading {
         file_systems: Vec::new(),
         cgroup: CgroupLimits::default(),
         processes: Vec::new(),
+        oom: None,
     }
 }
 
@@ -65,12 +66,15 @@ pub(crate) fn activity(ms: u64) -> ActivityReading {
             by_state: BTreeMap::from([("active".into(), 4), ("idle".into(), 16)]),
             by_role: BTreeMap::from([("site".into(), 15), ("bot".into(), 5)]),
             active_waiting: 0,
+            groups: Vec::new(),
         },
         longest_transaction: None,
         locks: LockWaits::default(),
         vacuums: Vec::new(),
         autovacuum_slots: 3,
         own_cost: OwnCost::default(),
+        idle_transaction: None,
+        clock_ahead_ms: None,
     }
 }
 

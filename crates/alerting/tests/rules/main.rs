@@ -12,7 +12,10 @@
 
 mod backup;
 mod build;
+mod quiet;
+mod sensing;
 mod wal;
+mod watching;
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -398,55 +401,6 @@ fn a_rule_that_is_switched_off_says_nothing() {
     settings.cpu_saturated.enabled = false;
     let mut rules = Rules::new(&settings, subject());
     assert!(observe(&mut rules, (0..9).map(|s| of_host(saturated(s * 1_000)))).is_empty());
-}
-
-/// A cheap generator, so that a day repeats.
-fn noise(seed: &mut u64) -> f64 {
-    *seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-    (*seed >> 33) as f64 / f64::from(1_u32 << 31)
-}
-
-#[test]
-fn an_ordinary_day_stays_quiet() {
-    let mut rules = rules();
-    let mut seed = 7;
-    for second in 0..86_400_u64 {
-        let ms = second * 1_000;
-        let mut reading = host(ms);
-        let hour = second as f64 / 3_600.0;
-        let tide = 0.25 + 0.25 * ((hour - 8.0) / 24.0 * std::f64::consts::TAU).sin();
-        let mut load = (tide + 0.2 * noise(&mut seed)).clamp(0.02, 0.9);
-        let mut available = 6.0 + 3.0 * noise(&mut seed);
-        reading.run_queue = 1 + u32::from(noise(&mut seed) < 0.3) + u32::from(noise(&mut seed) < 0.1);
-        reading.cpu_pressure = some(0.1 * load);
-        // A nightly backup: both CPUs well used for an hour, compressing at low priority, the page cache full.
-        if (2 * 3_600..3 * 3_600).contains(&second) {
-            load = 0.88 + 0.06 * noise(&mut seed);
-            reading.cpu_pressure = some(0.2);
-            available = 2.0;
-        }
-        // Cron on every full minute: one window at 100 %.
-        if second % 60 == 0 {
-            load = 1.0;
-            reading.run_queue = 12;
-            reading.cpu_pressure = some(0.8);
-        }
-        reading.cpu = busy(load);
-        reading.memory.available = ByteSize((available * f64::from(1 << 30)) as u64);
-        let mut sessions = activity(ms + 300);
-        sessions.connections.used = 20 + (50.0 * noise(&mut seed)) as u32;
-        // An ordinary autovacuum every ten minutes, on a host with room.
-        if second % 600 < 40 {
-            sessions.vacuums = vec![vacuum(42, "public.users", 0.3)];
-        }
-        // The sampler misses a reading now and then.
-        let mut observations = vec![of_activity(sessions)];
-        if noise(&mut seed) > 0.01 {
-            observations.insert(0, of_host(reading));
-        }
-        let alerts = observe(&mut rules, observations);
-        assert!(alerts.is_empty(), "at {second} s: {:?}", names(&alerts));
-    }
 }
 
 #[test]

@@ -75,6 +75,8 @@ fn of_slots(ms: u64, slots: Vec<SlotReading>) -> Observation {
         checkpoints_requested: 0,
         lsn: Lsn(0),
         wal_per_second: None,
+        max_wal: None,
+        checkpoint_timeout: None,
         archiver: Archiver::default(),
         slots,
     }))

@@ -38,6 +38,7 @@ fn host(ms: u64, busy: f64, pressure: Option<f64>) -> HostReading {
         file_systems: Vec::new(),
         cgroup: CgroupLimits::default(),
         processes: Vec::new(),
+        oom: None,
     }
 }
 
@@ -54,6 +55,8 @@ fn activity(ms: u64, took_ms: u64) -> ActivityReading {
         vacuums: Vec::new(),
         autovacuum_slots: 3,
         own_cost: OwnCost::default(),
+        idle_transaction: None,
+        clock_ahead_ms: None,
     }
 }
 

@@ -236,6 +236,8 @@ impl Rig {
             vacuums,
             autovacuum_slots: self.slots,
             own_cost: OwnCost::default(),
+            idle_transaction: None,
+            clock_ahead_ms: None,
         };
         self.activity = Some(activity.clone());
         self.governor.on_observation(&Observation::Reading(Reading::Activity(activity)));
@@ -260,6 +262,7 @@ impl Rig {
             file_systems: Vec::new(),
             cgroup: CgroupLimits::default(),
             processes: Vec::new(),
+            oom: None,
         })));
     }
 

@@ -3,12 +3,14 @@
 mod cgroup;
 mod family;
 mod kept_file;
+mod oom;
 mod parse;
 pub mod process;
 mod sampler;
 mod thread;
 
 pub use family::Watched;
+pub use oom::MAX_VICTIMS;
 pub use process::{CpuTime, ProcessSnapshot, ProcessTable};
 pub use sampler::{HostError, HostOptions, HostSampler};
 pub use thread::{CLOCK_STEP, HostThread, SILENCE, spawn};

@@ -15,6 +15,7 @@ use super::{
     cgroup::Cgroups,
     family::{Family, Watched},
     kept_file::{Buffer, KeptFile},
+    oom::OomWatch,
     parse::{self, CpuSet, CpuTicks},
     process::ProcessTable,
 };
@@ -34,6 +35,8 @@ pub struct HostOptions {
     pub proc_root: PathBuf,
     /// `/sys`, or a recorded tree of it.
     pub sys_root: PathBuf,
+    /// The kernel's log, `/dev/kmsg`, which names whom it killed for want of memory.
+    pub kernel_log: PathBuf,
     /// The processes to watch.
     pub watched: Watched,
 }
@@ -44,6 +47,7 @@ impl Default for HostOptions {
             paths: Vec::new(),
             proc_root: PathBuf::from("/proc"),
             sys_root: PathBuf::from("/sys"),
+            kernel_log: PathBuf::from("/dev/kmsg"),
             watched: Watched::default(),
         }
     }
@@ -93,6 +97,7 @@ pub struct HostSampler {
     table: ProcessTable,
     family: Family,
     cgroups: Cgroups,
+    oom: OomWatch,
     affinity: Option<(model::Pid, CpuSet)>,
     rediscovered: Moment,
     before: (Moment, Counters),
@@ -106,20 +111,23 @@ impl HostSampler {
     /// # Errors
     /// Where `/proc/stat` or `/proc/meminfo` can't be read.
     pub fn new(options: HostOptions) -> Result<Self, HostError> {
-        let HostOptions { mut paths, proc_root, sys_root, watched } = options;
+        let HostOptions { mut paths, proc_root, sys_root, kernel_log, watched } = options;
         paths.truncate(MAX_PATHS);
         let kept = |name: &str| KeptFile::new(proc_root.join(name));
         let now = clock::now();
+        let mut buffer = Buffer::new();
+        let oom = OomWatch::new(&proc_root, &kernel_log, &mut buffer);
         let mut sampler = Self {
             stat: kept("stat"),
             memory: kept("meminfo"),
             load: kept("loadavg"),
             pressure: [kept("pressure/cpu"), kept("pressure/memory"), kept("pressure/io")],
-            buffer: Buffer::new(),
+            buffer,
             paths,
             table: ProcessTable::new(&proc_root),
             family: Family::new(watched),
             cgroups: Cgroups::find(&proc_root, &sys_root),
+            oom,
             proc_root,
             sys_root,
             affinity: None,
@@ -154,6 +162,7 @@ impl HostSampler {
         self.rediscover(at);
         let (database_cpus, database_cpu) = self.database_cpu(&counters).unzip();
         let [cpu_pressure, memory_pressure, io_pressure] = pressure;
+        let oom = self.oom.look(&mut self.buffer).map(Box::new);
         let reading = HostReading {
             at,
             window,
@@ -170,6 +179,7 @@ impl HostSampler {
             file_systems: self.watched_paths().filter_map(file_system).collect(),
             cgroup: self.cgroups.limits(),
             processes,
+            oom,
         };
         self.spare = std::mem::replace(&mut self.before, (at, counters)).1;
         Ok(reading)
@@ -188,6 +198,13 @@ impl HostSampler {
         if self.before.1.pressure.iter().all(Option::is_none) {
             limitations.push(
                 "the kernel shows no pressure (PSI): stalls are judged by CPU and run queue alone; boot with psi=1 to have it"
+                    .to_owned(),
+            );
+        }
+        if !self.oom.names_victims() {
+            limitations.push(
+                "the kernel's log can't be read: whom it kills for want of memory is counted but not named; run as root, or grant \
+                 CAP_SYSLOG"
                     .to_owned(),
             );
         }
@@ -306,6 +323,7 @@ mod tests {
                 paths: vec![self.0.path().to_owned(), "/nonexistent".into()],
                 proc_root: self.0.path().join("proc"),
                 sys_root: self.0.path().join("sys"),
+                kernel_log: self.0.path().join("kmsg"),
                 watched: watched.clone(),
             })
         }
@@ -324,7 +342,7 @@ mod tests {
         assert_eq!(reading.cpu_pressure, None);
         assert_eq!(reading.file_systems.len(), 1);
         assert!(reading.file_systems[0].total.0 > 0);
-        assert_eq!(sampler.limitations().len(), 2, "no PSI, no second path");
+        assert_eq!(sampler.limitations().len(), 3, "no PSI, no log, no second path");
     }
 
     #[test]

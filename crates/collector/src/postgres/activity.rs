@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, time::Duration};
 use jiff::Timestamp;
 use model::{
     Oid, Pid, TableName,
-    reading::{Connections, LongTransaction, VacuumKind},
+    reading::{ConnectionGroup, Connections, LongTransaction, VacuumKind},
 };
 use tokio_postgres::{Error, Row};
 
@@ -22,6 +22,9 @@ pub struct Answer {
     pub in_recovery: bool,
     pub connections: Connections,
     pub longest_transaction: Option<LongTransaction>,
+    pub idle_transaction: Option<LongTransaction>,
+    /// The server's clock when it answered.
+    pub clock: Option<Timestamp>,
     pub lock_waiting: u32,
     /// By the beginning of the waiting queries; an upper bound.
     pub lock_longest: Duration,
@@ -59,8 +62,11 @@ pub fn decode(row: &Row) -> Result<Answer, Error> {
             by_state: counts(row, "state_names", "state_counts")?,
             by_role: counts(row, "role_names", "role_counts")?,
             active_waiting: row.small_count("active_waiting")?,
+            groups: groups(row)?,
         },
-        longest_transaction: longest_transaction(row)?,
+        longest_transaction: long_transaction(row, "oldest")?,
+        idle_transaction: long_transaction(row, "idlest")?,
+        clock: row.time("clock_us")?,
         lock_waiting: row.small_count("lock_waiting")?,
         lock_longest: Duration::from_micros(row.count("lock_us")?),
         vacuums: vacuums(row)?,
@@ -75,7 +81,8 @@ pub fn decode_waiters(rows: &[Row]) -> Result<Vec<Waiter>, Error> {
         let waited = row.get::<Option<i64>>("waited_us")?.map(|us| Duration::from_micros(unsigned(Some(us))));
         let blockers = row.array::<i32>("blockers")?.into_iter().flatten().map(Pid).collect();
         // A prepared transaction waits for nobody, and a dead session has no pid.
-        Ok(row.get::<Option<i32>>("pid")?.map(|pid| Waiter { pid: Pid(pid), waited, blockers }))
+        let table = row.get::<Option<String>>("table")?.map(TableName::from);
+        Ok(row.get::<Option<i32>>("pid")?.map(|pid| Waiter { pid: Pid(pid), waited, blockers, table }))
     };
     rows.iter().filter_map(|row| decode(row).transpose()).collect()
 }
@@ -87,17 +94,96 @@ fn counts(row: Columns<'_>, names: &str, numbers: &str) -> Result<BTreeMap<Strin
     Ok(pairs.filter_map(|(name, n)| Some((name?, u32::try_from(unsigned(n)).unwrap_or(u32::MAX)))).collect())
 }
 
-fn longest_transaction(row: Columns<'_>) -> Result<Option<LongTransaction>, Error> {
-    let Some(pid) = row.get::<Option<i32>>("oldest_pid")? else { return Ok(None) };
+fn groups(row: Columns<'_>) -> Result<Vec<ConnectionGroup>, Error> {
+    let roles = row.array::<String>("group_roles")?;
+    let applications = row.array::<String>("group_applications")?;
+    let clients = row.array::<String>("group_clients")?;
+    let databases = row.array::<String>("group_databases")?;
+    let (counts, young, idle) =
+        (row.array::<i64>("group_counts")?, row.array::<i64>("group_young")?, row.array::<i64>("group_idle")?);
+    let number = |values: &[Option<i64>], i: usize| u32::try_from(unsigned(at(values, i))).unwrap_or(u32::MAX);
+    let decode = |(i, role): (usize, Option<String>)| {
+        Some(ConnectionGroup {
+            role: role?,
+            application: at(&applications, i).unwrap_or_default(),
+            client: at(&clients, i).unwrap_or_default(),
+            database: at(&databases, i).unwrap_or_default(),
+            count: number(&counts, i),
+            young: number(&young, i),
+            idle: number(&idle, i),
+        })
+    };
+    Ok(roles.into_iter().enumerate().filter_map(decode).collect())
+}
+
+/// Decodes the row of [`super::sql::session`]; none where the session has gone.
+pub fn decode_head(row: Option<&Row>) -> Result<Option<LongTransaction>, Error> {
+    row.map_or(Ok(None), |row| long_transaction(Columns(row), "head"))
+}
+
+fn long_transaction(row: Columns<'_>, prefix: &str) -> Result<Option<LongTransaction>, Error> {
+    let of = |column: &str| format!("{prefix}_{column}");
+    let Some(pid) = row.get::<Option<i32>>(&of("pid"))? else { return Ok(None) };
+    let text = |column: &str| row.get::<Option<String>>(&of(column));
     Ok(Some(LongTransaction {
         pid: Pid(pid),
-        age: Duration::from_micros(row.count("oldest_us")?),
-        database: row.get::<Option<String>>("oldest_database")?.map(Into::into),
-        role: row.get("oldest_role")?,
-        application: row.get::<Option<String>>("oldest_application")?.unwrap_or_default(),
-        state: row.get::<Option<String>>("oldest_state")?.unwrap_or_default(),
+        age: Duration::from_micros(row.count(&of("age_us"))?),
+        database: text("database")?.map(Into::into),
+        role: text("role")?,
+        application: text("application")?.unwrap_or_default(),
+        state: text("state")?.unwrap_or_default(),
+        state_for: Duration::from_micros(row.count(&of("state_us"))?),
+        client: text("client")?,
+        command: text("command")?.filter(|word| COMMANDS.contains(&word.as_str())),
+        query_id: row.get::<Option<i64>>(&of("query_id"))?.filter(|id| *id != 0),
+        holds_back: row.get::<Option<i64>>(&of("holds_back"))?.map(|age| unsigned(Some(age))),
+        // Known when the queue of waiters is.
+        blocks: 0,
     }))
 }
+
+/// The first words that are told. Any other may be no command but something that was pasted into a terminal.
+const COMMANDS: [&str; 39] = [
+    "ALTER",
+    "ANALYZE",
+    "BEGIN",
+    "CALL",
+    "CHECKPOINT",
+    "CLOSE",
+    "CLUSTER",
+    "COMMENT",
+    "COMMIT",
+    "COPY",
+    "CREATE",
+    "DECLARE",
+    "DELETE",
+    "DO",
+    "DROP",
+    "END",
+    "EXECUTE",
+    "EXPLAIN",
+    "FETCH",
+    "GRANT",
+    "INSERT",
+    "LISTEN",
+    "LOCK",
+    "MERGE",
+    "PREPARE",
+    "REFRESH",
+    "REINDEX",
+    "RELEASE",
+    "REVOKE",
+    "ROLLBACK",
+    "SAVEPOINT",
+    "SELECT",
+    "SET",
+    "SHOW",
+    "START",
+    "TRUNCATE",
+    "UPDATE",
+    "VACUUM",
+    "WITH",
+];
 
 fn vacuums(row: Columns<'_>) -> Result<Vec<VacuumRow>, Error> {
     let pids = row.array::<i32>("pids")?;

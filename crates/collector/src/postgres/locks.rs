@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use model::Pid;
+use model::{Pid, TableName};
 
 /// A session that waits for a lock.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,6 +16,8 @@ pub struct Waiter {
     /// Those that it waits for: holders, and waiters before it. 0 stands for a prepared transaction, and a parallel query's
     /// members repeat their leader.
     pub blockers: Vec<Pid>,
+    /// The table whose lock it waits for, or one of whose rows, where that is told.
+    pub table: Option<TableName>,
 }
 
 /// All waiters of one instant, bounded by the statement that read them.
@@ -24,6 +26,7 @@ pub struct Queue {
     /// For each waiter all that stand before it, directly or not.
     before: BTreeMap<Pid, BTreeSet<Pid>>,
     longest: Option<Duration>,
+    table: Option<TableName>,
 }
 
 impl Queue {
@@ -31,12 +34,17 @@ impl Queue {
         let direct: BTreeMap<Pid, &[Pid]> =
             waiters.iter().map(|waiter| (waiter.pid, waiter.blockers.as_slice())).collect();
         let before = direct.keys().map(|&pid| (pid, all_before(pid, &direct))).collect();
-        Self { before, longest: waiters.iter().filter_map(|waiter| waiter.waited).max() }
+        Self { before, longest: waiters.iter().filter_map(|waiter| waiter.waited).max(), table: most_wanted(waiters) }
     }
 
     /// The longest wait, where the server says.
     pub fn longest(&self) -> Option<Duration> {
         self.longest
+    }
+
+    /// The table that most wait for, where any is told.
+    pub fn table(&self) -> Option<&TableName> {
+        self.table.as_ref()
     }
 
     /// The session that most wait for, directly or not, and that itself waits for nobody. In a deadlock there is none. Of
@@ -54,6 +62,16 @@ impl Queue {
         let number = self.before.values().filter(|before| before.contains(&pid)).count();
         u32::try_from(number).unwrap_or(u32::MAX)
     }
+}
+
+/// Of several the first by name, so that the answer does not flicker.
+fn most_wanted(waiters: &[Waiter]) -> Option<TableName> {
+    let mut wanted: BTreeMap<&TableName, usize> = BTreeMap::new();
+    for table in waiters.iter().filter_map(|waiter| waiter.table.as_ref()) {
+        *wanted.entry(table).or_default() += 1;
+    }
+    let most = wanted.into_iter().max_by_key(|&(name, number)| (number, std::cmp::Reverse(name)));
+    most.map(|(name, _)| name.clone())
 }
 
 fn all_before(pid: Pid, direct: &BTreeMap<Pid, &[Pid]>) -> BTreeSet<Pid> {
@@ -80,6 +98,7 @@ mod tests {
                 pid: Pid(*pid),
                 waited: Some(Duration::from_secs(pid.unsigned_abs().into())),
                 blockers: blockers.iter().copied().map(Pid).collect(),
+                table: (*pid > 2).then(|| TableName::from(if *pid % 2 == 0 { "public.a" } else { "public.b" })),
             })
             .collect();
         Queue::new(&waiters)
@@ -101,6 +120,15 @@ mod tests {
             assert_eq!((queue.head(), queue.behind(Pid(1))), (head.map(Pid), behind_1), "{edges:?}");
         }
         assert_eq!(queue(&[(2, &[1]), (3, &[1])]).longest(), Some(Duration::from_secs(3)));
+        for (edges, table) in [
+            (&[][..], None),
+            (&[(2, &[1][..])][..], None),
+            (&[(2, &[1]), (3, &[1])], Some("public.b")),
+            (&[(3, &[1]), (4, &[1])], Some("public.a")),
+            (&[(3, &[1]), (4, &[1]), (5, &[1])], Some("public.b")),
+        ] {
+            assert_eq!(queue(edges).table().map(TableName::as_str), table, "{edges:?}");
+        }
     }
 
     proptest! {

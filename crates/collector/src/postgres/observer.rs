@@ -3,9 +3,9 @@
 use std::{collections::BTreeSet, fmt, future::Future, path::PathBuf, sync::Arc, time::Duration};
 
 use model::{
-    EventKind, Moment, Observation, PgVersion, Reading,
+    EventKind, Moment, Observation, PgVersion, Pid, Reading,
     event::DownReason,
-    reading::{ActivityReading, LockWaits},
+    reading::{ActivityReading, LockWaits, LongTransaction},
 };
 use pg_connect::{Sql, SqlTargetError};
 use tokio::{
@@ -278,13 +278,16 @@ impl PgObserver {
         let up = Said::Up { version: link.version(), started: answer.server_started, in_recovery: answer.in_recovery };
         self.say_up(observations, up).await?;
 
-        let queue = if answer.lock_waiting > 0 {
-            let (queue, more) = self.read_locks(link, observations).await?;
+        let (queue, head) = if answer.lock_waiting > 0 {
+            let (queue, head, more) = self.read_locks(link, observations).await?;
             cost += more;
-            queue
+            (queue, head)
         } else {
-            Queue::default()
+            (Queue::default(), None)
         };
+        let with_waiters = |session: LongTransaction| LongTransaction { blocks: queue.behind(session.pid), ..session };
+        // The answer was made somewhere between the question and its arrival.
+        let late = took / 2;
         let table = session.info.postmaster.is_some().then_some(&mut self.table);
         let (vacuums, events) = self.vacuums.observe(answer.vacuums, &queue, at, table);
         let reading = ActivityReading {
@@ -294,15 +297,19 @@ impl PgObserver {
             server_started: answer.server_started,
             in_recovery: answer.in_recovery,
             connections: answer.connections,
-            longest_transaction: answer.longest_transaction,
+            longest_transaction: answer.longest_transaction.map(with_waiters).map(Box::new),
             locks: LockWaits {
                 waiting: answer.lock_waiting,
                 longest: queue.longest().unwrap_or(answer.lock_longest),
                 head: queue.head(),
+                head_session: head.map(|head| Box::new(with_waiters(head))),
+                table: queue.table().cloned(),
             },
             vacuums,
             autovacuum_slots: answer.autovacuum_slots,
             own_cost: self.costs.total(),
+            idle_transaction: answer.idle_transaction.map(with_waiters).map(Box::new),
+            clock_ahead_ms: answer.clock.map(|clock| ahead(clock, at, late)),
         };
         for (at, event) in events {
             send(observations, Observation::Event(at, event)).await?;
@@ -315,19 +322,30 @@ impl PgObserver {
         &mut self,
         link: &mut Link,
         observations: &mpsc::Sender<Observation>,
-    ) -> Step<(Queue, Duration)> {
+    ) -> Step<(Queue, Option<LongTransaction>, Duration)> {
         let session = Arc::clone(&link.session);
         let request = session.client.query(&link.lock_waits, &[]);
         let (rows, took) = self.answered(observations, "the lock query", request).await?;
         let cost = self.costs.answered(&mut self.table, 1, took);
-        let Some(rows) = self.accept("locks", link, rows).await? else { return Ok((Queue::default(), cost)) };
-        match activity::decode_waiters(&rows) {
-            Ok(waiters) => Ok((Queue::new(&waiters), cost)),
+        let Some(rows) = self.accept("locks", link, rows).await? else { return Ok((Queue::default(), None, cost)) };
+        let queue = match activity::decode_waiters(&rows) {
+            Ok(waiters) => Queue::new(&waiters),
             Err(error) => {
                 self.complain("locks", &error);
-                Ok((Queue::default(), cost))
+                return Ok((Queue::default(), None, cost));
             }
-        }
+        };
+        let Some(Pid(head)) = queue.head() else { return Ok((queue, None, cost)) };
+        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 1] = [&head];
+        let request = session.client.query_opt(&link.head, &parameters);
+        let (row, took) = self.answered(observations, "the query of the queue's head", request).await?;
+        let cost = cost + self.costs.answered(&mut self.table, 1, took);
+        let Some(row) = self.accept("locks", link, row).await? else { return Ok((queue, None, cost)) };
+        let head = activity::decode_head(row.as_ref()).unwrap_or_else(|error| {
+            self.complain("locks", &error);
+            None
+        });
+        Ok((queue, head, cost))
     }
 
     async fn read_wal(&mut self, link: &mut Link, observations: &mpsc::Sender<Observation>) -> Step<Duration> {
@@ -458,6 +476,12 @@ impl PgObserver {
 
 async fn send(observations: &mpsc::Sender<Observation>, observation: Observation) -> Step<()> {
     observations.send(observation).await.map_err(|_| End::ReceiverGone)
+}
+
+/// How far the server's clock is ahead of ours, in milliseconds, by an answer that was given so long before it came.
+fn ahead(server: jiff::Timestamp, came: Moment, late: Duration) -> i64 {
+    let late = i64::try_from(late.as_micros()).unwrap_or(i64::MAX);
+    (server.as_microsecond() - came.wall.as_microsecond()).saturating_add(late) / 1_000
 }
 
 fn lost() -> Failure {

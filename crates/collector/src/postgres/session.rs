@@ -61,6 +61,7 @@ pub struct Link {
     pub backend_pid: Pid,
     pub activity: Statement,
     pub lock_waits: Statement,
+    pub head: Statement,
     pub wal: Statement,
     pub worst_tables: Statement,
     pub ages: Statement,
@@ -102,6 +103,7 @@ impl Link {
         Ok(Self {
             activity: client.prepare(&sql::activity(version)).await.map_err(failed)?,
             lock_waits: client.prepare(&sql::lock_waits(version)).await.map_err(failed)?,
+            head: client.prepare(&sql::session(version)).await.map_err(failed)?,
             wal: client.prepare(&sql::wal(version)).await.map_err(failed)?,
             worst_tables: client.prepare(&sql::worst_tables(version)).await.map_err(failed)?,
             ages: client.prepare(&sql::ages()).await.map_err(failed)?,

@@ -6,9 +6,11 @@
 //! | 11 | the setting `jit` |
 //! | 12 | `MATERIALIZED` can be said; before, every CTE was materialised |
 //! | 13 | `pg_stat_progress_analyze`; `wal_status` of slots; the wait event `VacuumDelay` |
-//! | 14 | `waitstart` of locks; the setting `idle_session_timeout` |
+//! | 14 | `waitstart` of locks; `query_id` of sessions; the setting `idle_session_timeout` |
 //! | 16 | the setting `reserved_connections` |
 //! | 17 | `pg_stat_checkpointer` takes the checkpoints out of `pg_stat_bgwriter`; `pg_stat_progress_vacuum` counts dead tuples in bytes (we read none of the renamed columns) |
+//!
+//! Of a query only its first word is read, where it is one of letters; the caller keeps it where it is a command of SQL.
 //!
 //! Rules: one round trip a reading; no row per table or session travels, only sums and bounded lists; no statement waits for a
 //! user's lock; names are read as text without quotes, as autovacuum's own lines have them.
@@ -19,6 +21,10 @@ use model::PgVersion;
 pub const MAX_VACUUMS: usize = 32;
 /// Roles in a reading, the most numerous first.
 pub const MAX_ROLES: usize = 16;
+/// Groups of connections in a reading, the most numerous first.
+pub const MAX_GROUPS: usize = 16;
+/// A connection counts as young for so many seconds.
+pub const YOUNG_SECONDS: u32 = 10;
 /// Lock waiters whose blockers are asked for: each question takes all lock partitions for an instant.
 pub const MAX_WAITERS: usize = 32;
 /// Replication slots in a reading, those that keep the most WAL first.
@@ -62,10 +68,49 @@ SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8 AS start
 FROM pg_stat_activity a, pg_roles r
 WHERE a.pid = pg_backend_pid() AND r.rolname = current_user";
 
+/// The first word of a query, where it is one of letters.
+const COMMAND: &str = "upper(substring(query from '^[[:space:](]*([A-Za-z]{2,12})'))";
+
+/// Where a session's client is; PostgreSQL hides it, and the kind of the backend, from roles without pg_read_all_stats.
+const CLIENT: &str = "CASE WHEN client_addr IS NOT NULL THEN host(client_addr) WHEN backend_type IS NULL THEN 'unknown' ELSE 'local' END";
+
+/// A session's columns, under names with a prefix.
+fn long_columns(of: &str, prefix: &str) -> String {
+    let columns = [
+        "pid",
+        "age_us",
+        "database",
+        "role",
+        "application",
+        "state",
+        "state_us",
+        "client",
+        "command",
+        "query_id",
+        "holds_back",
+    ];
+    columns.map(|column| format!("{of}.{column} AS {prefix}_{column}")).join(", ")
+}
+
+/// One session: the head of a queue of waiters.
+pub fn session(version: PgVersion) -> String {
+    let query_id = if version.major() >= 14 { "query_id" } else { "NULL::int8" };
+    format!(
+        "SELECT pid AS head_pid, (extract(epoch FROM clock_timestamp() - xact_start) * 1000000)::int8 AS head_age_us, \
+         datname::text AS head_database, usename::text AS head_role, application_name AS head_application, \
+         coalesce(state, backend_type) AS head_state, \
+         (extract(epoch FROM clock_timestamp() - state_change) * 1000000)::int8 AS head_state_us, \
+         {CLIENT} AS head_client, {COMMAND} AS head_command, {query_id} AS head_query_id, \
+         age(backend_xmin)::int8 AS head_holds_back FROM pg_stat_activity WHERE pid = $1"
+    )
+}
+
 /// Sessions, the longest transaction and vacuums in one row, from one pass over `pg_stat_activity`.
 pub fn activity(version: PgVersion) -> String {
     let major = version.major();
     let materialized = if major >= 12 { "MATERIALIZED" } else { "" };
+    let query_id = if major >= 14 { "query_id" } else { "NULL::int8" };
+    let (oldest, idlest) = (long_columns("o", "oldest"), long_columns("i", "idlest"));
     let reserved = if major >= 16 {
         "current_setting('superuser_reserved_connections')::int4 + current_setting('reserved_connections')::int4"
     } else {
@@ -79,11 +124,15 @@ pub fn activity(version: PgVersion) -> String {
     format!(
         "\
 WITH a AS {materialized} (
-    SELECT pid, datname::text AS database, usename::text AS role, application_name AS application, state,
+    SELECT pid, datname::text AS database, usename::text AS role,
+           coalesce(application_name, '') AS application, state,
            wait_event_type AS wait_type, wait_event, xact_start, query_start, clock_timestamp() AS now,
+           state_change, backend_start, {CLIENT} AS client,
            backend_type = 'client backend' OR (backend_type IS NULL AND usesysid IS NOT NULL AND datid IS NOT NULL) AS is_client,
            backend_type = 'autovacuum worker' OR (backend_type IS NULL AND usesysid IS NULL) AS is_worker,
-           CASE WHEN backend_type = 'autovacuum worker' THEN left(query, 256) END AS line
+           CASE WHEN backend_type = 'autovacuum worker' THEN left(query, 256) END AS line,
+           CASE WHEN xact_start IS NOT NULL THEN {COMMAND} END AS command, {query_id} AS query_id,
+           age(backend_xmin)::int8 AS holds_back
     FROM pg_stat_activity
 ), states AS (
     SELECT array_agg(state) AS names, array_agg(n) AS counts FROM (
@@ -92,11 +141,22 @@ WITH a AS {materialized} (
     SELECT array_agg(role) AS names, array_agg(n) AS counts FROM (
         SELECT coalesce(role, 'unknown') AS role, count(*) AS n FROM a WHERE is_client
         GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT {MAX_ROLES}) r
-), oldest AS (
-    SELECT pid, (extract(epoch FROM now - xact_start) * 1000000)::int8 AS age_us, database, role, application,
-           coalesce(state, 'unknown') AS state
+), groups AS (
+    SELECT array_agg(role) AS roles, array_agg(application) AS applications, array_agg(client) AS clients,
+           array_agg(database) AS databases, array_agg(n) AS counts, array_agg(young) AS young, array_agg(idle) AS idle
+    FROM (
+        SELECT coalesce(role, 'unknown') AS role, application, client, coalesce(database, '') AS database, count(*) AS n,
+               count(*) FILTER (WHERE now - backend_start < interval '{YOUNG_SECONDS} seconds') AS young,
+               count(*) FILTER (WHERE state = 'idle') AS idle
+        FROM a WHERE is_client GROUP BY 1, 2, 3, 4 ORDER BY n DESC, 1, 2, 3, 4 LIMIT {MAX_GROUPS}) g
+), long AS (
+    SELECT a.*, (extract(epoch FROM now - xact_start) * 1000000)::int8 AS age_us,
+           (extract(epoch FROM now - state_change) * 1000000)::int8 AS state_us
     FROM a WHERE is_client AND xact_start IS NOT NULL AND pid <> pg_backend_pid()
-    ORDER BY xact_start LIMIT 1
+), oldest AS (
+    SELECT * FROM long ORDER BY xact_start, pid LIMIT 1
+), idlest AS (
+    SELECT * FROM long WHERE state LIKE 'idle in transaction%' ORDER BY state_change, pid LIMIT 1
 ), totals AS (
     SELECT count(*) FILTER (WHERE is_client) AS used,
            count(*) FILTER (WHERE is_client AND state = 'active' AND wait_type <> 'Client') AS active_waiting,
@@ -130,10 +190,12 @@ SELECT (extract(epoch FROM pg_postmaster_start_time()) * 1000000)::int8 AS start
        current_setting('autovacuum_max_workers')::int4 AS autovacuum_slots,
        t.used, t.active_waiting, t.lock_waiting, t.lock_us,
        s.names AS state_names, s.counts AS state_counts, r.names AS role_names, r.counts AS role_counts,
-       o.pid AS oldest_pid, o.age_us AS oldest_us, o.database AS oldest_database, o.role AS oldest_role,
-       o.application AS oldest_application, o.state AS oldest_state,
+       g.roles AS group_roles, g.applications AS group_applications, g.clients AS group_clients,
+       g.databases AS group_databases, g.counts AS group_counts, g.young AS group_young, g.idle AS group_idle,
+       (extract(epoch FROM clock_timestamp()) * 1000000)::int8 AS clock_us,
+       {oldest}, {idlest},
        v.*
-FROM totals t, states s, roles r, vacuums v LEFT JOIN oldest o ON true"
+FROM totals t, states s, roles r, groups g, vacuums v LEFT JOIN oldest o ON true LEFT JOIN idlest i ON true"
     )
 }
 
@@ -144,9 +206,22 @@ pub fn lock_waits(version: PgVersion) -> String {
     } else {
         ("NULL::int8", "l.pid")
     };
+    let materialized = if version.major() >= 12 { "MATERIALIZED" } else { "" };
+    // Who waits for a row waits for the transaction that changed it; the first in that queue holds the row's own lock, which names the table.
     format!(
-        "SELECT l.pid, {waited} AS waited_us, pg_blocking_pids(l.pid) AS blockers \
-         FROM pg_locks l WHERE NOT l.granted ORDER BY {order} LIMIT {MAX_WAITERS}"
+        "\
+WITH locks AS {materialized} (SELECT * FROM pg_locks), waiting AS {materialized} (
+    SELECT l.*, {waited} AS waited_us FROM locks l WHERE NOT l.granted ORDER BY {order} LIMIT {MAX_WAITERS}
+)
+SELECT l.pid, l.waited_us, pg_blocking_pids(l.pid) AS blockers, n.nspname || '.' || c.relname AS table
+FROM waiting l
+LEFT JOIN pg_database d ON d.datname = current_database()
+LEFT JOIN LATERAL (
+    SELECT coalesce(l.relation, (SELECT t.relation FROM locks t
+        WHERE t.pid = l.pid AND t.locktype = 'tuple' AND t.database = d.oid LIMIT 1)) AS relation
+) r ON l.database IS NULL OR l.database = d.oid
+LEFT JOIN pg_class c ON c.oid = r.relation
+LEFT JOIN pg_namespace n ON n.oid = c.relnamespace"
     )
 }
 
@@ -176,7 +251,10 @@ SELECT c.timed, c.requested, p.lsn::text AS lsn, pg_is_in_recovery() AS in_recov
        current_setting('archive_mode') <> 'off' AS archiving, a.archived_count, a.failed_count,
        a.last_failed_time IS NOT NULL
            AND (a.last_archived_time IS NULL OR a.last_failed_time > a.last_archived_time) AS failing,
-       (extract(epoch FROM a.last_archived_time) * 1000000)::int8 AS last_archived_us, s.*
+       (extract(epoch FROM a.last_archived_time) * 1000000)::int8 AS last_archived_us, a.last_archived_wal,
+       pg_size_bytes(current_setting('wal_segment_size')) AS segment_bytes,
+       pg_size_bytes(current_setting('max_wal_size')) AS max_wal_bytes,
+       extract(epoch FROM current_setting('checkpoint_timeout')::interval)::int8 AS checkpoint_timeout_s, s.*
 FROM c, p, pg_stat_archiver a, slots s"
     )
 }

@@ -1,12 +1,13 @@
 //! A result before a person: understood at a glance, without colour as well, and with the figures that an engineer asks for.
 
 mod chart;
+pub(crate) mod lanes;
 #[cfg(test)]
 pub(crate) mod samples;
 mod sections;
 mod words;
 
-use crate::result::DrillResult;
+use crate::{cold_start::ColdStart, result::DrillResult};
 
 /// Narrower terminals get lines that are broken by the terminal.
 const MIN_WIDTH: usize = 72;
@@ -23,10 +24,23 @@ pub fn render(result: &DrillResult, width: usize, colour: bool) -> String {
         chart::chart(result, width, paint),
         sections::detection(result, width),
         sections::rescue(result, width),
+        result.cold_start.as_ref().map_or_else(String::new, |played| lanes::cold_start(played, width, paint)),
         sections::verdict(result, width, paint),
         sections::ending(result, paint),
     ];
     parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n")
+}
+
+/// Act 3 alone, as [`render`] shows it, with what to think of it.
+pub fn render_cold_start(played: &ColdStart, width: usize, colour: bool) -> String {
+    let width = width.clamp(MIN_WIDTH, MAX_WIDTH);
+    let paint = words::Paint { colour };
+    let mut text = lanes::cold_start(played, width, paint);
+    text.push('\n');
+    for line in crate::verdict::cold_start(played) {
+        text.push_str(&sections::claim(&line, width, paint));
+    }
+    text
 }
 
 #[cfg(test)]
@@ -53,6 +67,7 @@ mod tests {
             acts: &result.acts,
             detection: None,
             rescue: None,
+            cold_start: None,
             left: &["process 7 (postgres)".into()],
             looked_for_left: true,
         });

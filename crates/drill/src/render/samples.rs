@@ -5,7 +5,12 @@ use std::{collections::BTreeMap, path::PathBuf};
 use jiff::Timestamp;
 use model::Moment;
 
-use crate::{options::ActKind, result::*, storm, verdict};
+use crate::{
+    cold_start::{ColdKind, ColdLane, ColdRun, ColdSide, ColdStart},
+    options::ActKind,
+    result::*,
+    storm, verdict,
+};
 
 fn summary(requests: u64, failed: u64, p50_ms: f64, p99_ms: f64) -> Summary {
     let failures = if failed > 0 { BTreeMap::from([(Failure::TimedOut, failed)]) } else { BTreeMap::new() };
@@ -89,6 +94,58 @@ fn act(act: ActKind, p50_ms: f64, p99_ms: f64, failed: u64) -> ActResult {
     }
 }
 
+/// Four services on a clock of 1:10: without an order two of them start in vain.
+pub(crate) fn cold_start() -> ColdStart {
+    let run = |started_s, ready_s, ended_s, lacked: Option<&str>| ColdRun {
+        started_s,
+        ready_s,
+        ended_s,
+        lacked: lacked.map(str::to_owned),
+    };
+    let lane = |service: &str, runs: Vec<ColdRun>| ColdLane { service: service.into(), runs };
+    let well = |service: &str, started_s, ready_s| lane(service, vec![run(started_s, Some(ready_s), None, None)]);
+    let vain = |service: &str, lacked, ended_s: f64, started_s: f64, ready_s| {
+        let first = run(0.0, None, Some(ended_s), Some(lacked));
+        let second = run(ended_s, None, Some(ended_s * 2.0), Some(lacked));
+        lane(service, vec![first, second, run(started_s, Some(ready_s), None, None)])
+    };
+    let unordered = vec![
+        well("calico", 0.0, 0.61),
+        vain("postgresql", "calico", 0.02, 1.04, 1.8),
+        vain("site", "postgresql", 0.4, 1.8, 3.0),
+        vain("gate", "site", 0.15, 1.3, 4.5),
+    ];
+    let ordered = vec![
+        well("calico", 0.0, 0.61),
+        well("postgresql", 1.12, 1.9),
+        well("site", 2.41, 3.61),
+        well("gate", 4.15, 4.6),
+    ];
+    let side = |how, stable_s, wasted, lanes| ColdSide {
+        how,
+        killed: 12,
+        stable_s: Some(stable_s),
+        wasted,
+        early: 0,
+        limit_s: Some(3.5),
+        settled_limit_s: Some(4.8),
+        lanes,
+        gave_up: None,
+    };
+    let started = |(name, takes): (&str, Option<f64>)| (name.to_owned(), takes);
+    ColdStart {
+        scale: 10,
+        stable_for_s: 0.5,
+        sigma: 0.35,
+        seed: 20_201_211,
+        starts_in_s: [("calico", Some(6.0)), ("postgresql", None), ("site", Some(12.0)), ("gate", Some(4.5))]
+            .map(started)
+            .into(),
+        wal_bytes: Some(87_000_000),
+        sides: vec![side(ColdKind::Unordered, 8.1, 6, unordered), side(ColdKind::Ordered, 5.1, 0, ordered)],
+    }
+}
+
 /// A run in which all is as it should be.
 pub(crate) fn result() -> DrillResult {
     let acts = vec![
@@ -109,6 +166,7 @@ pub(crate) fn result() -> DrillResult {
         acts: &acts,
         detection: detection.as_ref(),
         rescue: None,
+        cold_start: None,
         left: &[],
         looked_for_left: true,
     });
@@ -160,6 +218,7 @@ pub(crate) fn result() -> DrillResult {
             rows_after: 3_600_000,
             same: true,
         }),
+        cold_start: Some(cold_start()),
         verdict,
         report: Some(PathBuf::from("oxpecker-demo/report.md")),
         kept: None,

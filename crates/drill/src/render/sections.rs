@@ -5,7 +5,7 @@ use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyl
 use super::words::{Paint, count, latency, paragraph, percent};
 use crate::{
     options::ActKind,
-    result::{ActResult, DrillResult, Failure, Summary, TableOutcome, Target},
+    result::{ActResult, DrillResult, Failure, Summary, TableOutcome, Target, VerdictLine},
 };
 
 /// What was played, on what.
@@ -247,11 +247,16 @@ pub(super) fn verdict(result: &DrillResult, width: usize, paint: Paint) -> Strin
         text.push('\n');
     }
     for line in &result.verdict.lines {
-        let words = paragraph("  ? ", &format!("{}: {}", line.claim, line.because), width);
-        let mark = if line.passed { paint.good("✓") } else { paint.bad("✗") };
-        text.push_str(&words.replacen('?', &mark, 1));
+        text.push_str(&claim(line, width, paint));
     }
     text
+}
+
+/// One judgement.
+pub(super) fn claim(line: &VerdictLine, width: usize, paint: Paint) -> String {
+    let words = paragraph("  ? ", &format!("{}: {}", line.claim, line.because), width);
+    let mark = if line.passed { paint.good("✓") } else { paint.bad("✗") };
+    words.replacen('?', &mark, 1)
 }
 
 /// The last lines, which stay on the screen.

@@ -1,6 +1,10 @@
 //! Why PostgreSQL did not serve, and why connections or memory were short.
 
-use model::{EventKind, alert::rule, event::DownReason};
+use model::{
+    EventKind,
+    alert::rule,
+    event::{Confidence, Died, DownReason},
+};
 
 use super::{Case, Link};
 use crate::{Cites, Fact, GapKind, describe::describe, words::down_reason};
@@ -41,11 +45,11 @@ impl Case<'_> {
                 .seen([reboot.fact.clone()])
                 .seen(reasons),
             };
-            let host = Link::open(
+            let host = self.why_died(Died::Host, "Why did the host boot anew?").unwrap_or_else(|| Link::open(
                 "Why did the host boot anew?",
                 "it was starved, crashed or was restarted by someone",
                 "no event can say it, for a guard dies with its host: see the kernel's log of the boot before (`journalctl -b -1`) and the provider's watchdog",
-            )
+            ))
             .seen(self.pressure_alerts().into_iter().chain(self.alert_facts(rule::MEMORY_LOW)));
             return vec![first, host];
         }
@@ -70,7 +74,29 @@ impl Case<'_> {
         }
     }
 
+    /// What was found when the death was looked into, after it and within the incident; `None` where nobody did, or nothing was found.
+    fn why_died(&self, of: Died, question: &str) -> Option<Link> {
+        let found = self.incident.evidence.iter().rev().find_map(|p| match p.kind() {
+            EventKind::DeathExplained { death } if death.of == of && p.stamp >= self.incident.start => Some((death, p)),
+            _ => None,
+        });
+        let (death, event) = found?;
+        let fact = Fact::of(describe(event.kind()), event.id());
+        if death.established.is_some() {
+            return Some(Link::established(question, fact));
+        }
+        let first = death.hypotheses.first()?;
+        let open = death.hypotheses.iter().filter(|one| one.confidence > Confidence::Excluded);
+        let missing: Vec<&str> = open.flat_map(|one| one.missing.iter().map(String::as_str)).take(3).collect();
+        let missing =
+            if missing.is_empty() { "proof of it, or of another cause".to_owned() } else { missing.join("; ") };
+        Some(Link::open(question, format!("it was {}", first.cause), missing).seen([fact]))
+    }
+
     pub(super) fn why_crashed(&self, question: &str, reasons: Vec<Fact>) -> Link {
+        if let Some(found) = self.why_died(Died::Server, question) {
+            return found.seen(reasons);
+        }
         let restarts = self.incident.evidence.iter().filter_map(|p| match p.kind() {
             EventKind::ServerUp { .. } if p.stamp >= self.incident.start => Some(Fact::of(describe(p.kind()), p.id())),
             _ => None,

@@ -6,7 +6,10 @@ use jiff::Timestamp;
 use model::{
     Alert, AlertKey, AlertState, ByteSize, Cores, DatabaseName, EventKind, Lsn, Mode, Moment, Oid, PgVersion, Pid,
     ProcessId, RuleId, ServiceName, Severity, Share, TableName,
-    event::{BackupTask, CostSetting, DownReason, Lever, ReleaseReason, ServiceWindow},
+    event::{
+        BackupTask, Confidence, CostSetting, Death, DeathCause, Died, DownReason, Hypothesis, Lever, RecoveryFigures,
+        ReleaseReason, ServiceWindow, SheddingStep,
+    },
     reading::{Health, VacuumKind},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
@@ -69,6 +72,31 @@ fn database() -> impl Strategy<Value = DatabaseName> {
 
 fn service() -> impl Strategy<Value = ServiceName> {
     text().prop_map(ServiceName)
+}
+
+fn death() -> impl Strategy<Value = Death> {
+    use DeathCause::{Crash, Killed, OutOfMemory, PowerOrReset, Stopped, Watchdog};
+    let cause = || select(vec![Crash, Killed, OutOfMemory, PowerOrReset, Stopped, Watchdog, DeathCause::KernelCrash]);
+    let confidence = select(vec![Confidence::Excluded, Confidence::Possible, Confidence::Likely, Confidence::Proven]);
+    let hypothesis = (cause(), confidence, texts(), texts(), texts()).prop_map(
+        |(cause, confidence, speaks_for, speaks_against, missing)| Hypothesis {
+            cause,
+            confidence,
+            speaks_for,
+            speaks_against,
+            missing,
+        },
+    );
+    let of = select(vec![Died::Host, Died::Server]);
+    (of, option::of(timestamp()), option::of(timestamp()), option::of(cause()), vec(hypothesis, 0..3), texts())
+        .prop_map(|(of, after, before, established, hypotheses, notes)| Death {
+            of,
+            after,
+            before,
+            established,
+            hypotheses,
+            notes,
+        })
 }
 
 fn texts() -> impl Strategy<Value = Vec<String>> {
@@ -143,6 +171,7 @@ pub fn each_kind() -> Vec<BoxedStrategy<EventKind>> {
         (duration(), text()).prop_map(|(silence, cause)| EventKind::GuardWasSilent { silence, cause }).boxed(),
         any::<i64>().prop_map(|by_ms| EventKind::ClockStepped { by_ms }).boxed(),
         text().prop_map(|boot_id| EventKind::HostRebooted { boot_id }).boxed(),
+        death().prop_map(|death| EventKind::DeathExplained { death }).boxed(),
         (any::<u32>(), timestamp(), any::<bool>())
             .prop_map(|(version, started, in_recovery)| EventKind::ServerUp {
                 version: PgVersion(version),
@@ -180,6 +209,69 @@ pub fn each_kind() -> Vec<BoxedStrategy<EventKind>> {
                 latency,
             })
             .boxed(),
+        (text(), text(), text(), any::<u32>())
+            .prop_map(|(service, from, to, untold)| EventKind::ServiceStateChanged {
+                service: service.as_str().into(),
+                from,
+                to,
+                untold,
+            })
+            .boxed(),
+        (vec(text(), 0..4), vec(text(), 0..4), option::of(duration()))
+            .prop_map(|(down, order, expected)| EventKind::RecoveryBegan {
+                down: down.iter().map(|name| name.as_str().into()).collect(),
+                order: order.iter().map(|name| name.as_str().into()).collect(),
+                expected,
+                mode: Mode::Act,
+            })
+            .boxed(),
+        (text(), text(), text(), any::<u32>())
+            .prop_map(|(service, action, reason, attempt)| EventKind::RecoveryActBegan {
+                service: service.as_str().into(),
+                action,
+                reason,
+                attempt,
+            })
+            .boxed(),
+        (text(), text(), duration(), option::of(text()))
+            .prop_map(|(service, action, took, failure)| EventKind::RecoveryActEnded {
+                service: service.as_str().into(),
+                action,
+                took,
+                failure,
+            })
+            .boxed(),
+        vec(text(), 0..4).prop_map(|reasons| EventKind::RecoveryEscalated { reasons }).boxed(),
+        (text(), vec(text(), 0..4)).prop_map(|(plan, what)| EventKind::RecoveryApprovalWanted { plan, what }).boxed(),
+        (any::<u32>(), option::of((duration(), any::<u32>(), any::<u32>())))
+            .prop_map(|(services, recovery)| EventKind::ServicesStable {
+                services,
+                recovery: recovery.map(|(took, acts, failed)| RecoveryFigures { took, acts, failed }),
+            })
+            .boxed(),
+        (
+            select(vec![SheddingStep::Taken, SheddingStep::Proposed, SheddingStep::Blocked, SheddingStep::Held]),
+            option::of(text()),
+            text(),
+            option::of(text()),
+            vec(text(), 0..3),
+        )
+            .prop_map(|(step, rung, why, cause, notes)| EventKind::SheddingStepped {
+                step,
+                mode: Mode::Act,
+                act: rung.clone(),
+                passed: notes.clone(),
+                held: notes.clone(),
+                rung,
+                why,
+                cause,
+                notes,
+            })
+            .boxed(),
+        (key(), text(), text(), timestamp())
+            .prop_map(|(key, silence, by, until)| EventKind::AlertSilenced { key, silence, by, until })
+            .boxed(),
+        (key(), text()).prop_map(|(key, by)| EventKind::AlertAcknowledged { key, by }).boxed(),
         (key(), text(), any::<u32>(), text(), any::<bool>())
             .prop_map(|(key, route, attempt, error, gave_up)| EventKind::AlertFailed {
                 key,

@@ -5,8 +5,9 @@ use std::{collections::BTreeMap, time::Duration};
 use model::{
     ByteSize, Cores, Moment, Oid, PgVersion, Pid, ProcessId, Reading, Share,
     reading::{
-        ActivityReading, CgroupLimits, Connections, CpuShares, FileSystem, HostReading, LockWaits, LongTransaction,
-        Memory, OwnCost, Pressure, ProcessReading, ProcessRole, VacuumKind, VacuumReading,
+        ActivityReading, CgroupLimits, ConnectionGroup, Connections, CpuShares, FileSystem, HostReading, LockWaits,
+        LongTransaction, Memory, OomKills, OomVictim, OwnCost, Pressure, ProcessReading, ProcessRole, VacuumKind,
+        VacuumReading,
     },
 };
 
@@ -65,7 +66,26 @@ pub fn host(at: Moment, processes: u32) -> Reading {
             memory_used: Some(ByteSize(1 << 29)),
         },
         processes: (0..processes).map(process).collect(),
+        oom: Some(Box::new(OomKills {
+            count: 1,
+            victims: vec![OomVictim { pid: Pid(1_234_568), name: "postgres".into(), in_cgroup: true }],
+        })),
     })
+}
+
+/// A session that forgot its transaction.
+fn idle() -> LongTransaction {
+    LongTransaction {
+        pid: Pid(1_234_567),
+        state: "idle in transaction".into(),
+        state_for: Duration::from_millis(61_230),
+        client: Some("192.0.2.7".into()),
+        command: Some("UPDATE".into()),
+        query_id: Some(-7_123_456_789_012_345_678),
+        holds_back: Some(12_345),
+        blocks: 3,
+        ..LongTransaction::default()
+    }
 }
 
 /// Sessions, with so many running vacuums.
@@ -99,17 +119,32 @@ pub fn activity(at: Moment, vacuums: u32) -> Reading {
             reserved: 3,
             by_state: counts(&["active", "idle", "idle in transaction"]),
             by_role: counts(&["site", "bot", "gate", "oxpecker"]),
+            groups: vec![ConnectionGroup {
+                role: "site".into(),
+                application: "site".into(),
+                client: "192.0.2.7".into(),
+                database: "app".into(),
+                count: 42,
+                young: 3,
+                idle: 30,
+            }],
             ..Connections::default()
         },
-        longest_transaction: Some(LongTransaction {
+        longest_transaction: Some(Box::new(LongTransaction {
             pid: Pid(1_234_567),
             age: Duration::from_millis(61_234),
             database: Some("app".into()),
             role: Some("site".into()),
             application: "site".into(),
-            state: "idle in transaction".into(),
-        }),
-        locks: LockWaits { waiting: 3, longest: Duration::from_millis(2_345), head: Some(Pid(1_234_567)) },
+            ..idle()
+        })),
+        locks: LockWaits {
+            waiting: 3,
+            longest: Duration::from_millis(2_345),
+            head: Some(Pid(1_234_567)),
+            head_session: Some(Box::new(idle())),
+            table: Some("public.users".into()),
+        },
         vacuums: (0..vacuums).map(vacuum).collect(),
         autovacuum_slots: 3,
         own_cost: OwnCost {
@@ -117,5 +152,7 @@ pub fn activity(at: Moment, vacuums: u32) -> Reading {
             elapsed: Duration::from_micros(987_654_321),
             backend_cpu: Some(Duration::from_millis(98_760)),
         },
+        idle_transaction: Some(Box::new(idle())),
+        clock_ahead_ms: Some(-3),
     })
 }

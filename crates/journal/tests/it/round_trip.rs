@@ -124,9 +124,18 @@ fn a_reading_costs_the_disk_what_is_declared() {
     let dir = tempfile::tempdir().unwrap();
     let journal =
         Journal::open(dir.path(), journal::JournalOptions { backlog: model::ByteSize(64 << 20), ..hasty() }).unwrap();
+    // Kills and queues for locks do not last all day.
+    let ordinary = |mut reading| {
+        match &mut reading {
+            model::Reading::Host(host) => host.oom = None,
+            model::Reading::Activity(activity) => activity.locks.head_session = None,
+            _ => {}
+        }
+        reading
+    };
     for second in 0..2000 {
-        journal.record(&any_reading::host(at(second), 10));
-        journal.record(&any_reading::activity(at(second), 3));
+        journal.record(&ordinary(any_reading::host(at(second), 10)));
+        journal.record(&ordinary(any_reading::activity(at(second), 3)));
     }
     journal.close(PATIENCE).unwrap();
     let size = Reader::open(dir.path()).unwrap().size().unwrap();

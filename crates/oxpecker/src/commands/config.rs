@@ -21,7 +21,7 @@ pub fn check(global: &Global) -> Outcome {
     let loaded = config::load(global.config.as_deref(), &Overrides::default())?;
     let repository = loaded.config.repository.url.as_deref();
     let costs = loaded.config.wal.price(repository).into_iter().collect();
-    let checked = Checked { problems: config::check(&loaded.config), costs, file: loaded.file };
+    let checked = Checked { problems: config::check(&loaded.config, &loaded.lines), costs, file: loaded.file };
     output::result(global.output, "config_check", &checked, || {
         let place =
             checked.file.as_ref().map_or_else(|| "no file, all defaults".to_owned(), |f| f.display().to_string());
@@ -31,7 +31,8 @@ pub fn check(global: &Global) -> Outcome {
         }
         let mut text = format!("{place}:\n{costs}");
         for problem in &checked.problems {
-            text.push_str(&format!("  {}: {}\n    hint: {}\n", problem.place, problem.problem, problem.hint));
+            let line = problem.line.map(|line| format!("line {line}, ")).unwrap_or_default();
+            text.push_str(&format!("  {line}{}: {}\n    hint: {}\n", problem.place, problem.problem, problem.hint));
         }
         text
     })?;

@@ -20,10 +20,14 @@ use crate::{
 };
 
 /// What can be replayed: its name and what it is.
-const DRILLS: [(&str, &str); 1] = [(
-    "vacuum-storm",
-    "autovacuum takes the database's only core, as in the outage: stock settings, throttling off, guarded",
-)];
+const DRILLS: [(&str, &str); 2] = [
+    (
+        "vacuum-storm",
+        "autovacuum takes the database's only core, as in the outage: stock settings, throttling off, guarded",
+    ),
+    (COLD_START, "everything is killed with SIGKILL, PostgreSQL too: brought back without an order, then by oxpecker"),
+];
+const COLD_START: &str = "cold-start";
 
 /// The result is laid out for this many columns where there is no terminal.
 const COLUMNS: u16 = 100;
@@ -31,7 +35,8 @@ const COLUMNS: u16 = 100;
 const STORY: &str = "\
 One small server, one PostgreSQL, three services that need it, and users who do
 not wait. Then autovacuum wakes up. First as it was; then the same storm again,
-with oxpecker riding along. Everything below is measured in this run.
+with oxpecker riding along. At the end a whole graph of services is killed and
+brought back: without an order, and in order. Everything below is measured in this run.
 ";
 
 /// `oxpecker demo`: the drill with the story around it.
@@ -61,6 +66,9 @@ pub fn run(global: &Global, name: &str, args: DemoArgs) -> Outcome {
         ))
         .hint("`oxpecker drill list` says what each does"));
     }
+    if name == COLD_START {
+        return cold_start(global, args);
+    }
     let options = options(args)?;
     let mut progress = Shown::new(global);
     let result = block_on(async {
@@ -68,19 +76,49 @@ pub fn run(global: &Global, name: &str, args: DemoArgs) -> Outcome {
         let cancel = async {
             let _ = signals.next().await;
         };
-        drill::run(&options, &mut |event| progress.show(event), cancel).await.map_err(|error| match error {
-            DrillError::Options { .. } => Failure::usage(error),
-            _ => Failure::from(error),
-        })
+        drill::run(&options, &mut |event| progress.show(event), cancel).await.map_err(failure)
     })?;
     progress.end();
     let result = result?;
     output::result(global.output, "drill_result", &result, || {
-        let (width, colour) =
-            if io::stdout().is_terminal() { (columns(), env::var_os("NO_COLOR").is_none()) } else { (COLUMNS, false) };
-        drill::render(&result, usize::from(width), colour)
+        let (width, colour) = page();
+        drill::render(&result, width, colour)
     })?;
     Ok(if result.verdict.passed { FINE } else { FINDING })
+}
+
+/// Act 3 alone.
+fn cold_start(global: &Global, args: DemoArgs) -> Outcome {
+    let options = options(args)?;
+    let mut progress = Shown::new(global);
+    let played = block_on(async {
+        let mut signals = Signals::listen()?;
+        let cancel = async {
+            let _ = signals.next().await;
+        };
+        drill::cold_start(&options, &mut |event| progress.show(event), cancel).await.map_err(failure)
+    })?;
+    progress.end();
+    let played = played?;
+    output::result(global.output, "cold_start", &played, || {
+        let (width, colour) = page();
+        drill::render_cold_start(&played, width, colour)
+    })?;
+    Ok(if played.is_well() { FINE } else { FINDING })
+}
+
+fn failure(error: DrillError) -> Failure {
+    match error {
+        DrillError::Options { .. } => Failure::usage(error),
+        _ => Failure::from(error),
+    }
+}
+
+/// Columns of the result's page, and whether it has colours.
+fn page() -> (usize, bool) {
+    let (width, colour) =
+        if io::stdout().is_terminal() { (columns(), env::var_os("NO_COLOR").is_none()) } else { (COLUMNS, false) };
+    (usize::from(width), colour)
 }
 
 fn columns() -> u16 {
@@ -112,6 +150,8 @@ fn options(args: DemoArgs) -> Result<DrillOptions, Failure> {
     options.storm = Duration::from_secs(args.act.into());
     options.keep = args.keep;
     options.rescue = !args.without_backup;
+    options.cold_start = !args.without_cold_start;
+    options.cold_start_scale = args.clock;
     options.report = report_dir.join(format!("incident-{}.md", Timestamp::now().strftime("%Y%m%dT%H%M%SZ")));
     if let Some(seed) = args.seed {
         options.seed = seed;

@@ -1,8 +1,10 @@
 //! The commands, one file each.
 
+mod alert;
 pub mod audit;
 mod backup;
 mod config;
+pub mod discover;
 mod drill;
 mod incident;
 mod keep;
@@ -11,13 +13,14 @@ mod moment;
 mod release;
 mod restore;
 mod run;
+mod service;
 mod status;
 mod vacuum;
 mod wal;
 mod worker;
 
 use crate::{
-    cli::{Cli, Command, ConfigCommand, DrillCommand, IncidentCommand, VacuumCommand, WorkerCommand},
+    cli::{Cli, Command, ConfigCommand, DrillCommand, IncidentCommand, ServiceCommand, VacuumCommand, WorkerCommand},
     exit::Outcome,
     logging,
 };
@@ -39,7 +42,17 @@ pub fn dispatch(cli: Cli) -> Outcome {
         Command::Wal(command) => wal::run(global, command),
         Command::Key(command) => key::run(global, command),
         Command::Vacuum(VacuumCommand::Status) => vacuum::status(global),
+        Command::Alert(command) => alert::run(global, command),
         Command::Audit(args) => audit::run(global, &args),
+        Command::Service(ServiceCommand::Discover(args)) => discover::discover(global, &args),
+        Command::Service(ServiceCommand::List(args)) => service::list(global, &args),
+        Command::Service(ServiceCommand::Plan(args)) => service::plan(global, &args),
+        Command::Service(ServiceCommand::Apply(args)) => service::apply(global, &args),
+        Command::Service(ServiceCommand::Stop(args)) => service::stop(global, &args),
+        Command::Service(ServiceCommand::Start(args)) => service::start(global, &args),
+        Command::Service(ServiceCommand::Logs(args)) => service::logs(global, &args),
+        Command::Service(ServiceCommand::Graph { dot }) => service::graph(global, dot),
+        Command::Approve(args) => service::approve(global, &args),
         Command::Incident(IncidentCommand::List) => incident::list(global),
         Command::Incident(IncidentCommand::Report { id }) => incident::report(global, id.as_deref()),
         Command::Config(ConfigCommand::Check) => config::check(global),
@@ -47,6 +60,8 @@ pub fn dispatch(cli: Cli) -> Outcome {
         Command::Release => release::release(global),
         Command::Worker(WorkerCommand::Backup) => worker::backup(),
         Command::Worker(WorkerCommand::Deliver) => worker::deliver(),
+        Command::Worker(WorkerCommand::Autopsy) => worker::autopsy(),
+        Command::Worker(WorkerCommand::Recovery) => worker::recovery(),
         Command::Worker(WorkerCommand::Release) => worker::release(),
         Command::Worker(WorkerCommand::Wal) => worker::wal(),
         Command::DrillService(args) => worker::drill_service(&args),

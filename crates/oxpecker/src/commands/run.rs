@@ -42,7 +42,7 @@ pub fn run(global: &Global, args: RunArgs) -> Outcome {
 /// The configuration, if nothing is wrong with it.
 fn usable(global: &Global, overrides: &Overrides) -> Result<Loaded, Failure> {
     let loaded = config::load(global.config.as_deref(), overrides)?;
-    let problems = config::check(&loaded.config);
+    let problems = config::check(&loaded.config, &loaded.lines);
     if problems.is_empty() {
         return Ok(loaded);
     }

@@ -1,7 +1,9 @@
 //! Processes that the guard and the drill start for themselves.
 
+mod autopsy;
 mod backup;
 mod canary;
+mod recovery;
 mod teller;
 mod wal;
 
@@ -17,6 +19,11 @@ pub fn deliver() -> Outcome {
     Ok(FINE)
 }
 
+/// `oxpecker worker autopsy`.
+pub fn autopsy() -> Outcome {
+    autopsy::main()
+}
+
 /// `oxpecker worker backup`.
 pub fn backup() -> Outcome {
     backup::main()
@@ -25,6 +32,11 @@ pub fn backup() -> Outcome {
 /// `oxpecker worker wal`.
 pub fn wal() -> Outcome {
     wal::main()
+}
+
+/// `oxpecker worker recovery`.
+pub fn recovery() -> Outcome {
+    recovery::main()
 }
 
 /// `oxpecker worker release`.

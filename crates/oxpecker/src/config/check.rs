@@ -1,32 +1,36 @@
 //! What the shape of the configuration can't say: values that contradict one another, files that can't be read, secrets in the
 //! wrong place.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use serde::Serialize;
 
 use alerting::Secret;
+use model::is_configured_name;
 
-use super::{Config, Service};
+use super::{Config, Lines, services};
 
 /// Something that is wrong with the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Problem {
     /// Where: `service "site".health`.
     pub place: String,
+    /// On which line of the file; `None` where it is not in the file, or there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub line: Option<usize>,
     /// What.
     pub problem: String,
     /// What to do.
     pub hint: String,
 }
 
-/// Everything that is wrong.
-pub fn check(config: &Config) -> Vec<Problem> {
+/// Everything that is wrong. `lines`: those of the file that the configuration comes from.
+pub fn check(config: &Config, lines: &Lines) -> Vec<Problem> {
     let mut found = Vec::new();
     let mut problem = |place: String, problem: String, hint: &str| {
-        found.push(Problem { place, problem, hint: hint.to_owned() });
+        found.push(Problem { line: lines.line(&place), place, problem, hint: hint.to_owned() });
     };
-    if !is_name(&config.postgres.name) {
+    if !is_configured_name(&config.postgres.name) {
         let text = format!("'{}' is no name", config.postgres.name);
         problem("postgres.name".into(), text, "use letters, digits, '-', '_' and '.': it becomes part of file names");
     }
@@ -70,46 +74,9 @@ pub fn check(config: &Config) -> Vec<Problem> {
         let (what, hint) = error.split_once(". Hint: ").unwrap_or((&error, "the guard's user must be able to read it"));
         problem("postgres.password_file".into(), what.to_owned(), hint);
     }
-    let mut names: BTreeSet<&str> = BTreeSet::from([config.postgres.name.as_str()]);
-    for service in &config.service {
-        if !is_name(&service.name) || !names.insert(&service.name) {
-            problem(
-                format!("service {:?}", service.name),
-                "no name, or one that is taken".into(),
-                "each name once, also the database's",
-            );
-        }
-        if let Err(error) = service.health.check() {
-            problem(
-                format!("service {:?}.health", service.name),
-                error,
-                "the guard asks this itself, every `interval`",
-            );
-        }
-        if service.health.interval.0.is_zero() || service.health.timeout.0.is_zero() {
-            problem(
-                format!("service {:?}.health", service.name),
-                "an interval or time-out of zero".into(),
-                "such as 2s",
-            );
-        }
-    }
-    for service in &config.service {
-        for needed in service.depends_on.iter().filter(|n| !names.contains(n.as_str())) {
-            let place = format!("service {:?}.depends_on", service.name);
-            problem(
-                place,
-                format!("nothing is called {needed:?}"),
-                &format!("known: {}", names.iter().copied().collect::<Vec<_>>().join(", ")),
-            );
-        }
-    }
-    if let Some(cycle) = cycle(&config.service) {
-        problem(
-            "service.depends_on".into(),
-            format!("a cycle: {}", cycle.join(" -> ")),
-            "one of these must be able to start first",
-        );
+    services::check::check(config, &mut problem);
+    for (place, what, hint) in config.shedding_problems() {
+        problem(place, what, hint);
     }
     backups(config, &mut problem);
     for (key, what, hint) in config.wal.problems(config.repository.url.as_deref()) {
@@ -120,17 +87,17 @@ pub fn check(config: &Config) -> Vec<Problem> {
     }
     let mut routes = BTreeSet::new();
     for route in &config.alert.route {
-        if !is_name(&route.name) || !routes.insert(&route.name) {
+        if !is_configured_name(&route.name) || !routes.insert(&route.name) {
             problem(
                 format!("alert.route {:?}", route.name),
                 "no name, or one that is taken".into(),
                 "each route needs its own name",
             );
         }
-        if let Err(error) = route.webhook.resolve() {
+        if let Err(error) = route.resolve() {
             let (what, hint) =
                 error.split_once(". Hint: ").unwrap_or((&error, "the guard's user must be able to read it"));
-            problem(format!("alert.route {:?}.webhook", route.name), what.to_owned(), hint);
+            problem(format!("alert.route {:?}", route.name), what.to_owned(), hint);
         }
     }
     found
@@ -222,7 +189,7 @@ fn backups(config: &Config, problem: &mut impl FnMut(String, String, &str)) {
     if backup.max_age.is_some_and(|age| age.0.is_zero()) {
         problem("backup.max_age".into(), "zero".into(), "such as 36h; leave it out for two intervals of the schedule");
     }
-    for library in backup.proof_preload.iter().filter(|library| !is_name(library)) {
+    for library in backup.proof_preload.iter().filter(|library| !is_configured_name(library)) {
         problem(
             "backup.proof_preload".into(),
             format!("{library:?} is no library's name"),
@@ -247,52 +214,13 @@ const MAX_WRAPAROUND_AGE: u64 = 1_600_000_000;
 
 const URL_HINT: &str = "write it as libpq does, such as postgresql:///postgres?host=/run/postgresql&user=oxpecker";
 
-fn is_name(name: &str) -> bool {
-    let known = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
-    !name.is_empty() && name.len() <= 63 && !name.starts_with('.') && name.chars().all(known)
-}
-
-/// A cycle of needs, if there is one, first and last the same.
-fn cycle(services: &[Service]) -> Option<Vec<String>> {
-    let needs: BTreeMap<&str, &[String]> =
-        services.iter().map(|s| (s.name.as_str(), s.depends_on.as_slice())).collect();
-    let mut done = BTreeSet::new();
-    for service in services {
-        let mut path = Vec::new();
-        if let Some(cycle) = walk(&service.name, &needs, &mut done, &mut path) {
-            return Some(cycle);
-        }
-    }
-    None
-}
-
-fn walk<'a>(
-    name: &'a str,
-    needs: &BTreeMap<&'a str, &'a [String]>,
-    done: &mut BTreeSet<&'a str>,
-    path: &mut Vec<&'a str>,
-) -> Option<Vec<String>> {
-    if let Some(start) = path.iter().position(|p| *p == name) {
-        let mut cycle: Vec<String> = path[start..].iter().map(|p| (*p).to_owned()).collect();
-        cycle.push(name.to_owned());
-        return Some(cycle);
-    }
-    if !done.insert(name) {
-        return None;
-    }
-    path.push(name);
-    let found = needs.get(name).into_iter().flat_map(|n| n.iter()).find_map(|next| walk(next, needs, done, path));
-    path.pop();
-    found
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn problems(text: &str) -> Vec<String> {
         let config: Config = toml::from_str(text).unwrap();
-        check(&config).into_iter().map(|p| format!("{}: {}", p.place, p.problem)).collect()
+        check(&config, &Lines::default()).into_iter().map(|p| format!("{}: {}", p.place, p.problem)).collect()
     }
 
     #[test]
@@ -324,11 +252,11 @@ mod tests {
             ("[[backup.proof]]\ndatabase = \"app\"\nsql = \"\"", "backup.proof, number 1"),
             ("[postgres]\nurl = \"mysql://h\"", "postgres.url: not a connection string"),
             ("[postgres]\npassword_file = \"/no/such\"", "postgres.password_file: cannot read the secret in /no/such"),
-            ("[[service]]\nname = \"a\"\nhealth = {}", "needs exactly one of http and tcp"),
-            ("[[service]]\nname = \"a\"\nhealth = { http = \"https://x\" }", "https"),
+            ("[[service]]\nname = \"a\"\nhealth = {}", "needs exactly one of http, tcp"),
+            ("[[service]]\nname = \"a\"\nhealth = { http = \"gopher://x\" }", "service \"a\".health"),
+            ("[[service]]\nname = \"a\"\ndriver = \"process\"", "service \"a\".command: a process needs"),
+            ("[postgres]\nstop_signal = \"SIGINT\"", "postgres.stop_signal: a key of the driver process, but"),
             ("[[service]]\nname = \"a\"\nhealth = { tcp = \"x\" }", "'x'"),
-            ("[[service]]\nname = \"main\"\nhealth = { tcp = \"x:1\" }", "one that is taken"),
-            ("[[service]]\nname = \"a\"\nhealth = { tcp = \"x:1\" }\ndepends_on = [\"b\"]", "nothing is called \"b\""),
             ("[alert.rules.cpu-saturated]\nbusy_percent = 120.0", "alert.rules."),
             ("[[alert.route]]\nname = \"r\"\nwebhook = {}", "needs exactly one of url_file and url_env"),
             (
@@ -339,13 +267,5 @@ mod tests {
             let found = problems(text);
             assert!(found.iter().any(|p| p.contains(says)), "{text}: {found:?}");
         }
-    }
-
-    #[test]
-    fn a_cycle_is_shown() {
-        let text = "[[service]]\nname = \"vault\"\nhealth = { tcp = \"x:1\" }\ndepends_on = [\"bot\"]\n\
-                    [[service]]\nname = \"site\"\nhealth = { tcp = \"x:1\" }\ndepends_on = [\"main\"]\n\
-                    [[service]]\nname = \"bot\"\nhealth = { tcp = \"x:1\" }\ndepends_on = [\"site\", \"vault\"]";
-        assert_eq!(problems(text), ["service.depends_on: a cycle: vault -> bot -> vault"]);
     }
 }

@@ -8,7 +8,7 @@ use std::{
 use model::Mode;
 use toml::Table;
 
-use super::{Config, env as environment};
+use super::{Config, Lines, env as environment};
 use crate::exit::Failure;
 
 /// Where the file is looked for when none is named.
@@ -35,6 +35,8 @@ pub struct Loaded {
     pub file: Option<PathBuf>,
     /// The environment variables that were laid over it.
     pub environment: Vec<String>,
+    /// On which lines of the file things stand.
+    pub lines: Lines,
 }
 
 /// Reads the configuration.
@@ -72,7 +74,7 @@ fn from_parts(
     if let Some(dir) = &overrides.state_dir {
         config.state_dir = Some(dir.clone());
     }
-    Ok(Loaded { config, file, environment })
+    Ok(Loaded { config, file, environment, lines: Lines::of(&text) })
 }
 
 fn first_default() -> Result<Option<(PathBuf, String)>, Failure> {
@@ -110,11 +112,25 @@ fn unreadable(path: &Path, error: io::Error) -> Failure {
 }
 
 fn explain(error: &toml::de::Error, place: &str) -> Failure {
-    let failure = Failure::usage(anyhow::anyhow!("{place}: {}", error.to_string().trim_end()));
+    let failure = Failure::usage(anyhow::anyhow!("{place}: {}", tame(error.to_string().trim_end())));
     match nearest_key(error.message()) {
         Some(hint) => failure.hint(hint),
         None => failure.hint("`oxpecker config show` prints every key with its default"),
     }
+}
+
+/// What stands in a file may be anything: no line of it fills a screen or draws on one.
+fn tame(text: &str) -> String {
+    const LINE_MAX: usize = 200;
+    let tamed = text.lines().map(|line| {
+        let plain: String =
+            line.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect();
+        match plain.char_indices().nth(LINE_MAX) {
+            Some((at, _)) => format!("{}...", &plain[..at]),
+            None => plain,
+        }
+    });
+    tamed.collect::<Vec<_>>().join("\n")
 }
 
 /// A hint for serde's message "unknown field `x`, expected one of `a`, `b`".
@@ -173,6 +189,8 @@ mod tests {
             ("mode = 3", &[], "line 1", "`oxpecker config show`"),
             ("mode = ", &[], "line 1", "`oxpecker config show`"),
             ("[journal]\nkeep_events = \"1 parsec\"", &[], "'1 parsec' is not a duration", "`oxpecker config show`"),
+            ("[[service]]\nname = \"a\"\ndriver = \"proces\"", &[], "line 3", "did you mean `process`?"),
+            ("[[service]]\nname = \"a\"\ndriver = \"\\u001b[31m\"", &[], "`\u{fffd}[31m`", "known here: external"),
             ("", &[("OXPECKER_MOOD", "act")], "environment (OXPECKER_MOOD)", "did you mean `mode`?"),
         ] {
             let failure = parse(text, variables).unwrap_err();

@@ -3,24 +3,31 @@
 //! Order of precedence: flags, then `OXPECKER_*`, then the file, then defaults. Every key has a default; with no file at all the
 //! program observes the local cluster.
 
+mod alerts;
 pub mod backups;
 mod check;
 mod env;
+mod lines;
 mod load;
+mod services;
+mod shedding;
 mod values;
 mod wal;
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::path::PathBuf;
 
-use alerting::Secret;
-use collector::services::Check;
-use model::{Mode, Severity};
+use ::services::plan::Action;
+use model::Mode;
 use serde::{Deserialize, Serialize};
 
+pub use alerts::Alert;
 pub use backups::{Backup, Keep, ProofQuery, ProveWhen, Repository, SourceChoice};
 pub use check::{Problem, check};
 pub use env::PASSPHRASE as REPOSITORY_PASSPHRASE;
+pub use lines::Lines;
 pub use load::{Loaded, Overrides, load};
+pub use services::{LogPlace, Recovery, Service};
+pub use shedding::Shedding;
 pub use values::{Crontab, HumanBytes, HumanDuration};
 pub use wal::Wal;
 
@@ -43,6 +50,10 @@ pub struct Config {
     pub autovacuum: Autovacuum,
     /// Services that depend on the database.
     pub service: Vec<Service>,
+    /// How they are brought back.
+    pub recovery: Recovery,
+    /// What gives way when the host is short of everything.
+    pub shedding: Shedding,
     /// Where backups are kept.
     pub repository: Repository,
     /// When they are made, which are kept, how they are proven.
@@ -53,23 +64,36 @@ pub struct Config {
     pub alert: Alert,
 }
 
-/// `[postgres]`: the guarded server.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Postgres {
-    /// What the cluster is called in alerts and reports.
-    pub name: String,
-    /// Where it is, as libpq writes it, without a password. Default: the local cluster's unix socket.
-    pub url: Option<String>,
-    /// A file that holds the password, if one is needed.
-    pub password_file: Option<PathBuf>,
-    /// Its data directory; asked of the server where absent.
-    pub data_dir: Option<PathBuf>,
-}
-
-impl Default for Postgres {
-    fn default() -> Self {
-        Self { name: "main".to_owned(), url: None, password_file: None, data_dir: None }
+services::with_driver_keys! {
+    /// `[postgres]`: the guarded server.
+    #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+    #[serde(deny_unknown_fields, default)]
+    pub struct Postgres {
+        /// What the cluster is called in alerts and reports.
+        pub name: String = "main".to_owned(),
+        /// Where it is, as libpq writes it, without a password. Default: the local cluster's unix socket.
+        pub url: Option<String> = None,
+        /// A file that holds the password, if one is needed.
+        pub password_file: Option<PathBuf> = None,
+        /// Its data directory; asked of the server where absent.
+        pub data_dir: Option<PathBuf> = None,
+        /// Services that it needs: a mount, a volume's daemon.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        pub depends_on: Vec<String> = Vec::new(),
+        /// What people lose while it is down.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        pub impact: Vec<String> = Vec::new(),
+        /// How long it is expected to take from its start to its first answer.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub starts_in: Option<HumanDuration> = None,
+        /// How long it has to answer, without a restart, to count as stable.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub stable_for: Option<HumanDuration> = None,
+        /// How many services that need it may start at the same time.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        pub admits: Option<u32> = None,
+        /// What of it a person has to approve; provisioning it again always.
+        pub approve: Vec<Action> = vec![Action::Restart],
     }
 }
 
@@ -146,130 +170,6 @@ impl Autovacuum {
             floor_pace: self.floor_pace,
             ..autovacuum::Limits::default()
         }
-    }
-}
-
-/// `[[service]]`: something that depends on the database.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Service {
-    /// Its name.
-    pub name: String,
-    /// What it needs: services, or the PostgreSQL by its name.
-    #[serde(default)]
-    pub depends_on: Vec<String>,
-    /// How to see that it is well.
-    pub health: Health,
-    /// What people lose while it is down.
-    #[serde(default)]
-    pub impact: Vec<String>,
-}
-
-/// A service's `health`: exactly one of `http` and `tcp`.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Health {
-    /// An `http://` URL that answers 2xx.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub http: Option<String>,
-    /// A `host:port` that takes connections.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tcp: Option<String>,
-    /// How long an answer may take.
-    #[serde(default = "default_health_timeout")]
-    pub timeout: HumanDuration,
-    /// How often to ask.
-    #[serde(default = "default_health_interval")]
-    pub interval: HumanDuration,
-}
-
-fn default_health_timeout() -> HumanDuration {
-    HumanDuration::from_secs(2)
-}
-
-fn default_health_interval() -> HumanDuration {
-    HumanDuration::from_secs(2)
-}
-
-/// `[alert]`: rules and routes.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Alert {
-    /// Thresholds.
-    pub rules: alerting::RuleSettings,
-    /// Where alerts go, beside the log.
-    pub route: Vec<Route>,
-}
-
-/// `[[alert.route]]`: where alerts go.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Route {
-    /// Its name in events and in `status`.
-    pub name: String,
-    /// A webhook.
-    pub webhook: Webhook,
-    /// The least severity that it carries.
-    #[serde(default = "default_min_severity")]
-    pub min_severity: Severity,
-}
-
-fn default_min_severity() -> Severity {
-    Severity::Warning
-}
-
-/// A route's `webhook`: exactly one of `url_file` and `url_env`. A webhook's URL is a secret, so it never stands in this file.
-#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-pub struct Webhook {
-    /// A file that holds the URL.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub url_file: Option<PathBuf>,
-    /// An environment variable that holds the URL.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub url_env: Option<String>,
-    /// A file that holds a bearer token.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub bearer_file: Option<PathBuf>,
-    /// More headers; not for secrets.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    pub headers: BTreeMap<String, String>,
-}
-
-impl Health {
-    /// The check that is declared.
-    ///
-    /// # Errors
-    /// In words, where it can't be used or not exactly one is declared.
-    pub fn check(&self) -> Result<Check, String> {
-        match (&self.http, &self.tcp) {
-            (Some(url), None) => Check::http(url).map_err(|e| e.to_string()),
-            (None, Some(address)) => Check::tcp(address).map_err(|e| e.to_string()),
-            _ => {
-                Err("needs exactly one of http and tcp, such as { http = \"http://127.0.0.1:8000/healthz\" }"
-                    .to_owned())
-            }
-        }
-    }
-}
-
-impl Webhook {
-    /// What is needed to post: the URL, and the bearer token where one is declared.
-    ///
-    /// # Errors
-    /// In words, without the secret, where one can't be had or the URL is none.
-    pub fn resolve(&self) -> Result<alerting::Webhook, String> {
-        let url = match (&self.url_file, &self.url_env) {
-            (Some(path), None) => Secret::from_file(path).map_err(|e| e.to_string())?,
-            (None, Some(name)) => Secret::from_env(name).map_err(|e| e.to_string())?,
-            _ => return Err(
-                "needs exactly one of url_file and url_env. Hint: a webhook's URL is a secret and never stands here"
-                    .to_owned(),
-            ),
-        };
-        alerting::check_webhook_url(&url)?;
-        let bearer = self.bearer_file.as_deref().map(Secret::from_file).transpose().map_err(|e| e.to_string())?;
-        Ok(alerting::Webhook { url, bearer, headers: self.headers.clone() })
     }
 }
 

@@ -4,10 +4,12 @@ use jiff::Timestamp;
 use journal::Recording;
 use model::{
     Alert, DatabaseName, Mode, PgVersion, Pid,
-    event::DownReason,
+    event::{Death, DownReason},
     reading::{ActivityReading, BackupReading, HostReading, ReceiveReading, ServiceReading, TablesReading, WalReading},
 };
 use serde::{Deserialize, Serialize};
+
+use super::{recovery::protocol::RecoveryStatus, shedding::SheddingStatus};
 
 /// How the server is for us.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -70,6 +72,15 @@ pub struct GuardStatus {
     pub receive: Option<ReceiveReading>,
     /// Services, in the configuration's order.
     pub services: Vec<ServiceReading>,
+    /// How the services are brought back; `None` where none is declared or nobody has looked yet.
+    #[serde(default)]
+    pub recovery: Option<RecoveryStatus>,
+    /// The newest death of the host or of the server that this guard had looked into.
+    #[serde(default)]
+    pub death: Option<Death>,
+    /// The shedding ladder; `None` until it has looked.
+    #[serde(default)]
+    pub shedding: Option<SheddingStatus>,
     /// Firing alerts, worst first.
     pub alerts: Vec<Alert>,
     /// The governor.

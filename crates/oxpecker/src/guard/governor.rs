@@ -64,6 +64,11 @@ impl GovernorTask {
         self.status.borrow().clone()
     }
 
+    /// The same, as it changes.
+    pub fn watch(&self) -> watch::Receiver<Option<GovernorStatus>> {
+        self.status.clone()
+    }
+
     /// Whether it still runs. It ends by itself only by a bug.
     pub fn is_running(&self) -> bool {
         !self.task.is_finished()

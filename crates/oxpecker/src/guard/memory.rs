@@ -5,6 +5,7 @@ use std::path::Path;
 use journal::{EventQuery, Reader};
 use model::{
     Event, EventKind, Moment, Observation, Reading, ServiceName,
+    event::Death,
     reading::{ActivityReading, BackupReading, HostReading, ReceiveReading, ServiceReading, TablesReading, WalReading},
 };
 
@@ -20,6 +21,7 @@ pub struct Memory {
     pub tables: Option<TablesReading>,
     pub backup: Option<BackupReading>,
     pub receive: Option<ReceiveReading>,
+    pub death: Option<Death>,
     services: Vec<(ServiceName, Option<ServiceReading>)>,
 }
 
@@ -34,6 +36,7 @@ impl Memory {
             tables: None,
             backup: None,
             receive: None,
+            death: None,
             services: services.map(|name| (name, None)).collect(),
         }
     }
@@ -71,6 +74,7 @@ impl Memory {
                 // What a server that is gone said is no longer so.
                 (self.activity, self.wal, self.tables) = (None, None, None);
             }
+            EventKind::DeathExplained { death } => self.death = Some(death.clone()),
             _ => {}
         }
     }

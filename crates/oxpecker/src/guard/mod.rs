@@ -6,13 +6,16 @@
 
 mod backup;
 mod child;
+mod death;
 mod document;
 mod governor;
 pub mod lines;
 mod memory;
 mod parts;
 mod past;
+mod recovery;
 mod screen;
+mod shedding;
 mod signals;
 mod socket;
 mod wal;
@@ -29,17 +32,20 @@ use tokio::{
 };
 
 pub use backup::protocol as backup_protocol;
+pub use death::{Answered, Ask};
 pub use document::GuardStatus;
 pub use memory::last_words;
+pub use recovery::{Reporter, SAID_EVERY, protocol as recovery_protocol};
 pub use screen::{governor_in_words, render, vacuum_in_words};
+pub use shedding::SheddingStatus;
 pub use signals::Signals;
 pub use socket::{AskError, Request, ask};
 pub use wal::protocol as wal_protocol;
 
 use crate::{config::Loaded, exit::Failure};
 use memory::Memory;
-pub use parts::Kept;
 use parts::Parts;
+pub use parts::{Kept, OUTBOX, routes};
 use signals::{Wish, tell, watchdog_interval};
 use socket::Question;
 
@@ -173,6 +179,8 @@ impl Guard {
         if let Some(backup) = &parts.backup {
             backup.observe(observation);
         }
+        parts.deaths.see(observation);
+        parts.shedding.observe(observation);
         self.memory.keep(observation);
         // The reading that shows a thing has a lower number than what was made of it.
         match observation {
@@ -252,6 +260,9 @@ impl Guard {
             backup: self.memory.backup.clone(),
             receive: self.memory.receive.clone(),
             services: self.memory.services(),
+            recovery: parts.recovery.as_ref().and_then(|task| task.status()).map(|(_, status)| status),
+            death: self.memory.death.clone(),
+            shedding: parts.shedding.status(),
             alerts: parts.open_alerts(),
             governor: parts.governor.status(),
             journal: document::JournalStatus::of(&parts.journal.health()),

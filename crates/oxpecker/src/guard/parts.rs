@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use alerting::{Carrier, Delivery, DeliveryOptions, Route, Rules, Started, Subject, WorkerCommand};
+use alerting::{Delivery, DeliveryOptions, Route, Rules, Started, Subject, WorkerCommand};
 use autovacuum::{Governor, GovernorOptions, ReleaseCommand};
 use collector::{
     clock,
@@ -27,13 +27,16 @@ use tokio::{
 
 use super::{
     backup::{self, BackupTask},
+    death::DeathWatch,
     governor::GovernorTask,
     past,
+    recovery::RecoveryTask,
+    shedding::{self, SheddingTask},
     socket::{self, Listening, Question},
     wal::WalTask,
 };
 use crate::{
-    config::{Config, Loaded, Service},
+    config::{Config, Loaded},
     exit::Failure,
     place::{self, Target},
 };
@@ -46,7 +49,8 @@ const OBSERVATIONS: usize = 256;
 const REST_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long an orderly stop waits for the journal.
 const JOURNAL_TIMEOUT: Duration = Duration::from_secs(3);
-
+/// Below the state directory: alerts on their way, open episodes, and what people said of them.
+pub const OUTBOX: &str = "outbox";
 /// What is missing where no repository is declared.
 const NO_BACKUPS: &str = "no [repository] is declared: oxpecker makes and proves no backups of this cluster, and doesn't know whether anybody does";
 
@@ -66,6 +70,11 @@ pub struct Parts {
     pub backed_up: mpsc::Receiver<(Moment, EventKind)>,
     pub wal: Option<WalTask>,
     pub received: mpsc::Receiver<(Moment, EventKind)>,
+    /// None where no service is declared.
+    pub recovery: Option<RecoveryTask>,
+    /// Looks into why what is back had died.
+    pub deaths: DeathWatch,
+    pub shedding: SheddingTask,
     pub sessions: watch::Receiver<Option<Arc<Session>>>,
     pub questions: Option<mpsc::Receiver<Question>>,
     /// Services that the guard before left unhealthy and that were not checked yet.
@@ -123,7 +132,7 @@ impl Parts {
         let mut rules =
             Rules::new(&rule_settings(config), Subject { cluster: config.postgres.name.clone(), host: host_name() });
         let Started { delivery, outcomes, open } = Delivery::start(DeliveryOptions {
-            outbox_dir: state.path().join("outbox"),
+            outbox_dir: state.path().join(OUTBOX),
             routes: routes(config)?,
             worker: WorkerCommand {
                 program: PathBuf::from("/proc/self/exe"),
@@ -173,6 +182,9 @@ impl Parts {
             None => WalTask::start(config, state.path(), observe.clone()),
         };
         let (wal, received) = wal.map_or_else(|| (None, mpsc::channel(1).1), |(task, events)| (Some(task), events));
+        let data_dir = config.postgres.data_dir.clone();
+        let deaths = DeathWatch::start(state, before.as_ref(), &boot_id, data_dir, observe.clone());
+        let recovery = RecoveryTask::start(config, observe.clone());
         let watched = Watched::default();
         let mut paths = config.host.paths.clone();
         paths.extend(config.postgres.data_dir.clone());
@@ -187,10 +199,19 @@ impl Parts {
         let observer = PgObserver::new(PgOptions { watched, ..PgOptions::new(target.connection.clone()) })
             .map_err(Failure::usage)?;
         let sessions = observer.session();
+        let with = shedding::With {
+            governor: governor.watch(),
+            own_work: backup.as_ref().map(BackupTask::lever),
+            services: recovery.as_ref().map(RecoveryTask::lever),
+            sessions: sessions.clone(),
+        };
+        let shedding = SheddingTask::start(config, state.path(), &boot_id, with, observe.clone());
         let mut observers = JoinSet::new();
         observers.spawn(observer.run(observe.clone()));
-        if !config.service.is_empty() {
-            observers.spawn(services::run(probes(config)?, observe));
+        // Services that are asked in other ways only are the recovery worker's to ask.
+        let probes = probes(config)?;
+        if !probes.is_empty() {
+            observers.spawn(services::run(probes, observe));
         }
 
         let (listening, questions) = match socket::listen(state.path()) {
@@ -215,6 +236,9 @@ impl Parts {
             backed_up,
             wal,
             received,
+            recovery,
+            deaths,
+            shedding,
             sessions,
             questions,
             left_unhealthy,
@@ -264,6 +288,8 @@ impl Parts {
             ("the governor", self.governor.is_running()),
             ("the backup task", self.backup.as_ref().is_none_or(BackupTask::is_running)),
             ("the receiver's task", self.wal.as_ref().is_none_or(WalTask::is_running)),
+            ("the shedding ladder", self.shedding.is_running()),
+            ("the recovery's task", self.recovery.as_ref().is_none_or(RecoveryTask::is_running)),
         ];
         parts.into_iter().find(|(_, runs)| !runs).map(|(name, _)| name)
     }
@@ -287,8 +313,10 @@ impl Parts {
     /// Ends everything: first what acts, then what looks, then what alerts, last what remembers. Where the guard goes on with another
     /// configuration, a backup that this does not concern runs on.
     pub async fn stop(self, reason: &str, goes_on: Option<&Config>) -> Kept {
-        let Self { journal, delivery, governor, backup, wal, host, mut observers, listening, .. } = self;
-        let Self { mut outcomes, mut governed, mut backed_up, mut received, .. } = self;
+        let Self {
+            journal, delivery, governor, backup, wal, recovery, shedding, host, mut observers, listening, ..
+        } = self;
+        let Self { mut outcomes, mut governed, mut backed_up, mut received, mut observations, .. } = self;
         drop(listening);
         let (kept_backup, backup) = match (backup, goes_on) {
             (Some(backup), Some(config)) if backup.suits(config) => (Some(backup), None),
@@ -298,6 +326,8 @@ impl Parts {
             (Some(wal), Some(config)) if wal.suits(config) => (Some(wal), None),
             (wal, _) => (None, wal),
         };
+        // First who gives orders to the others.
+        shedding.stop().await;
         // Side by side: they wait for something else than this process.
         let backup_ends = async {
             if let Some(backup) = backup {
@@ -309,11 +339,22 @@ impl Parts {
                 wal.stop().await;
             }
         };
-        tokio::join!(governor.stop(), backup_ends, wal_ends);
+        let recovery_ends = async {
+            if let Some(recovery) = recovery {
+                recovery.stop().await;
+            }
+        };
+        tokio::join!(governor.stop(), backup_ends, wal_ends, recovery_ends);
         observers.shutdown().await;
         // The sampler answers within a poll; joining it here keeps its last reading out of the next guard's time.
         drop(host);
         record_rest(&journal, &mut governed).await;
+        // What the worker of services told last.
+        while let Ok(observation) = observations.try_recv() {
+            if let Observation::Event(at, kind) = observation {
+                drop(journal.append(at, &kind));
+            }
+        }
         // What a task that runs on has to tell, the next guard hears.
         if kept_backup.is_none() {
             record_rest(&journal, &mut backed_up).await;
@@ -411,26 +452,30 @@ async fn record_rest(journal: &Journal, events: &mut mpsc::Receiver<(Moment, Eve
     }
 }
 
-fn routes(config: &Config) -> Result<Vec<Route>, Failure> {
-    let route = |route: &crate::config::Route| {
-        let place = || format!("alert.route {:?}", route.name);
-        let webhook = route.webhook.resolve().map_err(|e| Failure::usage(anyhow::anyhow!(e).context(place())))?;
-        Ok(Route { name: route.name.clone(), min_severity: route.min_severity, carrier: Carrier::Webhook(webhook) })
-    };
-    config.alert.route.iter().map(route).collect()
+/// The routes of alerts with their secrets.
+pub fn routes(config: &Config) -> Result<Vec<Route>, Failure> {
+    let failure =
+        |name: &str, error: String| Failure::usage(anyhow::anyhow!(error).context(format!("alert.route {name:?}")));
+    config.alert.route.iter().map(|route| route.resolve().map_err(|e| failure(&route.name, e))).collect()
 }
 
+/// What the guard's own sampler asks: of each service the first way that it knows.
 fn probes(config: &Config) -> Result<Vec<ServiceProbe>, Failure> {
-    let probe = |service: &Service| {
-        Ok(ServiceProbe {
-            name: service.name.as_str().into(),
-            check: service.health.check().map_err(|e| Failure::usage(anyhow::anyhow!(e)))?,
-            timeout: service.health.timeout.0,
-            interval: service.health.interval.0,
-            impact: service.impact.clone(),
-        })
-    };
-    config.service.iter().map(probe).collect()
+    let mut probes = Vec::new();
+    for service in &config.service {
+        for health in service.health.all() {
+            let Some(check) = health.check().map_err(|e| Failure::usage(anyhow::anyhow!(e)))? else { continue };
+            probes.push(ServiceProbe {
+                name: service.name.as_str().into(),
+                check,
+                timeout: health.timeout.0.0,
+                interval: health.interval.0.0,
+                impact: service.impact.clone(),
+            });
+            break;
+        }
+    }
+    Ok(probes)
 }
 
 /// Services that were unhealthy when the guard before ended: their recovery is an event although this guard never saw them ill.

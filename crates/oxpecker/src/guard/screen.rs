@@ -1,7 +1,10 @@
 //! The document as one screen for a tired person: what is well, what is not, and why.
 
 mod backup;
+mod death;
 mod receive;
+mod recovery;
+mod shedding;
 
 use std::time::Duration;
 
@@ -46,6 +49,9 @@ pub fn render(status: &GuardStatus) -> (String, bool) {
     if !status.services.is_empty() {
         lines.push(services(status));
     }
+    lines.extend(death::line(status.death.as_ref(), status.now));
+    lines.extend(recovery::line(status.recovery.as_ref()));
+    lines.extend(shedding::line(status.shedding.as_ref()));
     lines.push(alerts(status));
     lines.push(journal(status));
     lines.push(backup::line(status.backup.as_ref(), status.receive.is_some(), status.now));

@@ -82,9 +82,20 @@ impl Place {
         let path = self.path().join("oxpecker.toml");
         let (top, sections) =
             more.split_once("\n[").map_or((more, String::new()), |(top, rest)| (top, format!("[{rest}")));
+        // What the host under the tests is like, and what other tests do to it, is not what is tested.
+        let of_the_host = [
+            "cpu-saturated",
+            "memory-low",
+            "memory-filling",
+            "oom-killed",
+            "disk-filling",
+            "pressure-stalled",
+            "cpu-stolen",
+            "clock-off",
+        ];
+        let off: String = of_the_host.iter().map(|rule| format!("[alert.rules.{rule}]\nenabled = false\n")).collect();
         let text = format!(
-            "state_dir = {:?}\n{top}\n[postgres]\nname = \"main\"\nurl = {url:?}\n\
-             [alert.rules.cpu-saturated]\nenabled = false\n[alert.rules.memory-low]\nenabled = false\n{sections}\n",
+            "state_dir = {:?}\n{top}\n[postgres]\nname = \"main\"\nurl = {url:?}\n{off}{sections}\n",
             self.state_dir().display().to_string()
         );
         fs::write(&path, text).expect("the folder is ours");

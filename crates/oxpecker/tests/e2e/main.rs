@@ -3,9 +3,12 @@
 #![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test fails by panicking, and says why it skips")]
 
 mod act;
+mod alerts;
 mod audit;
 mod backup;
 mod command_line;
+mod deaths;
+mod discover;
 mod faults;
 mod guard;
 mod guarded_backup;
@@ -18,6 +21,8 @@ mod over_the_network;
 mod pitr;
 mod prompts;
 mod prove_newest;
+mod recovery_run;
+mod shedding;
 mod soak;
 mod terminal;
 mod timelines;

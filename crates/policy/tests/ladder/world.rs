@@ -213,6 +213,7 @@ impl World {
             file_systems: Vec::new(),
             cgroup: CgroupLimits::default(),
             processes: Vec::new(),
+            oom: None,
         }
     }
 
@@ -253,6 +254,8 @@ impl World {
             vacuums: if self.vacuum > 0.0 { vec![vacuum] } else { Vec::new() },
             autovacuum_slots: 3,
             own_cost: OwnCost::default(),
+            idle_transaction: None,
+            clock_ahead_ms: None,
         }
     }
 

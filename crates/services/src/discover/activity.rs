@@ -11,6 +11,9 @@ use super::{Confidence, Found, Known, plain};
 /// Rows that are looked at.
 pub const ROWS_MAX: usize = 10_000;
 
+/// Kinds of sessions of nobody that are told.
+const STRANGERS_MAX: usize = 50;
+
 /// One session, without its query: `application_name`, `client_addr` and, for a client on this host, the unit or container that its process belongs to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Session {
@@ -38,10 +41,16 @@ const PASSING: &[&str] = &[
     "oxpecker",
 ];
 
-/// The edges that sessions on the PostgreSQL called `postgres` suggest. `services` are the names that an application name is compared with, `known` the addresses.
-pub fn edges(postgres: &ServiceName, sessions: &[Session], services: &[ServiceName], known: &[Known]) -> Vec<Found> {
+/// The edges that sessions on the PostgreSQL called `postgres` suggest, and whose sessions nobody knows, in words. `services` are the names that an application name is compared with, `known` the addresses.
+pub fn edges(
+    postgres: &ServiceName,
+    sessions: &[Session],
+    services: &[ServiceName],
+    known: &[Known],
+) -> (Vec<Found>, Vec<String>) {
     // Who, by what: how many.
     let mut seen: BTreeMap<(ServiceName, String, Confidence), usize> = BTreeMap::new();
+    let mut strangers: BTreeMap<(String, String), usize> = BTreeMap::new();
     for session in sessions.iter().take(ROWS_MAX).filter(|session| session.backend_type == "client backend") {
         let application = session.application_name.to_ascii_lowercase();
         if PASSING.iter().any(|passing| application.starts_with(passing)) {
@@ -58,7 +67,11 @@ pub fn edges(postgres: &ServiceName, sessions: &[Session], services: &[ServiceNa
             (None, None, Some(name)) => {
                 (name, format!("application_name {:?} holds", plain(&application)), Confidence::Medium)
             }
-            (None, None, None) => continue,
+            (None, None, None) => {
+                let from = session.client_addr.map_or_else(|| "this host".to_owned(), |address| address.to_string());
+                *strangers.entry((plain(&session.application_name), from)).or_default() += 1;
+                continue;
+            }
         };
         if service != postgres {
             *seen.entry((service.clone(), how, confidence)).or_default() += 1;
@@ -71,7 +84,15 @@ pub fn edges(postgres: &ServiceName, sessions: &[Session], services: &[ServiceNa
         what: format!("{how} {count} {}", if count == 1 { "session" } else { "sessions" }),
         confidence,
     });
-    found.collect()
+    let counted = |count: usize| format!("{count} {}", if count == 1 { "session" } else { "sessions" });
+    let told = strangers.into_iter().take(STRANGERS_MAX);
+    let told = told.map(|((application, from), count)| {
+        format!(
+            "{} of application_name {application:?} from {from} on {postgres}: of no service that is known here",
+            counted(count)
+        )
+    });
+    (found.collect(), told.collect())
 }
 
 /// `site`, `site-worker` and `site: web.1` are of `site`; `siteground` is not.
@@ -106,7 +127,12 @@ mod tests {
         let known =
             |service: &str, host: &str| Known { service: service.into(), hosts: vec![host.into()], port: Some(80) };
         let services: Vec<ServiceName> = ["site", "bot", "gate"].map(Into::into).to_vec();
-        let found = edges(&"main".into(), &sessions, &services, &[known("bot", "10.0.0.7"), known("gate", "10.0.0.8")]);
+        let (found, strangers) =
+            edges(&"main".into(), &sessions, &services, &[known("bot", "10.0.0.7"), known("gate", "10.0.0.8")]);
+        assert_eq!(
+            strangers,
+            ["1 session of application_name \"siteground\" from this host on main: of no service that is known here"]
+        );
         let told: Vec<String> =
             found.iter().map(|one| format!("{} [{}] {}", one.service, one.confidence, one.what)).collect();
         assert_eq!(

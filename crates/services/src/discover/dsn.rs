@@ -34,6 +34,8 @@ impl fmt::Display for Endpoint {
 const SCHEMES: &[(&str, &str, Option<u16>)] = &[
     ("postgres", "postgresql", Some(5432)),
     ("postgresql", "postgresql", Some(5432)),
+    // Elixir's name for a database, nearly always this one.
+    ("ecto", "postgresql", Some(5432)),
     ("mysql", "mysql", Some(3306)),
     ("mariadb", "mysql", Some(3306)),
     ("redis", "redis", Some(6379)),
@@ -44,6 +46,7 @@ const SCHEMES: &[(&str, &str, Option<u16>)] = &[
     ("mongodb+srv", "mongodb", None),
     ("amqp", "amqp", Some(5672)),
     ("amqps", "amqp", Some(5671)),
+    ("kafka", "kafka", Some(9092)),
     ("nats", "nats", Some(4222)),
     ("http", "http", Some(80)),
     ("https", "http", Some(443)),
@@ -97,6 +100,8 @@ const HOLDS_HOST: &[&str] = &[
     "PEERS",
     "BOOTSTRAP",
     "BACKEND",
+    "SEEDS",
+    "LOCATION",
 ];
 /// Parts of the name of a variable that holds no other service's address: a name, a secret, a picture, or its own address.
 const HOLDS_NONE: &[&str] = &[
@@ -329,6 +334,7 @@ mod tests {
             ("CONFIG", "{\"url\": \"http://api:8080/x\"}", "http at api:8080"),
             ("KAFKA_ADVERTISED_LISTENERS", "PLAINTEXT://kafka:9092", ""),
             ("KAFKA_BROKERS", "kafka:9092", "kafka at kafka:9092"),
+            ("POSTGRES_SEEDS", "db,db2", "postgresql at db; postgresql at db2"),
             ("DB_HOST", "${DB}", ""),
         ] {
             let shown: Vec<String> = mentioned(variable, value).iter().map(ToString::to_string).collect();

@@ -6,7 +6,9 @@
 pub mod activity;
 pub mod compose;
 pub mod dsn;
+pub mod environment;
 pub mod proposal;
+pub mod reached;
 pub mod settle;
 pub mod systemd;
 pub mod variables;
@@ -67,19 +69,25 @@ pub struct Candidate {
     pub has_health: bool,
     /// A TCP port on this host that leads to it.
     pub health_port: Option<u16>,
+    /// Why it is proposed as a comment only; `None` where it is proposed.
+    pub held_back: Option<String>,
     /// It stands in the proposal even where nothing needs it and it needs nothing.
     pub alone: bool,
 }
 
 impl Candidate {
-    fn new(service: impl Into<ServiceName>, how: How, place: String) -> Self {
+    /// With nothing known of it but who runs it and where it was found.
+    pub fn new(service: impl Into<ServiceName>, how: How, place: String) -> Self {
         let service = service.into();
-        Self { service, how, place, remarks: vec![], has_health: false, health_port: None, alone: true }
-    }
-
-    fn remark(&mut self, remark: String) {
-        if !self.remarks.contains(&remark) {
-            self.remarks.push(remark);
+        Self {
+            service,
+            how,
+            place,
+            remarks: vec![],
+            has_health: false,
+            health_port: None,
+            held_back: None,
+            alone: true,
         }
     }
 }
@@ -99,6 +107,27 @@ pub enum How {
         /// The unit, with its suffix.
         unit: String,
     },
+    /// Nobody here: another host, or a service of a provider.
+    Elsewhere {
+        /// Where it answers.
+        endpoint: dsn::Endpoint,
+    },
+    /// Nobody knows: only a file of variables speaks of it.
+    Unknown,
+}
+
+impl How {
+    /// The keys of the configuration that say it; `None` where nobody here runs it.
+    pub fn keys(&self) -> Option<String> {
+        let quoted = proposal::quoted;
+        match self {
+            Self::Docker { project, service } => {
+                Some(format!("driver = \"docker\", project = {}, service = {}", quoted(project), quoted(service)))
+            }
+            Self::Systemd { unit } => Some(format!("driver = \"systemd\", unit = {}", quoted(unit))),
+            Self::Elsewhere { .. } | Self::Unknown => None,
+        }
+    }
 }
 
 /// A service that answers at an address: what hosts and ports of connection strings are compared with.

@@ -34,7 +34,7 @@ fn unquoted(value: &str) -> String {
     value.split(" #").next().unwrap_or_default().trim_end().to_owned()
 }
 
-/// Fills variables in as compose does: `$A`, `${A}`, `${A:-default}`, `${A-default}`, `${A:+other}`; `$$` is a dollar. One that is not known and has no default
+/// Fills variables in as compose does: `$A`, `${A}`, `${A:-default}`, `${A-default}`, `${A:+other}`, `${A:?message}`; `$$` is a dollar. One that is not known and has no default
 /// stays as it is, so that nothing is taken for an address that isn't one.
 pub fn filled_in(text: &str, known: &BTreeMap<String, String>) -> String {
     fill(text, known, 0)
@@ -56,7 +56,7 @@ fn fill(text: &str, known: &BTreeMap<String, String>, depth: usize) -> String {
         {
             match of_braces(&braced[..end], known, depth) {
                 Some(value) => out.push_str(&value),
-                None => out.push_str(&format!("${{{}}}", &braced[..end])),
+                None => out.push_str(&format!("${{{}}}", unknown(&braced[..end]))),
             }
             rest = &braced[end + 1..];
         } else {
@@ -91,6 +91,14 @@ fn closing(text: &str) -> Option<usize> {
     None
 }
 
+/// What stays of one that is not known: `${A:?say it}` has words for people, that would be taken for parts of an address.
+fn unknown(inner: &str) -> &str {
+    match inner.split_once('?') {
+        Some((name, _)) if !name.is_empty() => name.strip_suffix(':').unwrap_or(name),
+        _ => inner,
+    }
+}
+
 fn of_braces(inner: &str, known: &BTreeMap<String, String>, depth: usize) -> Option<String> {
     let end = inner.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(inner.len());
     let (name, rest) = inner.split_at(end);
@@ -103,6 +111,8 @@ fn of_braces(inner: &str, known: &BTreeMap<String, String>, depth: usize) -> Opt
         Some(value.cloned().unwrap_or_else(|| filled(default)))
     } else if let Some(other) = rest.strip_prefix(":+").or_else(|| rest.strip_prefix('+')) {
         Some(if set.is_some() { filled(other) } else { String::new() })
+    } else if rest.starts_with(":?") {
+        set.cloned()
     } else {
         value.cloned()
     }
@@ -133,7 +143,9 @@ mod tests {
             ("postgres://${USER}@db", "postgres://${USER}@db"),
             ("$$A $ ${", "$A $ ${"),
             ("$B", "$B"),
-            ("${B:?no}", "${B:?no}"),
+            ("postgres://u:${B:?say (it) in .env}@db", "postgres://u:${B}@db"),
+            ("${B?}${B:?}${E:?no}${E?no}${A:?no}", "${B}${B}${E}a"),
+            ("${?}", "${?}"),
         ] {
             assert_eq!(filled_in(text, &known), expected, "{text}");
         }

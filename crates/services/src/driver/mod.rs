@@ -3,7 +3,9 @@
 //! A driver is told its services once, when it is made. It lists how they are, acts on one, and says when another look is worth it; nothing of how it does so
 //! leaves its module. The planner never sees a driver: it sees [`Seen`] turned into [`crate::health::Observation`].
 
+pub mod docker;
 pub mod process;
+pub mod systemd;
 
 use std::{fmt, future::Future, pin::Pin};
 
@@ -142,6 +144,12 @@ pub trait Driver: Send + Sync {
 
     /// Acts on one service and returns once the supervisor has taken it on (not: once it is healthy). Idempotent. Bounded in time by the driver.
     fn act<'a>(&'a self, service: &'a ServiceName, act: Act) -> Doing<'a, Result<(), ActError>>;
+
+    /// Does what keeps sight of its services, such as giving one whose keeper was killed a new one; nothing where there is nothing to be done. Only whoever may act
+    /// calls it: `list` and `changed` write nothing and start nothing. Bounded in time by the driver.
+    fn tend(&self) -> Doing<'_, ()> {
+        Box::pin(async {})
+    }
 
     /// Returns when something about one of its services may have changed since the last call: by the supervisor's own events, not by asking again and again.
     /// A driver whose supervisor has none never returns; whoever calls it looks at intervals too.

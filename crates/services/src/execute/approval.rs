@@ -1,6 +1,10 @@
 //! Approvals: a person says yes to the very steps that a plan showed, and only for a while.
 
-use std::{collections::BTreeSet, path::Path, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    time::Duration,
+};
 
 use jiff::Timestamp;
 use model::ServiceName;
@@ -8,10 +12,15 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ExecuteError,
-    record::{read, write},
+    record::{change, read},
 };
-use crate::plan::{Action, Plan};
+use crate::{
+    plan::{Action, Plan},
+    state::shown,
+};
 
+const FILE: &str = "approvals.json";
+const HINT: &str = "move it away, and approve again what is to be done";
 /// How long an approval holds.
 pub const HOLDS_FOR: Duration = Duration::from_secs(3600);
 /// Approvals that are remembered.
@@ -34,6 +43,22 @@ pub struct Approval {
     pub at: Timestamp,
     /// Until when it holds, by the host's clock.
     pub until: Timestamp,
+}
+
+impl Approval {
+    /// What tells it from all others.
+    pub(super) fn id(&self) -> String {
+        format!("{} {}", self.plan, self.at.as_nanosecond())
+    }
+}
+
+/// One step of one approval, which was carried out.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct Use {
+    /// The approval's id.
+    pub(super) approval: String,
+    /// The step's hash.
+    pub(super) step: String,
 }
 
 /// What a plan wants approved.
@@ -59,7 +84,7 @@ pub fn wanted(plan: &Plan, definition: impl Fn(&ServiceName) -> String) -> Optio
     let steps: Vec<_> = plan
         .steps
         .iter()
-        .filter(|step| step.action == Action::Provision)
+        .filter(|step| step.needs_approval)
         .map(|step| {
             let hash = hash(&step.service, step.action, &definition(&step.service));
             (step.service.clone(), hash, format!("{} {}", step.action, step.service))
@@ -77,15 +102,15 @@ pub fn wanted(plan: &Plan, definition: impl Fn(&ServiceName) -> String) -> Optio
 /// All that are remembered in `dir`.
 ///
 /// # Errors
-/// The file can't be read.
+/// The file can't be read, or is none of ours.
 pub fn approvals(dir: &Path) -> Result<Vec<Approval>, ExecuteError> {
-    Ok(read(&dir.join("approvals.json"))?.unwrap_or_default())
+    Ok(read(&dir.join(FILE), HINT)?.unwrap_or_default())
 }
 
-/// Writes down that `by` approves what is wanted.
+/// Writes down that `by` approves what is wanted, once: each of its steps is used up when it is begun.
 ///
 /// # Errors
-/// `plan` is the hash of something else; the file can't be written.
+/// `plan` is the hash of something else; the file can't be read or written.
 pub fn approve(dir: &Path, wanted: &Wanted, plan: &str, by: &str, now: Timestamp) -> Result<Approval, ExecuteError> {
     if !plan.eq_ignore_ascii_case(&wanted.plan) {
         return Err(ExecuteError::OtherPlan {
@@ -98,23 +123,35 @@ pub fn approve(dir: &Path, wanted: &Wanted, plan: &str, by: &str, now: Timestamp
         plan: wanted.plan.clone(),
         steps: wanted.steps.iter().map(|(_, hash, _)| hash.clone()).collect(),
         what: wanted.steps.iter().map(|(.., what)| what.clone()).collect(),
-        by: by.to_owned(),
+        by: shown(by),
         at: now,
         until,
     };
-    let mut all = approvals(dir)?;
-    all.push(approval.clone());
-    let surplus = all.len().saturating_sub(KEPT);
-    all.drain(..surplus);
-    write(&dir.join("approvals.json"), &all)?;
+    change(&dir.join(FILE), HINT, |all: &mut Vec<Approval>| {
+        all.push(approval.clone());
+        let surplus = all.len().saturating_sub(KEPT);
+        all.drain(..surplus);
+    })?;
     Ok(approval)
 }
 
-/// Which services' steps are approved now. An approval of the future, by a clock that was set back since, holds for nothing.
-pub(super) fn approved(all: &[Approval], wanted: &Wanted, now: Timestamp) -> BTreeSet<ServiceName> {
+/// Which services' steps are approved now and by what, where that isn't used up. An approval of the future, by a clock that was set back since, holds for
+/// nothing.
+pub(super) fn approved(
+    all: &[Approval],
+    used: &BTreeSet<Use>,
+    wanted: &Wanted,
+    now: Timestamp,
+) -> BTreeMap<ServiceName, Use> {
     let holds = |approval: &&Approval| approval.at <= now && now < approval.until;
-    let steps: BTreeSet<&String> = all.iter().filter(holds).flat_map(|approval| &approval.steps).collect();
-    wanted.steps.iter().filter(|(_, hash, _)| steps.contains(hash)).map(|(service, ..)| service.clone()).collect()
+    let left = |step: &str| {
+        all.iter()
+            .filter(holds)
+            .filter(|approval| approval.steps.contains(step))
+            .map(|approval| Use { approval: approval.id(), step: step.to_owned() })
+            .find(|one| !used.contains(one))
+    };
+    wanted.steps.iter().filter_map(|(service, step, _)| Some((service.clone(), left(step)?))).collect()
 }
 
 #[cfg(test)]
@@ -138,7 +175,11 @@ mod tests {
         assert_eq!(approvals(dir.path()).unwrap(), []);
         approve(dir.path(), &both, &both.plan, "ann", now).unwrap();
         let all = approvals(dir.path()).unwrap();
-        let one: BTreeSet<_> = [ServiceName::from("site")].into();
+        let unused = BTreeSet::new();
+        let approved = |all: &[Approval], wanted: &Wanted, now| {
+            approved(all, &unused, wanted, now).into_keys().collect::<Vec<ServiceName>>()
+        };
+        let one = [ServiceName::from("site")];
         // When the first is done the second is still approved; a third never was.
         assert_eq!(approved(&all, &wanted_of(&["site"]), now), one);
         assert_eq!(approved(&all, &wanted_of(&["site", "bot"]), now), one);
@@ -151,5 +192,34 @@ mod tests {
         let mut other = wanted_of(&["site"]);
         other.steps[0].1 = hash(&"site".into(), Action::Provision, "image b");
         assert!(approved(&all, &other, now).is_empty());
+    }
+    #[test]
+    fn an_approval_is_used_up_and_another_holds() {
+        let dir = tempfile::tempdir().unwrap();
+        let now: Timestamp = "2026-11-23T10:00:00Z".parse().unwrap();
+        let site = wanted_of(&["site"]);
+        approve(dir.path(), &site, &site.plan, "ann", now).unwrap();
+        let first = approved(&approvals(dir.path()).unwrap(), &BTreeSet::new(), &site, now);
+        let mut used: BTreeSet<Use> = first.into_values().collect();
+        assert!(approved(&approvals(dir.path()).unwrap(), &used, &site, now).is_empty());
+        let later = now + Duration::from_secs(1);
+        approve(dir.path(), &site, &site.plan, "ann", later).unwrap();
+        let second = approved(&approvals(dir.path()).unwrap(), &used, &site, later);
+        assert_eq!(second.len(), 1);
+        used.extend(second.into_values());
+        assert!(approved(&approvals(dir.path()).unwrap(), &used, &site, later).is_empty());
+    }
+
+    #[test]
+    fn approvals_at_the_same_time_are_all_kept() {
+        let dir = tempfile::tempdir().unwrap();
+        let site = wanted_of(&["site"]);
+        std::thread::scope(|scope| {
+            for who in 0..16 {
+                let (dir, site) = (dir.path(), &site);
+                scope.spawn(move || approve(dir, site, &site.plan, &who.to_string(), Timestamp::now()).unwrap());
+            }
+        });
+        assert_eq!(approvals(dir.path()).unwrap().len(), 16);
     }
 }

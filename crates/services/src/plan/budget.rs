@@ -1,6 +1,15 @@
 //! How much may be done.
 
-use std::{fmt, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    time::Duration,
+};
+
+use model::ServiceName;
+
+use super::{ACTS_KEPT, Action};
+use crate::health::RESTARTS_KEPT;
 
 /// So many within a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,7 +43,48 @@ pub struct Budgets {
     pub jitter: Duration,
     /// Services that were stable and broke by themselves, after which nothing more is done.
     pub worse_after: usize,
+    /// Acts that a person has to approve, besides provisioning, which always is.
+    pub approve: BTreeMap<ServiceName, BTreeSet<Action>>,
 }
+
+impl Budgets {
+    /// Whether a person has to approve this.
+    pub fn needs_approval(&self, service: &ServiceName, action: Action) -> bool {
+        action == Action::Provision || self.approve.get(service).is_some_and(|actions| actions.contains(&action))
+    }
+
+    /// What is wrong with them, each with the key of `[recovery]` that says it: bounds with which nothing would ever be done, or that would bound nothing.
+    pub fn problems(&self) -> Vec<(&'static str, String)> {
+        let mut problems = Vec::new();
+        let mut bound = |key, value: usize, most: usize| {
+            if value == 0 {
+                problems.push((
+                    key,
+                    "with 0 nothing would ever be done: say at least 1; `mode = \"advise\"` only plans".to_owned(),
+                ));
+            } else if value > most {
+                problems
+                    .push((key, format!("{value} is more than the {most} that are remembered: say {most} at most")));
+            }
+        };
+        bound("at_once", self.at_once, AT_ONCE_MAX);
+        bound("attempts", usize::try_from(self.attempts).unwrap_or(usize::MAX), RESTARTS_KEPT);
+        bound("restarts", self.per_service.count, RESTARTS_KEPT);
+        bound("restarts_in_total", self.in_total.count, ACTS_KEPT);
+        bound("worse_after", self.worse_after, WORSE_AFTER_MAX);
+        for (key, limit) in [("restarts", self.per_service), ("restarts_in_total", self.in_total)] {
+            if limit.within.is_zero() {
+                problems.push((key, "a bound within no time bounds nothing".to_owned()));
+            }
+        }
+        problems
+    }
+}
+
+/// More services than this never start at the same time.
+pub const AT_ONCE_MAX: usize = 1024;
+/// More losses than this are no bound.
+const WORSE_AFTER_MAX: usize = 1024;
 
 /// A service's jitter is at most this part of the time that it takes: a stampede is avoided, the critical path hardly longer.
 pub const JITTER_SHARE: u32 = 20;
@@ -49,6 +99,34 @@ impl Default for Budgets {
             retry_after: Duration::from_secs(5),
             jitter: Duration::from_secs(2),
             worse_after: 3,
+            approve: BTreeMap::new(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bounds_that_let_nothing_be_done_or_bound_nothing_are_refused() {
+        let fine = Budgets::default;
+        let limit = |count| Limit { count, within: Duration::from_secs(1) };
+        assert_eq!(fine().problems(), []);
+        for (key, budgets) in [
+            ("at_once", Budgets { at_once: 0, ..fine() }),
+            ("at_once", Budgets { at_once: usize::MAX, ..fine() }),
+            ("attempts", Budgets { attempts: 0, ..fine() }),
+            ("attempts", Budgets { attempts: u32::MAX, ..fine() }),
+            ("restarts", Budgets { per_service: limit(0), ..fine() }),
+            ("restarts", Budgets { per_service: limit(RESTARTS_KEPT + 1), ..fine() }),
+            ("restarts_in_total", Budgets { in_total: limit(0), ..fine() }),
+            ("restarts_in_total", Budgets { in_total: limit(ACTS_KEPT + 1), ..fine() }),
+            ("restarts_in_total", Budgets { in_total: Limit { count: 1, within: Duration::ZERO }, ..fine() }),
+            ("worse_after", Budgets { worse_after: 0, ..fine() }),
+        ] {
+            let problems = budgets.problems();
+            assert!(matches!(&problems[..], [(found, _)] if *found == key), "{key}: {problems:?}");
         }
     }
 }

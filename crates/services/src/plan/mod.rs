@@ -4,7 +4,8 @@
 //! only ones to act on, and each carries what has to hold at that moment. The later ones are shown so that a person sees how it will go.
 //!
 //! When it stops: a service that failed [`Budgets::attempts`] times, or used up its restarts, is given up with all that needs it, while the rest goes on. When half
-//! of the observations are missing, or [`Budgets::worse_after`] services that were stable broke by themselves, nothing more is done at all.
+//! of the observations are missing, or [`Budgets::worse_after`] services that were stable broke by themselves, nothing more is done at all, until all is stable
+//! again or a person has looked.
 
 mod budget;
 mod ledger;
@@ -17,13 +18,13 @@ use std::{collections::BTreeSet, time::Duration};
 use model::ServiceName;
 
 pub use self::{
-    budget::{Budgets, Limit},
-    ledger::{Attempt, Ledger},
+    budget::{AT_ONCE_MAX, Budgets, Limit},
+    ledger::{ACTS_KEPT, Attempt, LOST_WITHIN, Ledger, SHOWS_WITHIN, UNDONE_MAX},
     step::{Action, Blocked, Escalation, Outcome, Plan, Precondition, Step},
 };
 use crate::{
     graph::{Graph, Id},
-    state::{State, Status},
+    state::{State, Status, shown},
 };
 
 /// What a plan is made of.
@@ -67,7 +68,8 @@ pub fn plan(input: &Input<'_>) -> Plan {
         escalations.push(Escalation::Blind { unknown, of: graph.len() });
     }
     let lost = ledger.lost();
-    if lost.len() >= budgets.worse_after {
+    let all_well = statuses.iter().all(|status| matches!(status.state, State::Stable | State::Stopped { .. }));
+    if lost.len() >= budgets.worse_after && !all_well {
         escalations.push(Escalation::Worse { lost: lost.into_iter().cloned().collect() });
     }
     if !escalations.is_empty() {
@@ -99,7 +101,14 @@ fn task(input: &Input<'_>, id: Id, escalations: &mut Vec<Escalation>) -> Task {
     let open = ledger.open(&service.name);
     let soon = now.saturating_add(service.stable_for);
     let wait_from = |from: Duration| Task::Wait { until: from.saturating_add(service.takes()).max(soon), counts: true };
-    if let (Some(attempt), false) = (open, matches!(status.state, State::Stable | State::Stopped { .. })) {
+    // What is out of sight, or recovers and doesn't get on, is not waited for without a word.
+    let told = matches!(
+        status.state,
+        State::Stable | State::Stopped { .. } | State::Unknown { .. } | State::Starting { advancing: false, .. }
+    );
+    let in_progress =
+        |attempt: &Attempt| attempt.handed_over.is_none() && !matches!(status.state, State::Stopped { .. });
+    if let Some(attempt) = open.filter(|attempt| in_progress(attempt) || !told) {
         return wait_from(attempt.at);
     }
     let (action, reason) = match &status.state {
@@ -112,10 +121,15 @@ fn task(input: &Input<'_>, id: Id, escalations: &mut Vec<Escalation>) -> Task {
             escalations.push(Escalation::NotAdvancing { service: service.name.clone() });
             return Task::Blocked("in crash recovery without progress; it is never restarted for that".to_owned());
         }
-        State::Stopped { by } => return Task::Blocked(format!("stopped on purpose by {by}")),
+        State::Stopped { by } => return Task::Blocked(format!("stopped on purpose by {}", shown(by))),
         State::Unknown { why } => {
             escalations.push(Escalation::Unseen { service: service.name.clone(), why: why.clone() });
             return Task::Blocked(status.state.to_string());
+        }
+        State::Damaged { why, offer } => {
+            let (service, why, offer) = (service.name.clone(), why.clone(), offer.clone());
+            escalations.push(Escalation::Damaged { service, why, offer });
+            return Task::Blocked("its data directory is damaged: it is not started on it".to_owned());
         }
         State::Broken { how: crate::state::Broken::Down { .. } } => (Action::Start, status.state.to_string()),
         State::Removed => (Action::Provision, "removed; provisioned again from its definition".to_owned()),
@@ -128,6 +142,11 @@ fn task(input: &Input<'_>, id: Id, escalations: &mut Vec<Escalation>) -> Task {
             escalations.push(Escalation::External { service: service.name.clone(), state });
         }
         return Task::Blocked(format!("{}; it is not ours to start", status.state));
+    }
+    let undone = ledger.undone_times(&service.name);
+    if undone >= UNDONE_MAX {
+        escalations.push(Escalation::Interrupted { service: service.name.clone(), times: undone });
+        return Task::Blocked(format!("whoever acted on it died {undone} times: {}", status.state));
     }
     let failed = ledger.failed(&service.name);
     if failed >= budgets.attempts {

@@ -242,7 +242,7 @@ impl Schedule<'_> {
         let mut preconditions: Vec<Precondition> =
             graph.needs(id).iter().map(|need| Precondition::Stable(graph.name(*need).clone())).collect();
         preconditions.push(Precondition::StillNeeds(service.name.clone(), action));
-        if action == Action::Provision {
+        if self.input.budgets.needs_approval(&service.name, action) {
             preconditions.push(Precondition::Approved(service.name.clone()));
         }
         let status = &statuses[id.index()];
@@ -266,8 +266,9 @@ impl Schedule<'_> {
 }
 
 fn steps_need_approval(task: &Task, input: &Input<'_>, id: Id) -> bool {
-    let provision = matches!(task, Task::Act { action: Action::Provision, .. });
-    provision && !input.approved.contains(input.graph.name(id))
+    let name = input.graph.name(id);
+    matches!(task, Task::Act { action, .. } if input.budgets.needs_approval(name, *action))
+        && !input.approved.contains(name)
 }
 
 /// A number for a service and an attempt, the same whenever it is asked: FNV-1a, then a finaliser, because FNV's high bits are weak for short names.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Limit;
 use crate::{
     graph::Graph,
-    state::{State, Status},
+    state::{State, Status, shown},
 };
 
 /// What is done to a service.
@@ -19,7 +19,7 @@ pub enum Action {
     Start,
     /// Stopped and started: it runs badly, or its supervisor would wait on.
     Restart,
-    /// Made again from its declared definition. Needs a person's approval.
+    /// Made again from its declared definition. Always needs a person's approval.
     Provision,
 }
 
@@ -45,6 +45,13 @@ pub enum Precondition {
 }
 
 impl Precondition {
+    /// Of which service it speaks.
+    pub fn service(&self) -> &ServiceName {
+        match self {
+            Self::Stable(name) | Self::StillNeeds(name, _) | Self::Approved(name) => name,
+        }
+    }
+
     /// Whether it holds, by states that were looked up just now.
     pub fn holds(&self, graph: &Graph, statuses: &[Status], approved: impl Fn(&ServiceName) -> bool) -> bool {
         let state = |name: &ServiceName| graph.id(name).and_then(|id| statuses.get(id.index())).map(|one| &one.state);
@@ -66,7 +73,7 @@ impl fmt::Display for Precondition {
         match self {
             Self::Stable(name) => write!(f, "{name} is stable"),
             Self::StillNeeds(name, action) => write!(f, "{name} still needs a {action}"),
-            Self::Approved(name) => write!(f, "a person approved to provision {name}"),
+            Self::Approved(name) => write!(f, "a person approved the act on {name}"),
         }
     }
 }
@@ -139,12 +146,28 @@ pub enum Escalation {
         /// Which.
         service: ServiceName,
     },
+    /// A database whose data directory is damaged.
+    Damaged {
+        /// Which.
+        service: ServiceName,
+        /// What is damaged.
+        why: String,
+        /// What it can be brought back from, and how.
+        offer: String,
+    },
     /// A service that needs a hand and has no driver that could give it.
     External {
         /// Which.
         service: ServiceName,
         /// What is wrong with it.
         state: String,
+    },
+    /// Acts were begun and never handed over: whoever acts dies again and again.
+    Interrupted {
+        /// On which service.
+        service: ServiceName,
+        /// How often in a row.
+        times: u32,
     },
     /// A service that can't be seen.
     Unseen {
@@ -173,6 +196,7 @@ impl fmt::Display for Escalation {
                 )
             }
             Self::GivenUp { service, failed, why } => {
+                let why = shown(why);
                 write!(f, "{service} is given up after {failed} failed attempts (last: {why}); look at its log")
             }
             Self::OverBudget { service: Some(service), limit } => {
@@ -187,10 +211,24 @@ impl fmt::Display for Escalation {
                     "{service} is in crash recovery and doesn't advance; look at its disk and its log, and don't restart it"
                 )
             }
-            Self::External { service, state } => {
-                write!(f, "{service} is {state}, and no driver is declared for it: somebody else has to start it")
+            Self::Damaged { service, why, offer } => {
+                write!(f, "{service} can't be started, its data directory is damaged: {}", shown(why))?;
+                if offer.is_empty() { Ok(()) } else { write!(f, ". {offer}") }
             }
-            Self::Unseen { service, why } => write!(f, "{service} can't be seen: {why}"),
+            Self::External { service, state } => {
+                write!(
+                    f,
+                    "{service} is {}, and no driver is declared for it: somebody else has to start it",
+                    shown(state)
+                )
+            }
+            Self::Unseen { service, why } => write!(f, "{service} can't be seen: {}", shown(why)),
+            Self::Interrupted { service, times } => {
+                write!(
+                    f,
+                    "acts on {service} were begun {times} times and never handed over: whoever acts dies in the midst of it; look at its log and at the host's memory"
+                )
+            }
         }
     }
 }

@@ -110,6 +110,7 @@ fn budgets_bound_what_is_done() {
     let mut ledger = Ledger::default();
     for at in [10, 20, 30, 40] {
         ledger.acted(&"s3".into(), Action::Restart, Duration::from_secs(at));
+        ledger.handed_over(&"s3".into(), Duration::from_secs(at));
     }
     ledger.judge(&graph, &vec![status(State::Stable, true); 20], Duration::from_secs(60));
     let plan = made(&graph, &statuses, &ledger, &calm());
@@ -156,4 +157,150 @@ fn a_database_in_recovery_is_never_restarted() {
     assert_eq!((plan.steps.len(), plan.outcome), (0, Outcome::Escalated));
     let plan = made(&graph, &[recovering(true), status(down(), false)], &Ledger::default(), &calm());
     assert_eq!((plan.due().count(), plan.steps.len(), plan.outcome), (0, 1, Outcome::Working));
+}
+
+#[test]
+fn a_restart_still_in_progress_is_not_judged() {
+    let graph = Graph::new(vec![Service::new("db")]).unwrap();
+    let seconds = Duration::from_secs;
+    let wrong = |seen: u64| Status {
+        seen_at: Some(seconds(seen)),
+        since: seconds(90),
+        ..status(State::Wrong { why: "stale".into() }, true)
+    };
+    let stopped_for_it = |seen: u64| Status { since: seconds(130), ..Status { state: down(), ..wrong(seen) } };
+    let mut ledger = Ledger::default();
+    let db = ServiceName::from("db");
+    ledger.acted(&db, Action::Restart, seconds(100));
+    for now in [101, 106, 189] {
+        ledger.judge(&graph, &[wrong(now)], seconds(now));
+        assert!(ledger.open(&db).is_some() && ledger.failed(&db) == 0, "its stop may take that long: {now}");
+    }
+    ledger.judge(&graph, &[stopped_for_it(189)], seconds(189));
+    assert!(ledger.open(&db).is_some(), "it is down because it is being restarted");
+    ledger.handed_over(&db, seconds(190));
+    for (now, failed) in [(190, 0), (192, 0), (194, 0), (195, 1)] {
+        ledger.judge(&graph, &[stopped_for_it(now)], seconds(now));
+        assert_eq!(ledger.failed(&db), failed, "at {now}: what was down before says nothing yet");
+    }
+    // One that dies after it was handed over has failed at once.
+    ledger.acted(&db, Action::Start, seconds(200));
+    ledger.handed_over(&db, seconds(201));
+    ledger.judge(&graph, &[Status { since: seconds(202), ..stopped_for_it(202) }], seconds(202));
+    assert_eq!(ledger.failed(&db), 2);
+}
+
+#[test]
+fn acts_that_are_never_handed_over_are_bounded() {
+    let graph = Graph::new(vec![Service::new("db"), Service::new("site")]).unwrap();
+    let statuses = [status(down(), true), status(down(), true)];
+    let mut ledger = Ledger::default();
+    let db = ServiceName::from("db");
+    for time in 0..UNDONE_MAX {
+        assert_eq!(made(&graph, &statuses, &ledger, &calm()).due().count(), 2, "{time}");
+        ledger.acted(&db, Action::Start, Duration::from_secs(90));
+        assert_eq!(ledger.not_handed_over().collect::<Vec<_>>(), [&db]);
+        ledger.undone(&db);
+    }
+    let plan = made(&graph, &statuses, &ledger, &calm());
+    assert_eq!(plan.due().map(|step| step.service.as_str()).collect::<Vec<_>>(), ["site"]);
+    assert!(
+        matches!(&plan.escalations[..], [Escalation::Interrupted { service, times: UNDONE_MAX }] if *service == db)
+    );
+    ledger.reset();
+    assert_eq!(made(&graph, &statuses, &ledger, &calm()).due().count(), 2, "a person has looked");
+    ledger.acted(&db, Action::Start, Duration::from_secs(90));
+    ledger.undone(&db);
+    ledger.acted(&db, Action::Start, Duration::from_secs(91));
+    ledger.handed_over(&db, Duration::from_secs(92));
+    assert_eq!(ledger.undone_times(&db), 0, "in a row");
+}
+
+#[test]
+fn a_recovery_ends_with_all_stable_and_old_losses_count_no_more() {
+    let graph = Graph::new(["a", "b", "c"].map(Service::new).to_vec()).unwrap();
+    let all = |states: [State; 3]| states.map(|state| status(state, true)).to_vec();
+    let stable = || all([State::Stable, State::Stable, State::Stable]);
+    let worse = Budgets { worse_after: 2, ..calm() };
+    let lose_two = |ledger: &mut Ledger, between: Duration| {
+        let at = Duration::from_secs(90);
+        ledger.judge(&graph, &stable(), at);
+        ledger.judge(&graph, &all([down(), State::Stable, State::Stable]), at);
+        ledger.judge(&graph, &all([down(), down(), State::Stable]), at + between);
+    };
+    let mut ledger = Ledger::default();
+    lose_two(&mut ledger, Duration::from_secs(60));
+    let two_down = all([down(), down(), State::Stable]);
+    assert_eq!(made(&graph, &two_down, &ledger, &worse).outcome, Outcome::Escalated);
+    // A person started them: that ends it, without another word.
+    ledger.judge(&graph, &stable(), Duration::from_secs(200));
+    assert_eq!(made(&graph, &stable(), &ledger, &worse).outcome, Outcome::Done);
+    assert!(ledger.close() && !ledger.close());
+    ledger.judge(&graph, &two_down[..1], Duration::from_secs(300));
+    assert_eq!(ledger.lost().len(), 1, "the recovery before counts no more");
+
+    let mut ledger = Ledger::default();
+    lose_two(&mut ledger, LOST_WITHIN);
+    assert_eq!(ledger.lost(), [&ServiceName::from("b")], "so far apart they are no row of losses");
+    // What was tried in the recovery before is a first start again.
+    ledger.acted(&"c".into(), Action::Start, Duration::from_secs(90));
+    ledger.handed_over(&"c".into(), Duration::from_secs(90));
+    ledger.judge(&graph, &stable(), Duration::from_secs(100));
+    ledger.close();
+    assert!(!ledger.tried(&"c".into()) && ledger.acts_of(&"c".into(), Duration::from_secs(100), LOST_WITHIN) == 1);
+}
+
+#[test]
+fn words_from_outside_are_short_and_draw_nothing() {
+    let why = format!("\u{1b}[2J\u{202e}evil{}", "x".repeat(10_000));
+    let service = ServiceName::from("db");
+    let mut ledger = Ledger::default();
+    ledger.acted(&service, Action::Start, Duration::ZERO);
+    ledger.refused(&service, &why, Duration::ZERO);
+    let stopped = status(State::Stopped { by: why.clone() }, true);
+    let graph = Graph::new(vec![Service::new("db")]).unwrap();
+    for text in [
+        Escalation::Unseen { service: service.clone(), why: why.clone() }.to_string(),
+        Escalation::GivenUp { service: service.clone(), failed: 2, why: why.clone() }.to_string(),
+        Escalation::External { service: service.clone(), state: why.clone() }.to_string(),
+        ledger.last_failure(&service).unwrap().to_owned(),
+        made(&graph, &[stopped], &Ledger::default(), &calm()).blocked[0].why.clone(),
+    ] {
+        assert!(text.len() < 600 && text.contains("evil"), "{}", text.len());
+        assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text:?}");
+    }
+}
+
+#[test]
+fn acts_that_are_declared_so_wait_for_a_person() {
+    let graph = Graph::new(vec![Service::new("db"), Service::new("site")]).unwrap();
+    let wrong = || status(State::Wrong { why: "stale".into() }, true);
+    let approve = [("db".into(), BTreeSet::from([Action::Restart]))].into();
+    let budgets = Budgets { approve, ..calm() };
+    let plan = made(&graph, &[wrong(), wrong()], &Ledger::default(), &budgets);
+    assert_eq!(plan.due().map(|step| step.service.as_str()).collect::<Vec<_>>(), ["site"]);
+    let db = plan.steps.iter().find(|step| step.service.as_str() == "db").unwrap();
+    assert!(db.needs_approval && db.preconditions.contains(&Precondition::Approved("db".into())));
+    let plan = made(&graph, &[status(down(), true), status(State::Stable, true)], &Ledger::default(), &budgets);
+    assert_eq!(plan.due().count(), 1, "a start of it needs none");
+}
+
+#[test]
+fn what_was_started_and_hangs_in_its_recovery_or_goes_out_of_sight_is_told() {
+    let graph = Graph::new(vec![Service::new("db"), Service::new("site").needs("db")]).unwrap();
+    let mut ledger = Ledger::default();
+    ledger.acted(&"db".into(), Action::Start, Duration::from_secs(50));
+    let unseen = || State::Unknown { why: "no bus".into() };
+    let recovering = |advancing| State::Starting { advancing, recovering: true };
+    let outcome =
+        |ledger: &Ledger, state| made(&graph, &[status(state, true), status(down(), false)], ledger, &calm()).outcome;
+    assert_eq!(outcome(&ledger, unseen()), Outcome::Escalated, "half of all");
+    assert_eq!(outcome(&ledger, recovering(false)), Outcome::Working, "its driver is at it");
+    ledger.handed_over(&"db".into(), Duration::from_secs(51));
+    assert_eq!(outcome(&ledger, recovering(true)), Outcome::Working);
+    assert_eq!(outcome(&ledger, recovering(false)), Outcome::Escalated);
+    let three = Graph::new(vec![Service::new("db"), Service::new("a"), Service::new("b")]).unwrap();
+    let statuses = [unseen(), State::Stable, State::Stable].map(|state| status(state, true));
+    let plan = made(&three, &statuses, &ledger, &calm());
+    assert_eq!((plan.outcome, plan.escalations.len()), (Outcome::Escalated, 1));
 }

@@ -110,7 +110,7 @@ impl Command {
             None => Answer::Unknown { why: format!("it was killed ({status}){word}") },
         };
         let progress = (answer == Answer::Starting).then(|| progress(&output)).flatten();
-        Said { answer, progress }
+        Said { answer, progress, run: None }
     }
 }
 
@@ -158,7 +158,7 @@ async fn read(from: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>) {
 }
 
 /// The last line that tells of progress.
-fn progress(output: &str) -> Option<Progress> {
+pub(crate) fn progress(output: &str) -> Option<Progress> {
     output.lines().rev().find_map(|line| {
         let (phase, done) = line.trim().strip_prefix(PROGRESS)?.trim().rsplit_once(' ')?;
         Some(Progress { phase: plain(phase), done: done.parse().ok()? })

@@ -12,7 +12,7 @@ mod dns;
 mod http;
 mod net;
 mod postgres;
-mod recovery;
+pub(crate) mod recovery;
 mod redis;
 mod tcp;
 
@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
+pub(crate) use self::command::progress;
 pub use self::{command::Command, dns::Dns, http::Http, postgres::Postgres, redis::Redis, tcp::Tcp};
 use crate::health::{Answer, Progress};
 
@@ -50,6 +51,8 @@ pub struct Said {
     pub answer: Answer,
     /// How far a start has come, where it can be told.
     pub progress: Option<Progress>,
+    /// What tells this run of the service from the one before, where the probe can tell: another run answers just as well, and is none that was stable.
+    pub run: Option<u64>,
 }
 
 /// A probe that can't be made.
@@ -69,20 +72,21 @@ impl ProbeError {
 
 impl Said {
     fn of(answer: Answer) -> Self {
-        Self { answer, progress: None }
+        Self { answer, progress: None, run: None }
     }
 
-    /// Several probes of one service as one: the gravest answer, and the first progress that there is.
+    /// Several probes of one service as one: the gravest answer, and the first progress and run that there are.
     pub fn of_all(all: impl IntoIterator<Item = Self>) -> Self {
-        let mut progress = None;
+        let (mut progress, mut run) = (None, None);
         let answers = all.into_iter().map(|said| {
             if progress.is_none() {
                 progress = said.progress;
             }
+            run = run.or(said.run);
             said.answer
         });
         let answer = Answer::of_all(answers);
-        Self { answer, progress }
+        Self { answer, progress, run }
     }
 }
 
@@ -156,10 +160,10 @@ mod tests {
     #[test]
     fn several_are_as_grave_as_the_gravest() {
         let progress = Progress { phase: "replaying WAL".into(), done: 3 };
-        let recovering = Said { answer: Answer::Recovering, progress: Some(progress.clone()) };
+        let recovering = Said { answer: Answer::Recovering, progress: Some(progress.clone()), run: Some(7) };
         let sick = Said::of(Answer::Unhealthy { why: "503".into() });
         let all = Said::of_all([Said::of(Answer::Healthy), recovering, sick]);
-        assert_eq!((all.answer, all.progress), (Answer::Recovering, Some(progress)));
+        assert_eq!((all.answer, all.progress, all.run), (Answer::Recovering, Some(progress), Some(7)));
         assert!(matches!(Said::of_all([]).answer, Answer::Unknown { .. }));
     }
 }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use pg_connect::{Sql, explained};
-use tokio_postgres::error::SqlState;
+use tokio_postgres::{SimpleQueryMessage, error::SqlState};
 
 use super::{ProbeError, Said, Trouble, net, plain, recovery};
 use crate::health::Answer;
@@ -15,7 +15,10 @@ use crate::health::Answer;
 /// What the server shows of our sessions.
 const APPLICATION_NAME: &str = "oxpecker health";
 
-/// A session and `SELECT 1`.
+/// When the server was started, in microseconds: what tells one run of it from another.
+const STARTED: &str = "SELECT (extract(epoch FROM pg_catalog.pg_postmaster_start_time()) * 1000000)::pg_catalog.int8";
+
+/// A session and one query.
 ///
 /// A server that starts up replays its log first where it crashed; it then rejects connections (SQLSTATE 57P03), and that is progress. Its messages for it are
 /// translated (`lc_messages`), so whatever is not known as shutting down counts as recovering: better waited for in vain than killed in recovery.
@@ -39,29 +42,45 @@ impl Postgres {
     }
 
     pub(super) async fn ask(&self) -> Said {
-        let Err(error) = self.session().await else { return Said::of(Answer::Healthy) };
+        let asked = self.session().await;
+        // Two clocks tell of the same start. One of them is taken, or a glance at the other would look like a restart.
+        let run = match self.data_dir.as_deref().map(recovery::run) {
+            None => asked.as_ref().copied().unwrap_or(None),
+            Some(Err(error)) if error.kind() == io::ErrorKind::PermissionDenied => {
+                asked.as_ref().copied().unwrap_or(None)
+            }
+            Some(Err(_)) => None,
+            Some(Ok(run)) => run,
+        };
+        let Err(error) = asked else { return Said { run, ..Said::of(Answer::Healthy) } };
+        let of = |trouble: Trouble| Said { run, ..Err(trouble).into() };
         if error.code() != Some(&SqlState::CANNOT_CONNECT_NOW) {
-            return Err(trouble(&error)).into();
+            return of(trouble(&error));
         }
         let said = error.as_db_error().map_or("", |error| error.message());
         let stops = said.contains("shutting down")
             || self.data_dir.as_deref().and_then(recovery::postmaster).is_some_and(|postmaster| postmaster.stops);
         if stops {
-            return Err(Trouble::Service("the database system is shutting down".into())).into();
+            return of(Trouble::Service("the database system is shutting down".into()));
         }
         let progress = self.data_dir.as_deref().and_then(recovery::progress);
-        Said { answer: Answer::Recovering, progress }
+        Said { answer: Answer::Recovering, progress, run }
     }
 
-    /// Nothing of it is left when it is given up: the connection is driven here.
-    async fn session(&self) -> Result<(), tokio_postgres::Error> {
+    /// When the server says that it was started. Nothing of the session is left when it is given up: the connection is driven here.
+    async fn session(&self) -> Result<Option<u64>, tokio_postgres::Error> {
         let (client, connection) = self.sql.connect().await?;
         let mut connection = std::pin::pin!(connection);
-        tokio::select! {
-            asked = client.simple_query("SELECT 1") => asked.map(drop),
+        let rows = tokio::select! {
+            asked = client.simple_query(STARTED) => asked?,
             // It ends only with an error or with its client.
-            ended = &mut connection => ended,
-        }
+            ended = &mut connection => return ended.map(|()| None),
+        };
+        let told = rows.iter().find_map(|row| match row {
+            SimpleQueryMessage::Row(row) => row.get(0)?.parse().ok(),
+            _ => None,
+        });
+        Ok(told)
     }
 }
 

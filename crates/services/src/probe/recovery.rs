@@ -4,7 +4,10 @@
 //! (src/backend/access/transam/xlogrecovery.c and utils/misc/ps_status.c). Before and after that, and with `update_process_title` off, the CPU time of all
 //! the server's processes is what advances. Whoever may not read the data directory finds the server by its command line.
 
-use std::path::{Path, PathBuf};
+use std::{
+    io,
+    path::{Path, PathBuf},
+};
 
 use crate::{driver::process::read_bounded, health::Progress};
 
@@ -17,17 +20,41 @@ const SEGMENTS_PER_LOG_MAX: u64 = 4096;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Postmaster {
     pid: u32,
+    /// When it was started, in seconds since 1970.
+    started: Option<u64>,
     /// It says that it shuts down.
     pub(super) stops: bool,
 }
 
-/// From postmaster.pid: the pid in the first line, the state in the eighth (src/include/utils/pidfile.h).
+/// From postmaster.pid, where it can be read.
 pub(super) fn postmaster(data_dir: &Path) -> Option<Postmaster> {
-    let bytes = read_bounded(&data_dir.join("postmaster.pid"), FILE_BYTES_MAX).ok()?;
+    read(data_dir).ok()?
+}
+
+/// What tells one run of a server from another: its pid and when it was started. `None` where no server left its file.
+pub(super) fn run(data_dir: &Path) -> io::Result<Option<u64>> {
+    /// No pid of Linux needs more (PID_MAX_LIMIT).
+    const PID_BITS: u32 = 22;
+    let postmaster = match read(data_dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        read => read?,
+    };
+    Ok(postmaster.and_then(|one| Some((one.started? << PID_BITS) ^ u64::from(one.pid))))
+}
+
+/// The pid in the first line, the start in the third, the state in the eighth (src/include/utils/pidfile.h).
+fn read(data_dir: &Path) -> io::Result<Option<Postmaster>> {
+    let bytes = read_bounded(&data_dir.join("postmaster.pid"), FILE_BYTES_MAX)?;
     let text = String::from_utf8_lossy(&bytes);
-    let mut lines = text.lines();
-    let pid = lines.next()?.trim().parse().ok()?;
-    Some(Postmaster { pid, stops: lines.nth(6).is_some_and(|state| state.trim() == "stopping") })
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    let Some(pid) = lines.first().and_then(|line| line.parse().ok()) else { return Ok(None) };
+    let started = lines.get(2).and_then(|line| line.parse().ok());
+    Ok(Some(Postmaster { pid, started, stops: lines.get(7).is_some_and(|state| *state == "stopping") }))
+}
+
+/// Whether a server runs on that directory, as far as its processes can be seen from here.
+pub(crate) fn runs(data_dir: &Path) -> bool {
+    progress(data_dir).is_some()
 }
 
 /// How far it has come; `None` where that can't be seen from here.

@@ -95,7 +95,7 @@ impl Redis {
             return Err(refused(&said));
         }
         let progress = info(&mut stream).await.ok().as_deref().and_then(loaded);
-        Ok(Said { answer: Answer::Starting, progress })
+        Ok(Said { answer: Answer::Starting, progress, run: None })
     }
 
     fn password(&self) -> Result<Option<String>, Trouble> {

@@ -13,7 +13,7 @@ use crate::{
     graph::Id,
     health::History,
     plan::{Action, Budgets, Input, Ledger, Outcome, Precondition, plan},
-    state::{Patience, classify_all},
+    state::{Patience, State, classify_all},
 };
 
 /// Longer than the slowest chain of the slowest services with all attempts and waits.
@@ -99,13 +99,19 @@ fn simulate(specs: &[Spec], budgets: &Budgets, watch: u64) -> Result<Run, TestCa
             }
             prop_assert!(!world.is_well_alone(id, now), "at {now}: needless: {step:?} {:?}", statuses[id.index()]);
             prop_assert!(world.faults[id.index()] != Fault::Stopped);
+            let recovers = matches!(world.faults[id.index()], Fault::Recovers { .. });
+            prop_assert!(!recovers || step.action == Action::Start, "at {now}: a database in recovery: {step:?}");
             world.act(id, step.action, now);
             ledger.acted(&step.service, step.action, at);
+            ledger.handed_over(&step.service, at);
             run.acts.push((now, id, step.action));
         }
-        // Those whose need went away meanwhile hold no place.
-        let holds_place =
-            |id: &Id| ledger.open(graph.name(*id)).is_some() && statuses[id.index()].needs_stable_since.is_some();
+        // Those whose need went away meanwhile hold no place, nor what a person was called for.
+        let holds_place = |id: &Id| {
+            let status = &statuses[id.index()];
+            let told = matches!(status.state, State::Unknown { .. } | State::Starting { advancing: false, .. });
+            ledger.open(graph.name(*id)).is_some() && status.needs_stable_since.is_some() && !told
+        };
         let starting = graph.ids().filter(holds_place).count();
         prop_assert!(steps.is_empty() || starting <= budgets.at_once, "at {}: {} start at once", now, starting);
         if made.outcome == Outcome::Working || !steps.is_empty() {
@@ -136,6 +142,7 @@ fn fault() -> impl Strategy<Value = Fault> {
         8 => Just(Fault::None),
         2 => Just(Fault::Up),
         1 => (2_u32..30).prop_map(Fault::Slow),
+        1 => (1_u32..30, any::<bool>()).prop_map(|(times, hangs)| Fault::Recovers { times, hangs }),
         1 => Just(Fault::Never),
         2 => (1_u32..4).prop_map(Fault::Crashes),
         1 => (1_u32..6, 1_u64..60).prop_map(|(times, after)| Fault::Flaps(times, after)),
@@ -243,6 +250,18 @@ fn stories() {
         ("nothing to do", vec![Fault::Up; 3], vec![], Outcome::Done),
         ("a slow start is waited for", vec![Fault::Slow(29), Fault::None], vec![(0, Start), (1, Start)], Outcome::Done),
         ("stuck", vec![Fault::None, Fault::Stuck(600)], vec![(0, Start), (1, Restart)], Outcome::Done),
+        (
+            "a recovery is waited for",
+            vec![Fault::Recovers { times: 60, hangs: false }, Fault::None],
+            vec![(0, Start), (1, Start)],
+            Outcome::Done,
+        ),
+        (
+            "a recovery that hangs",
+            vec![Fault::Recovers { times: 60, hangs: true }, Fault::None],
+            vec![(0, Start)],
+            Outcome::Escalated,
+        ),
         ("tried twice", vec![Fault::Never, Fault::None], vec![(0, Start), (0, Restart)], Outcome::Escalated),
         ("crashes twice", vec![Fault::Crashes(2), Fault::None], vec![(0, Start), (0, Start)], Outcome::Escalated),
         ("crashes once", vec![Fault::Crashes(1), Fault::None], vec![(0, Start), (0, Start), (1, Start)], Outcome::Done),

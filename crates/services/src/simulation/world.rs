@@ -15,6 +15,11 @@ pub enum Fault {
     None,
     /// It takes so many times as long as expected, and its counter shows that it advances.
     Slow(u32),
+    /// A database that replays its log for so many times its start; it may hang in the midst of that, for good.
+    Recovers {
+        times: u32,
+        hangs: bool,
+    },
     /// It runs and never answers.
     Never,
     /// Its first starts end badly.
@@ -83,7 +88,7 @@ impl World {
             _ => Phase::Down,
         };
         let starts = |spec: &Spec| match spec.fault {
-            Fault::Slow(times) => spec.starts * u64::from(times),
+            Fault::Slow(times) | Fault::Recovers { times, .. } => spec.starts * u64::from(times),
             _ => spec.starts,
         };
         let none = vec![false; specs.len()];
@@ -138,7 +143,7 @@ impl World {
         let ready = now + self.starts[index];
         let deaths = self.deaths[index];
         let (ready, dies) = match self.faults[index] {
-            Fault::Never => (None, None),
+            Fault::Never | Fault::Recovers { hangs: true, .. } => (None, None),
             Fault::Crashes(times) if deaths < times => (None, Some(ready)),
             Fault::Flaps(times, after) if deaths < times => (Some(ready), Some(ready + after)),
             _ => (Some(ready), None),
@@ -167,8 +172,13 @@ impl World {
             Phase::BackingOff(until) => (Process::BackingOff { until: Some(Duration::from_secs(until)) }, None),
             Phase::Removed => (Process::Removed, None),
             Phase::Runs { since, .. } => {
-                let counts = matches!(self.faults[index], Fault::Slow(_));
-                (Process::Running, counts.then(|| Progress { phase: "load".into(), done: now - since }))
+                let most = match self.faults[index] {
+                    Fault::Slow(_) | Fault::Recovers { hangs: false, .. } => Some(u64::MAX),
+                    Fault::Recovers { hangs: true, .. } => Some(self.starts[index] / 2),
+                    _ => None,
+                };
+                let done = most.map(|most| most.min(now - since));
+                (Process::Running, done.map(|done| Progress { phase: "load".into(), done }))
             }
         };
         let healthy = self.healthy[index];
@@ -176,7 +186,11 @@ impl World {
             at: Duration::from_secs(now),
             process,
             run: Some(self.runs[index]),
-            answer: if healthy { Answer::Healthy } else { sick() },
+            answer: match (healthy, self.faults[index]) {
+                (true, _) => Answer::Healthy,
+                (false, Fault::Recovers { .. }) => Answer::Recovering,
+                (false, _) => sick(),
+            },
             function: healthy.then(|| if self.wrong[index] { sick() } else { Answer::Healthy }),
             progress,
         }

@@ -3,3 +3,4 @@
 pub mod recovery;
 pub mod scenario;
 pub mod service;
+pub mod suite;

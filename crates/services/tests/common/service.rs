@@ -40,6 +40,11 @@ impl ScratchService {
         service
     }
 
+    /// A handle for one that is there.
+    pub fn at(dir: &Path) -> Self {
+        Self { dir: dir.to_owned() }
+    }
+
     /// Where its files are.
     pub fn dir(&self) -> &Path {
         &self.dir

@@ -157,7 +157,7 @@ async fn commands_by_their_exit_code() {
     assert_eq!(ask("exit 0").await.answer, Answer::Healthy);
     let starting = ask("echo 'progress: loading 3'; echo 'progress: loading 4'; exit 75").await;
     let progress = Progress { phase: "loading".into(), done: 4 };
-    assert_eq!(starting, Said { answer: Answer::Starting, progress: Some(progress) });
+    assert_eq!(starting, Said { answer: Answer::Starting, progress: Some(progress), run: None });
     assert_eq!(unhealthy(&ask("echo one; printf 'no \\033[31mluck\\n\\n' >&2; exit 3").await), "code 3: no  [31mluck");
     assert!(unknown(&ask("no-such-program-anywhere").await).starts_with("it could not be run (code 127)"));
     assert!(unknown(&ask("kill -9 $$").await).starts_with("it was killed"));

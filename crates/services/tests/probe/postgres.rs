@@ -30,9 +30,13 @@ async fn a_server_that_accepts_or_does_not() {
     let Some(installation) = newest() else { return };
     let mut cluster = ScratchCluster::builder(&installation).setting("max_connections", "5").start().unwrap();
     let (socket, tcp, data) = (cluster.url("postgres"), cluster.tcp_url("postgres"), cluster.data_dir());
-    for url in [&socket, &tcp] {
-        assert_eq!(ask(url, Some(&data)).await.answer, Answer::Healthy);
+    let mut runs = Vec::new();
+    for (url, data) in [(&socket, Some(&*data)), (&tcp, Some(&*data)), (&socket, None), (&tcp, None)] {
+        let said = ask(url, data).await;
+        assert_eq!(said.answer, Answer::Healthy);
+        runs.push(said.run.unwrap());
     }
+    assert!(runs[0] == runs[1] && runs[2] == runs[3], "the same run: {runs:?}");
     let Answer::Unhealthy { why } = ask(&cluster.url("no_such_database"), None).await.answer else { panic!() };
     assert!(why.contains("3D000"), "{why}");
     let unknown = cluster.url("postgres").replace("user=postgres", "user=nobody");
@@ -57,6 +61,11 @@ async fn a_server_that_accepts_or_does_not() {
     for url in [&socket, &tcp] {
         let said = ask(url, Some(&data)).await;
         assert!(matches!(said.answer, Answer::Unhealthy { .. }), "{said:?}");
+    }
+    cluster.start_again().unwrap();
+    for (before, data) in [(runs[0], Some(&*data)), (runs[2], None)] {
+        let said = ask(&cluster.url("postgres"), data).await;
+        assert!(said.answer == Answer::Healthy && said.run.is_some_and(|run| run != before), "another run: {said:?}");
     }
 }
 
@@ -154,7 +163,7 @@ async fn crash_recovery_advances(installation: &Installation) {
         tokio::time::sleep(Duration::from_millis(50)).await;
         let _ = kill_process(pid, Signal::STOP);
         match ask(&url, Some(&data)).await {
-            Said { answer: Answer::Recovering, progress: Some(progress) } if progress.phase == phase => {
+            Said { answer: Answer::Recovering, progress: Some(progress), .. } if progress.phase == phase => {
                 if progress.done > done {
                     break Some(progress.done);
                 }

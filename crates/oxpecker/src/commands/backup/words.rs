@@ -3,18 +3,14 @@
 use std::time::Duration;
 
 use backup::BackupInfo;
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::Timestamp;
 use repository::{BackupId, BackupRecord};
 
+pub use crate::work::moment;
 use crate::{repo, work};
 
 /// The least digits of an id that are shown.
 const DIGITS_MIN: usize = 8;
-
-/// A moment, with its zone.
-pub fn moment(at: Timestamp) -> String {
-    at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M %Z").to_string()
-}
 
 /// How long ago that was.
 pub fn ago(now: Timestamp, then: Timestamp) -> String {

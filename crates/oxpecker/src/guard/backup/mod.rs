@@ -19,7 +19,7 @@ use collector::clock;
 use journal::{Reader, StateDir};
 use model::{EventKind, Moment, Observation, Reading};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     task::JoinHandle,
     time::timeout,
 };
@@ -66,14 +66,48 @@ impl Settings {
 
 /// What the task is told.
 enum Told {
+    /// The shedding ladder wants the worker to stand back, or no longer.
+    StandBack(bool),
     /// Something was seen.
     Seen(Box<Observation>),
     /// The guard goes on with another configuration, and takes readings here from now on.
     Adopted(mpsc::Sender<Observation>),
 }
 
+/// How the own work stands, for the shedding ladder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OwnWork {
+    /// Whether a worker is at it.
+    pub running: bool,
+    /// Whether it stands back by itself.
+    pub paused: bool,
+    /// Whether it stands back because the ladder wants it.
+    pub held: bool,
+}
+
+/// What the shedding ladder pauses own work with.
+#[derive(Clone)]
+pub struct OwnWorkLever {
+    tell: mpsc::Sender<Told>,
+    seen: watch::Receiver<OwnWork>,
+}
+
+impl OwnWorkLever {
+    /// How it stands.
+    pub fn seen(&self) -> OwnWork {
+        *self.seen.borrow()
+    }
+
+    /// Asks the worker to stand back, or to go on. What came of it shows.
+    pub async fn stand_back(&self, wanted: bool) {
+        // It fails only where the task has ended, which the loop sees.
+        let _ = self.tell.send(Told::StandBack(wanted)).await;
+    }
+}
+
 /// The loop's side of the backups.
 pub struct BackupTask {
+    seen: watch::Receiver<OwnWork>,
     config: Config,
     tell: mpsc::Sender<Told>,
     stop: oneshot::Sender<()>,
@@ -104,9 +138,10 @@ impl BackupTask {
         let (tell, told) = mpsc::channel(WAITING);
         let (stop, stopped) = oneshot::channel();
         let config = settings.config.clone();
-        let backups = Backups::new(settings, past, now, events_out, observations);
+        let (seen_out, seen) = watch::channel(OwnWork::default());
+        let backups = Backups::new(settings, past, now, events_out, observations, seen_out);
         let task = tokio::spawn(backups.run(told, stopped));
-        (Self { config, tell, stop, task }, events)
+        (Self { seen, config, tell, stop, task }, events)
     }
 
     /// Whether it may go on as it is under a new configuration: all is the same that it and its worker go by. The worker reads secrets
@@ -124,11 +159,18 @@ impl BackupTask {
             backup,
             wal: _,
             alert: _,
+            recovery: _,
+            shedding: _,
         } = config;
         let ours = &self.config;
         (state_dir, postgres, repository, backup) == (&ours.state_dir, &ours.postgres, &ours.repository, &ours.backup)
             // Whose include file tells what a throttle has set.
             && *autovacuum == ours.autovacuum
+    }
+
+    /// For the shedding ladder.
+    pub fn lever(&self) -> OwnWorkLever {
+        OwnWorkLever { tell: self.tell.clone(), seen: self.seen.clone() }
     }
 
     /// Goes on with another guard: its readings go to `observations` from now on, the first one at once.

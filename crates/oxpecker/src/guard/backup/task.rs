@@ -10,12 +10,12 @@ use collector::clock;
 use jiff::Timestamp;
 use model::{EventKind, Moment, Observation, Reading, event::BackupTask as Task, reading::BackupRunning};
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{mpsc, oneshot, watch},
     time::{MissedTickBehavior, interval, timeout},
 };
 
 use super::{
-    STOP_TIMEOUT, Settings, Told,
+    OwnWork, STOP_TIMEOUT, Settings, Told,
     child::{Said, Stage, Worker},
     known::Known,
     past::Past,
@@ -55,6 +55,11 @@ pub struct Backups {
     told: Option<(Moment, String, u64)>,
     events: mpsc::Sender<(Moment, EventKind)>,
     observations: mpsc::Sender<Observation>,
+    /// Whether the shedding ladder wants the worker to stand back: then it does, and nothing is begun.
+    held: bool,
+    /// What the worker was told last.
+    told_to_pause: bool,
+    seen: watch::Sender<OwnWork>,
 }
 
 impl Backups {
@@ -64,6 +69,7 @@ impl Backups {
         now: Moment,
         events: mpsc::Sender<(Moment, EventKind)>,
         observations: mpsc::Sender<Observation>,
+        seen: watch::Sender<OwnWork>,
     ) -> Self {
         let mut known = Known::new(settings.repository.clone(), settings.max_age, past.runs.known_since, now);
         known.error = past.error;
@@ -80,6 +86,9 @@ impl Backups {
             told: None,
             events,
             observations,
+            held: false,
+            told_to_pause: false,
+            seen,
         }
     }
 
@@ -99,6 +108,10 @@ impl Backups {
                 said = said => self.hear(said, clock::now()),
                 told = told.recv() => match told {
                     Some(Told::Seen(observation)) => self.pressure.observe(&observation),
+                    Some(Told::StandBack(wanted)) => {
+                        self.held = wanted;
+                        self.step(clock::now());
+                    }
                     Some(Told::Adopted(observations)) => {
                         self.observations = observations;
                         // Whoever reloads may have mended what was in the way.
@@ -148,25 +161,32 @@ impl Backups {
                     // Dropped, it is killed.
                     let how = format!("it said nothing for {} min and was killed", patience.as_secs() / 60);
                     self.gone(&how, now);
-                } else if let Some(order) = self.pressure.step(now) {
-                    let order = match order {
-                        Order::Pause { why } => {
-                            tracing::info!(why, "the backup worker steps back");
-                            ToWorker::Pause
+                } else {
+                    if let Some(Order::Pause { why }) = self.pressure.step(now) {
+                        tracing::info!(why, "the backup worker steps back");
+                    }
+                    let pause = self.held || self.pressure.paused();
+                    if pause != self.told_to_pause {
+                        self.told_to_pause = pause;
+                        worker.tell(&if pause { ToWorker::Pause } else { ToWorker::Resume });
+                        if let Some(running) = &mut self.known.running {
+                            running.paused = pause;
                         }
-                        Order::Resume => ToWorker::Resume,
-                    };
-                    worker.tell(&order);
-                    if let Some(running) = &mut self.known.running {
-                        running.paused = self.pressure.paused();
                     }
                 }
             }
+            // Nothing is begun while the host is shedding load; what is due waits.
+            None if self.held => {}
             None => self.begin_what_is_due(now),
         }
         if self.read_at.is_none_or(|at| now.since(at) >= READING_EVERY) {
             self.read(now);
         }
+        let (running, paused) = (self.worker.is_some(), self.worker.is_some() && self.pressure.paused());
+        self.seen.send_if_modified(|seen| {
+            let now = OwnWork { running, paused, held: self.held };
+            std::mem::replace(seen, now) != now
+        });
     }
 
     fn begin_what_is_due(&mut self, now: Moment) {
@@ -193,6 +213,7 @@ impl Backups {
 
     fn start(&mut self, job: Job, now: Moment) {
         self.pressure.begin();
+        self.told_to_pause = false;
         self.told = None;
         match Worker::start(job, &self.settings.config, now) {
             Ok(worker) => self.worker = Some(worker),
@@ -225,7 +246,7 @@ impl Backups {
                 self.failed(Job::Look, Stage::Begun, &error, now);
             }
             ToGuard::Progress { stage, done, total, remaining } => {
-                let paused = self.pressure.paused();
+                let paused = self.told_to_pause;
                 self.known.running = Some(BackupRunning { stage, done, total, remaining, paused });
                 return self.progress(now);
             }

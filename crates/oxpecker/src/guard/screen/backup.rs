@@ -2,13 +2,14 @@
 
 use std::time::Duration;
 
-use jiff::{Timestamp, tz::TimeZone};
+use jiff::Timestamp;
 use model::{
     Share,
     reading::{BackupReading, BackupSeen, Exposure},
 };
 
 use super::{Line, State};
+use crate::work::moment;
 
 /// Digits of an id that are shown, as `backup list` does.
 const ID_CHARS: usize = 8;
@@ -115,11 +116,6 @@ fn exposed(exposures: &[Exposure]) -> String {
 fn seen(backup: &BackupSeen) -> String {
     let id: String = backup.id.chars().take(ID_CHARS).collect();
     format!("{id} of {} ({} ago), {}", moment(backup.consistent_at), age(backup.age), backup.size)
-}
-
-/// With the host's zone, as schedules are.
-fn moment(at: Timestamp) -> String {
-    at.to_zoned(TimeZone::system()).strftime("%Y-%m-%d %H:%M %Z").to_string()
 }
 
 fn age(age: Duration) -> String {

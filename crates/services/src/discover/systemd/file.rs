@@ -8,12 +8,17 @@ pub const BYTES_MAX: usize = 16 << 20;
 const SAID_MAX: usize = 5_000;
 
 /// Properties that name other units.
-pub(super) const PROPERTIES: &[&str] = &["Requires", "Requisite", "BindsTo", "Wants", "After"];
+pub(super) const PROPERTIES: &[&str] =
+    &["Requires", "Requisite", "BindsTo", "Wants", "Upholds", "PartOf", "After", "Before"];
+/// Of these, those that say that the other is needed.
+pub(super) const NEEDS: &[&str] = &["Requires", "Requisite", "BindsTo"];
+/// Of these, those that say that the other belongs to it, and may be missing.
+pub(super) const WISHES: &[&str] = &["Wants", "Upholds", "PartOf"];
 
 /// Another unit that a unit names.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mention {
-    /// One of `Requires`, `Requisite`, `BindsTo`, `Wants`, `After`.
+    /// `Requires`, `Wants`, `After`, ...
     pub property: &'static str,
     /// The other unit.
     pub other: String,
@@ -40,6 +45,10 @@ pub struct Unit {
     pub is_boot: bool,
     /// It was written for this host, and is of no package.
     pub is_local: bool,
+    /// `Alias=`: names that it gets where somebody enables it.
+    pub aliases: Vec<String>,
+    /// A socket unit's `Service=`, which it starts.
+    pub activates: Option<String>,
 }
 
 /// Reads `systemctl show --property=Id,Requires,Requisite,BindsTo,Wants,After UNIT...`: units are separated by an empty line, in any order of properties.
@@ -65,45 +74,11 @@ pub fn shown(text: &str) -> Vec<Unit> {
     units
 }
 
-/// Reads a unit file or a drop-in of the unit `id`; `file` is what it is called in evidence. `[Install]` is passed over: `RequiredBy=` and `WantedBy=` speak
-/// of other units, and only of what would be if somebody enabled this one.
+/// Reads a unit file of the unit `id`; `file` is what it is called in evidence. `RequiredBy=` and `WantedBy=` in `[Install]` are passed over: they speak of
+/// other units, and only of what would be if somebody enabled this one.
 pub fn unit_file(id: &str, file: &str, text: &str) -> Unit {
-    let file = plain(file);
-    let mut unit = Unit { id: id.to_owned(), place: format!("{file}:1"), ..Unit::default() };
-    let mut section = String::new();
-    let mut logical = String::new();
-    let mut begun = 0;
-    for (line, number) in head(text).lines().zip(1_usize..) {
-        // Comments may stand between continued lines.
-        if line.trim_start().starts_with(['#', ';']) {
-            continue;
-        }
-        if logical.is_empty() {
-            begun = number;
-        }
-        if let Some(part) = line.strip_suffix('\\') {
-            logical.push_str(part);
-            logical.push(' ');
-            continue;
-        }
-        logical.push_str(line);
-        let whole = std::mem::take(&mut logical);
-        let whole = whole.trim();
-        let place = || format!("{file}:{begun}");
-        if whole.starts_with('[') {
-            whole.clone_into(&mut section);
-        } else if let Some((key, value)) = whole.split_once('=') {
-            let (key, value) = (key.trim(), value.trim());
-            match section.as_str() {
-                "[Unit]" if key == "DefaultDependencies" => {
-                    unit.is_boot = matches!(value, "no" | "false" | "0" | "off");
-                }
-                "[Unit]" => unit.name(key, value, &place()),
-                "[Service]" => unit.service(key, value, &place()),
-                _ => {}
-            }
-        }
-    }
+    let mut unit = Unit { id: id.to_owned(), place: format!("{}:1", plain(file)), ..Unit::default() };
+    unit.read(file, text);
     unit
 }
 
@@ -139,7 +114,51 @@ fn words(text: &str) -> Vec<String> {
 }
 
 impl Unit {
+    /// Reads its file, or a drop-in after it.
+    pub fn read(&mut self, file: &str, text: &str) {
+        let file = plain(file);
+        let mut section = String::new();
+        let mut logical = String::new();
+        let mut begun = 0;
+        for (line, number) in head(text).lines().zip(1_usize..) {
+            // Comments may stand between continued lines.
+            if line.trim_start().starts_with(['#', ';']) {
+                continue;
+            }
+            if logical.is_empty() {
+                begun = number;
+            }
+            if let Some(part) = line.strip_suffix('\\') {
+                logical.push_str(part);
+                logical.push(' ');
+                continue;
+            }
+            logical.push_str(line);
+            let whole = std::mem::take(&mut logical);
+            let whole = whole.trim();
+            let place = || format!("{file}:{begun}");
+            if whole.starts_with('[') {
+                whole.clone_into(&mut section);
+            } else if let Some((key, value)) = whole.split_once('=') {
+                let (key, value) = (key.trim(), value.trim());
+                match section.as_str() {
+                    "[Unit]" if key == "DefaultDependencies" => {
+                        self.is_boot = matches!(value, "no" | "false" | "0" | "off");
+                    }
+                    "[Unit]" => self.name(key, value, &place()),
+                    "[Service]" => self.service(key, value, &place()),
+                    "[Socket]" if key == "Service" => self.activates = Some(value.to_owned()),
+                    "[Install]" if key == "Alias" && self.aliases.len() < SAID_MAX => {
+                        self.aliases.extend(value.split_whitespace().map(str::to_owned));
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
     fn name(&mut self, key: &str, value: &str, place: &str) {
+        // An empty value takes nothing back here: needs and orders can only be added to.
         let Some(property) = PROPERTIES.iter().find(|property| **property == key) else { return };
         for other in value.split_whitespace().map(|name| name.trim_matches('"')) {
             if self.mentions.len() < SAID_MAX {
@@ -154,6 +173,7 @@ impl Unit {
         }
         match key {
             "Type" => self.is_oneshot = value == "oneshot",
+            "Environment" if value.is_empty() => self.values.retain(|(name, ..)| name.is_empty()),
             "Environment" => {
                 let pairs = words(value).into_iter().filter_map(|word| {
                     let (name, value) = word.split_once('=')?;
@@ -163,33 +183,52 @@ impl Unit {
             }
             "EnvironmentFile" => {
                 let (path, required) = value.strip_prefix('-').map_or((value, true), |path| (path, false));
-                if !path.is_empty() {
+                if path.is_empty() {
+                    self.environment_files.clear();
+                } else {
                     self.environment_files.push((path.to_owned(), required, place.to_owned()));
                 }
             }
+            "ExecStart" if value.is_empty() => self.values.retain(|(name, ..)| !name.is_empty()),
             "ExecStart" | "ExecStartPre" => self.values.push((String::new(), value.to_owned(), place.to_owned())),
             _ => {}
         }
     }
 
-    /// Adds what a drop-in says.
-    pub fn add(&mut self, drop_in: Self) {
-        self.mentions.extend(drop_in.mentions);
-        self.values.extend(drop_in.values);
-        self.environment_files.extend(drop_in.environment_files);
-        self.is_oneshot |= drop_in.is_oneshot;
-    }
-
     /// A folder `ID.wants` or `ID.requires` names another unit.
     pub fn linked(&mut self, property: &'static str, other: String, place: String) {
-        self.mentions.push(Mention { property, other, place });
+        if self.mentions.len() < SAID_MAX {
+            self.mentions.push(Mention { property, other, place });
+        }
     }
 
-    /// The instance `name` of this template: `%i` stands for what is between `@` and the suffix.
+    /// The instance `id` of this template, with the specifiers of names filled in (systemd.unit(5), "Specifiers").
     #[must_use]
     pub fn instance(&self, id: &str) -> Self {
-        let instance = id.split_once('@').and_then(|(_, rest)| rest.rsplit_once('.')).map_or("", |(name, _)| name);
-        let filled = |text: &str| text.replace("%i", instance).replace("%I", instance);
+        let bare = id.rsplit_once('.').map_or(id, |(bare, _)| bare);
+        let (prefix, instance) = bare.split_once('@').unwrap_or((bare, ""));
+        let filled = |text: &str| {
+            let mut out = String::with_capacity(text.len());
+            let mut rest = text;
+            while let Some((before, after)) = rest.split_once('%') {
+                out.push_str(before);
+                let what = after.chars().next();
+                match what {
+                    Some('i' | 'I') => out.push_str(instance),
+                    Some('p' | 'P') => out.push_str(prefix),
+                    Some('n') => out.push_str(id),
+                    Some('N') => out.push_str(bare),
+                    Some('%') => out.push('%'),
+                    other => {
+                        out.push('%');
+                        out.extend(other);
+                    }
+                }
+                rest = &after[what.map_or(0, char::len_utf8)..];
+            }
+            out.push_str(rest);
+            out
+        };
         let mut unit = Self { id: id.to_owned(), ..self.clone() };
         unit.mentions.iter_mut().for_each(|mention| mention.other = filled(&mention.other));
         unit.values.iter_mut().for_each(|(_, value, _)| *value = filled(value));

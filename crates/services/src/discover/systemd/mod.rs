@@ -10,7 +10,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use model::ServiceName;
 
 pub use self::file::{BYTES_MAX, Mention, Unit, shown, unit_file};
-use super::{Candidate, Confidence, Found, How, Known, answering, dsn, plain, usable, variables};
+use super::{
+    Candidate, Confidence, Found, How, Known, answering, dsn, plain,
+    reached::{self, Given, Reached},
+    usable, variables,
+};
 
 /// Notes of one kind that are told; the rest is counted.
 const NOTES_MAX: usize = 20;
@@ -85,6 +89,11 @@ const PORTS: &[(&str, u16)] = &[
     ("etcd", 2379),
 ];
 
+/// A `Before=` of the other unit: an order that this unit's own file does not speak of.
+const TURNED: &str = "(Before)";
+/// Debian's unit for all clusters at once: it does nothing and ends; whoever names it means the database.
+const META: &str = "postgresql.service";
+
 /// What the units of a host told.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Told {
@@ -92,24 +101,36 @@ pub struct Told {
     pub candidates: Vec<Candidate>,
     /// The proposed edges.
     pub found: Vec<Found>,
-    /// Servers and their usual ports on this host.
+    /// Servers and their ports on this host.
     pub known: Vec<Known>,
+    /// Addresses at which none of them answers.
+    pub reached: Vec<Reached>,
     /// What was passed over, and why.
     pub notes: Vec<String>,
 }
 
-/// Makes edges of units. `aliases`: other names of units, each with the unit that it is. `read` reads an `EnvironmentFile=`.
-pub fn read(
-    units: &[Unit],
-    aliases: &BTreeMap<String, String>,
-    read: &mut dyn FnMut(&str) -> Result<String, String>,
-) -> Told {
+/// What lies beside the units.
+pub struct Beside<'a> {
+    /// Reads an `EnvironmentFile=`.
+    pub read: &'a mut dyn FnMut(&str) -> Result<String, String>,
+    /// The port that a server's own configuration names, where somebody found it.
+    pub port: &'a mut dyn FnMut(&str) -> Option<u16>,
+}
+
+/// Makes edges of units. `aliases`: other names of units, each with the unit that it is.
+pub fn read(units: &[Unit], aliases: &BTreeMap<String, String>, beside: &mut Beside<'_>) -> Told {
+    let by_id: BTreeMap<&str, &Unit> = units.iter().map(|unit| (unit.id.as_str(), unit)).collect();
+    let aliases = &with_declared(units, &by_id, aliases);
+    let units = &ordered(units, aliases);
     let by_id: BTreeMap<&str, &Unit> = units.iter().map(|unit| (unit.id.as_str(), unit)).collect();
     let mut told = Told::default();
     for unit in units.iter().filter(|unit| is_proposed(unit)) {
         let Some(service) = service_of(&unit.id) else { continue };
-        let port = PORTS.iter().find(|(name, _)| service.starts_with(name)).map(|(_, port)| *port);
-        if let Some(port) = port {
+        let usual = PORTS.iter().find(|(name, _)| service.starts_with(name)).map(|(_, port)| *port);
+        if aliases.contains_key(&unit.id) {
+            continue;
+        }
+        if let Some(port) = (beside.port)(&unit.id).or(usual) {
             let hosts = ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec();
             told.known.push(Known { service: service.into(), hosts, port: Some(port) });
         }
@@ -118,19 +139,23 @@ pub fn read(
     for unit in units.iter().filter(|unit| is_proposed(unit)) {
         let Some(service) = service_of(&unit.id) else { continue };
         told.found.extend(named(unit, service, &by_id, aliases, &mut absent));
-        let mut values = unit.values.clone();
-        for (path, required, place) in &unit.environment_files {
-            match read(path) {
-                Ok(text) => {
-                    let lines = variables::lines(&text).into_iter();
-                    values.extend(lines.map(|(name, value, line)| (name, value, format!("{}:{line}", plain(path)))));
-                }
-                Err(why) if *required => told.notes.push(format!("{place}: {}: {}", plain(path), plain(&why))),
-                Err(_) => {}
+        let given = given(unit, beside, &mut told.notes);
+        for mut reached in reached::of(&service.into(), &given, true) {
+            let port = reached.endpoint.port.or_else(|| dsn::usual_port(reached.endpoint.kind));
+            reached.endpoint.port = port;
+            // A host alone says nothing here: every server is at localhost.
+            let known = port.and_then(|port| answering(&told.known, &reached.endpoint.host, Some(port)));
+            match known {
+                Some(known) if known.service.as_str() != service => told.found.push(Found {
+                    service: service.into(),
+                    need: known.service.clone(),
+                    place: reached.place,
+                    what: reached.what,
+                    confidence: Confidence::Medium,
+                }),
+                Some(_) => {}
+                None => told.reached.push(reached),
             }
-        }
-        for (variable, value, place) in values {
-            told.found.extend(addressed(&told.known, service, &variable, &value, &place));
         }
     }
     if told.notes.len() > NOTES_MAX {
@@ -144,6 +169,85 @@ pub fn read(
     }
     told.candidates = candidates(units, &told.found);
     told
+}
+
+/// What a unit's variables and commands are; a later variable of one name counts.
+fn given(unit: &Unit, beside: &mut Beside<'_>, notes: &mut Vec<String>) -> Vec<Given> {
+    let mut named: BTreeMap<String, Given> = BTreeMap::new();
+    let mut commands = Vec::new();
+    for (variable, value, place) in &unit.values {
+        let by = if variable.is_empty() { "command" } else { "environment" };
+        let one = Given { variable: variable.clone(), value: value.clone(), place: place.clone(), by };
+        if variable.is_empty() {
+            commands.push(one);
+        } else {
+            named.insert(variable.clone(), one);
+        }
+    }
+    // systemd reads the files after the variables.
+    for (path, required, place) in &unit.environment_files {
+        match (beside.read)(path) {
+            Ok(text) => {
+                for (variable, value, line) in variables::lines(&text) {
+                    let place = format!("{}:{line}", plain(path));
+                    named.insert(variable.clone(), Given { variable, value, place, by: "environment" });
+                }
+            }
+            Err(why) if *required => notes.push(format!("{place}: {}: {}", plain(path), plain(&why))),
+            Err(_) => {}
+        }
+    }
+    named.into_values().chain(commands).collect()
+}
+
+/// `Alias=` counts where no unit has that name: a folder of a package has no links yet.
+fn with_declared(
+    units: &[Unit],
+    by_id: &BTreeMap<&str, &Unit>,
+    aliases: &BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    let mut all = aliases.clone();
+    for unit in units {
+        for alias in unit.aliases.iter().filter(|alias| !by_id.contains_key(alias.as_str())) {
+            all.entry(alias.clone()).or_insert_with(|| unit.id.clone());
+        }
+    }
+    let mut clusters = units.iter().filter(|unit| unit.id.starts_with("postgresql@") && service_of(&unit.id).is_some());
+    if let (Some(only), None, true) =
+        (clusters.next(), clusters.next(), by_id.get(META).is_none_or(|meta| meta.is_oneshot))
+    {
+        all.insert(META.to_owned(), only.id.clone());
+    }
+    // A socket stands for what it starts.
+    for unit in units {
+        if let (Some(name), None) = (unit.id.strip_suffix(".socket"), all.get(&unit.id)) {
+            let service = unit.activates.clone().unwrap_or_else(|| format!("{name}.service"));
+            if by_id.contains_key(service.as_str()) {
+                all.insert(unit.id.clone(), service);
+            }
+        }
+    }
+    all
+}
+
+/// `Before=` said the other way round: the other comes after this one.
+fn ordered(units: &[Unit], aliases: &BTreeMap<String, String>) -> Vec<Unit> {
+    let mut units = units.to_vec();
+    let places: BTreeMap<String, usize> = units.iter().enumerate().map(|(at, unit)| (unit.id.clone(), at)).collect();
+    let mut turned: Vec<(usize, Mention)> = Vec::new();
+    for unit in &units {
+        for mention in unit.mentions.iter().filter(|mention| mention.property == "Before") {
+            let other = aliases.get(&mention.other).unwrap_or(&mention.other);
+            if let Some(at) = places.get(other) {
+                let place = mention.place.clone();
+                turned.push((*at, Mention { property: TURNED, other: unit.id.clone(), place }));
+            }
+        }
+    }
+    for (at, mention) in turned {
+        units[at].linked(mention.property, mention.other, mention.place);
+    }
+    units
 }
 
 /// The edges among units by what `systemctl show` or their files say, without looking anything up.
@@ -179,17 +283,24 @@ fn named(
             _ => {}
         }
         let of = |property: &str| mentions.iter().find(|mention| mention.property == property);
-        let after = of("After");
-        let required = file::PROPERTIES[..3].iter().find_map(|property| of(property));
-        let (mention, what, confidence) = match (required, of("Wants"), after) {
-            (Some(by), _, Some(_)) => (by, format!("{}= and After= {other}", by.property), Confidence::High),
-            (Some(by), _, None) => (by, format!("{}= {other}, without an order", by.property), Confidence::Medium),
-            (None, Some(by), Some(_)) => (by, format!("Wants= and After= {other}"), Confidence::Medium),
-            (None, Some(by), None) => (by, format!("Wants= {other}, without an order"), Confidence::Low),
-            (None, None, Some(by)) if unit.is_local => {
+        let one_of = |properties: &[&'static str]| properties.iter().find_map(|property| of(property));
+        let after = of("After").or_else(|| of(TURNED));
+        let starts_later = units.get(other).is_some_and(|other| comes_after(other, &unit.id, aliases));
+        let (mention, what, confidence) = match (one_of(file::NEEDS), one_of(file::WISHES), after) {
+            // It ends with the other, and does not need it to start.
+            (Some(by), _, None) | (None, Some(by), None) if starts_later => {
+                (by, format!("{}= {}, which starts after it", by.property, by.other), Confidence::Low)
+            }
+            (Some(by), _, Some(_)) => (by, format!("{}= and After= {}", by.property, by.other), Confidence::High),
+            (Some(by), _, None) => (by, format!("{}= {}, without an order", by.property, by.other), Confidence::Medium),
+            (None, Some(by), Some(_)) => (by, format!("{}= and After= {}", by.property, by.other), Confidence::Medium),
+            (None, Some(by), None) => (by, format!("{}= {}, without an order", by.property, by.other), Confidence::Low),
+            (None, None, Some(by)) if unit.is_local && by.property == "After" => {
                 (by, format!("After= {other}, in a unit written for this host"), Confidence::Medium)
             }
-            (None, None, Some(by)) => (by, format!("After= {other}, which is an order and no need"), Confidence::Low),
+            (None, None, Some(by)) => {
+                (by, format!("After= {}, which is an order and no need", by.other), Confidence::Low)
+            }
             (None, None, None) => continue,
         };
         found.push(Found {
@@ -203,29 +314,12 @@ fn named(
     found
 }
 
-/// The servers on this host whose address a value holds.
-fn addressed(known: &[Known], service: &str, variable: &str, value: &str, place: &str) -> Vec<Found> {
-    let mut endpoints = dsn::mentioned(variable, value);
-    endpoints.extend(dsn::local_socket(variable, value));
-    let mut found = Vec::new();
-    for endpoint in endpoints {
-        let usual = dsn::usual_port(endpoint.kind);
-        // A host alone says nothing here: every server is at localhost.
-        let Some(port) = endpoint.port.or(usual) else { continue };
-        let Some(answers) = answering(known, &endpoint.host, Some(port)) else { continue };
-        if answers.service.as_str() != service {
-            let by =
-                if variable.is_empty() { "command".to_owned() } else { format!("environment {}", plain(variable)) };
-            found.push(Found {
-                service: service.into(),
-                need: answers.service.clone(),
-                place: place.to_owned(),
-                what: format!("{by}: {endpoint}"),
-                confidence: Confidence::Medium,
-            });
-        }
-    }
-    found
+/// Whether a unit waits for another one's start.
+fn comes_after(unit: &Unit, other: &str, aliases: &BTreeMap<String, String>) -> bool {
+    unit.mentions.iter().filter(|mention| matches!(mention.property, "After" | TURNED)).any(|mention| {
+        let named = aliases.get(&mention.other).unwrap_or(&mention.other);
+        named == other
+    })
 }
 
 /// Units that stand in an edge that is more than an order, and those that were written for this host.
@@ -249,8 +343,7 @@ fn candidates(units: &[Unit], found: &[Found]) -> Vec<Candidate> {
 
 /// Not a job, and no part of the boot.
 fn is_proposed(unit: &Unit) -> bool {
-    // Debian's postgresql.service does nothing and ends; whoever names it means the database.
-    !unit.is_boot && (!unit.is_oneshot || unit.id == "postgresql.service") && service_of(&unit.id).is_some()
+    !unit.is_boot && (!unit.is_oneshot || unit.id == META) && service_of(&unit.id).is_some()
 }
 
 /// Only services are proposed: targets, slices, mounts and devices are systemd's own order, and are there before any of it matters.

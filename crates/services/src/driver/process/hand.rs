@@ -241,8 +241,17 @@ impl ProcessDriver {
         if reply.is_empty() { Ok(None) } else { Ok(Some(serde_json::from_slice(&reply)?)) }
     }
 
-    /// Gives a service a keeper again whose own was killed.
-    pub(super) async fn adopt(&self, declared: &Declared) {
+    /// Gives each service a keeper again whose own was killed.
+    pub(super) async fn adopt_all(&self) {
+        for declared in &self.declared {
+            let look = self.look(declared);
+            if look.process == Process::Running && look.keeper.is_none() {
+                self.adopt(declared).await;
+            }
+        }
+    }
+
+    async fn adopt(&self, declared: &Declared) {
         let doing = Doing { act: Act::Start, declared };
         let Ok(lock) = Files::new(&self.dir, &declared.name).lock_file("act") else { return };
         if lock.try_lock().is_err() {

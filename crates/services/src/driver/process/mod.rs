@@ -266,6 +266,10 @@ impl Driver for ProcessDriver {
         })
     }
 
+    fn tend(&self) -> Doing<'_, ()> {
+        Box::pin(self.adopt_all())
+    }
+
     fn changed(&self) -> Doing<'_, ()> {
         Box::pin(self.until_changed())
     }

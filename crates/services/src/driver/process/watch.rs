@@ -1,7 +1,7 @@
 //! When something changed: by the kernel's word, not by looking again and again.
 //!
 //! What was seen last is compared first, so that nothing is missed between two calls; then the records' directory (inotify) and all processes that matter
-//! (pidfds) are waited for.
+//! (pidfds) are waited for. It writes nothing.
 
 use std::{io, os::fd::OwnedFd, path::Path, time::Duration};
 
@@ -10,11 +10,13 @@ use rustix::fs::inotify;
 use tokio::io::unix::AsyncFd;
 
 use super::{
-    Look, ProcessDriver, files,
+    Look, ProcessDriver,
     hand::{end_of, readable},
 };
 use crate::health::Process;
 
+/// How often is looked where the directory isn't there yet, or there are no more watches to be had.
+const UNWATCHED: Duration = Duration::from_millis(500);
 /// How long changes are gathered.
 const BURST: Duration = Duration::from_millis(10);
 /// How many bytes of events are read at once; only that there are any matters.
@@ -35,16 +37,11 @@ impl ProcessDriver {
         let mut watch = self.watch.lock().await;
         loop {
             if watch.events.is_none() {
-                watch.events = files::make(&self.dir).and_then(|()| open(&self.dir)).ok();
+                watch.events = open(&self.dir).ok();
             }
             // Watched from before the look: what happens from here on wakes us.
             let looks = self.looks();
             if watch.seen.as_ref() != Some(&looks) {
-                for (declared, look) in self.declared.iter().zip(&looks) {
-                    if look.process == Process::Running && look.keeper.is_none() {
-                        self.adopt(declared).await;
-                    }
-                }
                 watch.seen = Some(looks);
                 return;
             }
@@ -55,7 +52,7 @@ impl ProcessDriver {
             let event = async {
                 match &watch.events {
                     Some(events) => drain(events).await,
-                    None => std::future::pending().await,
+                    None => tokio::time::sleep(UNWATCHED).await,
                 }
             };
             select_all(ends.chain([event.boxed()])).await;

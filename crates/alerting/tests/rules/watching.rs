@@ -1,0 +1,166 @@
+//! Rules about what stalls, what is taken away, and what is no longer seen.
+
+use model::reading::{Health, ServiceReading};
+
+use super::*;
+
+/// So many seconds of a host, with the database asked in each.
+fn seconds(
+    range: std::ops::Range<u64>,
+    took_ms: u64,
+    waiting: u32,
+    host_at: impl Fn(u64) -> HostReading,
+) -> Vec<Observation> {
+    let both = |s: u64| {
+        let mut sessions = activity(s * 1_000);
+        sessions.took = Duration::from_millis(took_ms);
+        sessions.connections.active_waiting = waiting;
+        [of_activity(sessions), of_host(host_at(s * 1_000 + 1))]
+    };
+    range.flat_map(both).collect()
+}
+
+#[test]
+fn stalls_that_nothing_else_explains() {
+    let full = |share: f64| Some(Pressure { some: Share(share), full: Share(share) });
+    let io = |ms| HostReading { io_pressure: full(0.6), ..host(ms) };
+    let memory = |ms| HostReading { memory_pressure: full(0.3), ..host(ms) };
+    let quota = |ms| HostReading { cpu_pressure: some(0.9), ..host(ms) };
+    let busy_cpu = |ms| HostReading { cpu_pressure: some(0.9), cpu: busy(0.9), ..host(ms) };
+    let cases: [(&str, u64, u32, &dyn Fn(u64) -> HostReading, Option<&str>); 7] = [
+        ("a backup at night", 3, 0, &io, None),
+        ("the disk, and we wait", 400, 0, &io, Some("its disks")),
+        ("the disk, and many wait", 3, 10, &io, Some("its disks")),
+        ("a control group's memory", 400, 0, &memory, Some("memory")),
+        ("a quota", 400, 0, &quota, Some("CPU time that is withheld")),
+        ("busy CPUs are another rule's", 400, 0, &busy_cpu, None),
+        ("slow for no such reason", 400, 9, &host, None),
+    ];
+    for (what, took, waiting, reading, says) in cases {
+        let mut rules = rules();
+        let fired = observe(&mut rules, seconds(0..30, took, waiting, reading));
+        assert_eq!(
+            names(&fired),
+            says.map(|_| "pressure-stalled fires warning".to_owned()).into_iter().collect::<Vec<_>>(),
+            "{what}"
+        );
+        let Some(says) = says else { continue };
+        check_shape(&fired[0]);
+        assert!(fired[0].summary.starts_with(&format!("db1 stalls for {says}: ")), "{}", fired[0].summary);
+        let ended = observe(&mut rules, seconds(30..70, 3, 0, host));
+        assert_eq!(names(&ended), ["pressure-stalled resolves warning"], "{what}");
+    }
+    assert!(observe(&mut rules(), seconds(0..15, 400, 0, io)).is_empty(), "a moment");
+}
+
+#[test]
+fn cpu_that_others_take() {
+    let stolen = |share: f64| {
+        let cpu = CpuShares { user: 0.2, steal: share, idle: 0.8 - share, ..CpuShares::default() };
+        let reading = move |s: u64| of_host(HostReading { cpu, ..host(s * 1_000) });
+        names(&observe(&mut rules(), (0..70).map(reading)))
+    };
+    assert_eq!(stolen(0.25), ["cpu-stolen fires warning"]);
+    assert_eq!(stolen(0.15), Vec::<String>::new());
+}
+
+#[test]
+fn clocks_that_jump_or_differ() {
+    let stepped = |by_ms| Observation::Event(at(0), EventKind::ClockStepped { by_ms });
+    let none: [&str; 0] = [];
+    assert_eq!(names(&observe(&mut rules(), [stepped(4_999)])), none);
+    let mut one = rules();
+    let fired = observe(&mut one, [stepped(-3_600_000)]);
+    check_shape(&fired[0]);
+    assert_eq!(fired[0].summary, "The clock of db1 was set back by 1 h 0 min");
+    assert_eq!(names(&observe(&mut one, (0..=61).map(|s| of_host(host(s * 1_000))))), ["clock-off resolves warning"]);
+
+    let ahead = |ms: i64, took_ms: u64| {
+        let reading = move |s: u64| {
+            let took = Duration::from_millis(took_ms);
+            of_activity(ActivityReading { clock_ahead_ms: Some(ms), took, ..activity(s * 1_000) })
+        };
+        observe(&mut rules(), (0..5).map(reading))
+    };
+    assert_eq!(names(&ahead(4_000, 3)), none);
+    assert_eq!(names(&ahead(6_000, 2_400)), none, "half of the answer's time is not known");
+    let fired = ahead(-90_000, 3);
+    assert_eq!(names(&fired), ["clock-off fires warning"]);
+    assert_eq!(
+        (fired[0].decided, fired[0].summary.as_str()),
+        (at(2_000), "main: the server's clock is 1 min 30 s behind of ours")
+    );
+}
+
+fn checked(ms: u64, name: &str, healthy: bool) -> Observation {
+    Observation::Reading(Reading::Service(ServiceReading {
+        at: at(ms),
+        service: name.into(),
+        health: if healthy { Health::Healthy } else { Health::Unhealthy },
+        took: Duration::from_millis(3),
+        detail: (!healthy).then(|| "status 503".to_owned()),
+    }))
+}
+
+#[test]
+fn what_is_no_longer_seen() {
+    let seen = |range: std::ops::Range<u64>, service: u64, server: u64| {
+        range.flat_map(move |s| {
+            let mut all = vec![of_host(host(s * 1_000))];
+            all.extend((s < server).then(|| of_activity(activity(s * 1_000))));
+            all.extend((s < service && s % 30 == 0).then(|| checked(s * 1_000, "site", true)));
+            all
+        })
+    };
+    let none: [&str; 0] = [];
+    assert_eq!(names(&observe(&mut rules(), seen(0..600, 600, 600))), none);
+    let mut rules_of_one = rules();
+    let fired = observe(&mut rules_of_one, seen(0..600, 300, 600));
+    assert_eq!(names(&fired), ["target-vanished fires warning"]);
+    check_shape(&fired[0]);
+    assert_eq!(fired[0].summary, "main: nothing heard of service site for 2 min 2 s");
+    let again = observe(&mut rules_of_one, seen(600..640, 640, 640));
+    assert_eq!(names(&again), ["target-vanished resolves warning"]);
+    assert_eq!(
+        names(&observe(&mut rules(), seen(0..600, 600, 300))),
+        ["target-vanished fires warning"],
+        "the server's sessions"
+    );
+    // A server that is down is not looked at, and a guard that slept saw nothing.
+    let mut down_for_long = rules();
+    let fired = observe(&mut down_for_long, seen(0..300, 600, 300).chain([down(300_000, DownReason::NotListening)]));
+    assert_eq!(names(&fired), none);
+    let later = observe(&mut down_for_long, seen(301..600, 600, 300));
+    assert_eq!(names(&later), ["postgres-down fires critical"]);
+    let slept = seen(0..60, 60, 60).chain(seen(7_000..7_100, 7_100, 7_100));
+    assert_eq!(names(&observe(&mut rules(), slept)), none);
+}
+
+#[test]
+fn services_that_do_not_answer() {
+    let mut one = rules();
+    let lost = EventKind::ServiceChanged {
+        service: "tracker".into(),
+        health: Health::Unhealthy,
+        detail: "status 503".into(),
+        impact: vec!["nobody hears of errors".into()],
+    };
+    let failing = (0..7).map(|n| checked(n * 10_000, "tracker", false));
+    let fired = observe(&mut one, std::iter::once(Observation::Event(at(0), lost)).chain(failing));
+    assert_eq!(names(&fired), ["service-unhealthy fires warning"]);
+    check_shape(&fired[0]);
+    assert_eq!(fired[0].summary, "main: service tracker unhealthy for 1 min 0 s: status 503");
+    assert!(fired[0].details.contains(&"without tracker: nobody hears of errors".to_owned()), "{:?}", fired[0].details);
+    let healed = observe(&mut one, [checked(70_000, "tracker", true), checked(80_000, "tracker", true)]);
+    assert_eq!(names(&healed), ["service-unhealthy resolves warning"]);
+
+    // While the database is down that explains it, and for a minute after.
+    let mut outage = rules();
+    let mut script = vec![down(0, DownReason::NotListening)];
+    script.extend((0..30).map(|n| checked(n * 10_000 + 100, "site", false)));
+    script.push(up(300_000));
+    script.extend((30..36).map(|n| checked(n * 10_000 + 100, "site", false)));
+    assert!(observe(&mut outage, script).iter().all(|alert| alert.rule.0 == "postgres-down"));
+    let still = observe(&mut outage, [checked(361_000, "site", false)]);
+    assert_eq!(names(&still), ["service-unhealthy fires warning"]);
+}
