@@ -26,7 +26,7 @@ pub use check::{Problem, check};
 pub use env::PASSPHRASE as REPOSITORY_PASSPHRASE;
 pub use lines::Lines;
 pub use load::{Loaded, Overrides, load};
-pub use services::{LogPlace, Recovery, Service};
+pub use services::{Health, LogPlace, Recovery, Service};
 pub use shedding::Shedding;
 pub use values::{Crontab, HumanBytes, HumanDuration};
 pub use wal::Wal;

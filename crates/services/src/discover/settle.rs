@@ -89,6 +89,8 @@ pub struct Configured {
     pub services: Vec<(ServiceName, Option<How>)>,
     /// Their needs.
     pub edges: BTreeSet<(ServiceName, ServiceName)>,
+    /// Addresses at which they are asked, the host in lower case.
+    pub asked_at: BTreeMap<(String, u16), ServiceName>,
 }
 
 /// One graph's worth of what was found.
@@ -208,7 +210,7 @@ pub fn settle(sources: Vec<Source>, guarded: &Guarded, configured: &Configured) 
         );
         settled.notes.extend(source.notes);
     }
-    lead_out(&mut settled, reached, &serves, guarded, &mut taken, &is_configured);
+    lead_out(&mut settled, reached, &serves, guarded, configured, &mut taken, &is_configured);
     settled
 }
 
@@ -218,6 +220,7 @@ fn lead_out(
     reached: Vec<Reached>,
     serves: &BTreeMap<u16, BTreeSet<ServiceName>>,
     guarded: &Guarded,
+    configured: &Configured,
     taken: &mut BTreeSet<ServiceName>,
     is_configured: &dyn Fn(&ServiceName) -> bool,
 ) {
@@ -234,8 +237,11 @@ fn lead_out(
             && ((here && guarded.local_port == Some(port))
                 || guarded.reached_at.as_ref().is_some_and(|at| at.0 == host && at.1 == port));
         let behind_port = serves.get(&port).filter(|names| here && names.len() == 1).and_then(BTreeSet::first);
+        let known = configured.asked_at.get(&(host.to_ascii_lowercase(), port)).filter(|_| !here);
         let need = if of_guarded {
             guarded.name.clone()
+        } else if let Some(name) = known {
+            name.clone()
         } else if let Some(name) = behind_port {
             name.clone()
         } else if here || !one.is_sure || !KEEPERS.contains(&kind) {
@@ -315,7 +321,11 @@ mod tests {
         let blog = source("blog", &["web", "db"], &[("web", "db")]);
         let guarded = Guarded { name: "main".into(), local_port: Some(5433), reached_at: None, how: None };
         let known = How::Docker { project: "shop".into(), service: "cache".into() };
-        let configured = Configured { services: vec![("redis".into(), Some(known))], edges: BTreeSet::new() };
+        let configured = Configured {
+            services: vec![("redis".into(), Some(known))],
+            edges: BTreeSet::new(),
+            ..Configured::default()
+        };
         let settled = settle(vec![shop, blog.clone(), blog], &guarded, &configured);
         let names: Vec<&str> = settled.candidates.iter().map(|one| one.service.as_str()).collect();
         assert_eq!(names, ["shop-web", "blog-web", "blog-db", "blog-web-2", "blog-db-2"]);

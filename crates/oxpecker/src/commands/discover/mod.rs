@@ -186,7 +186,11 @@ fn configured(config: &Config) -> Configured {
     let edges = config.service.iter().flat_map(|one| {
         one.depends_on.iter().map(|need| (ServiceName::from(one.name.as_str()), ServiceName::from(need.as_str())))
     });
-    Configured { services: services.collect(), edges: edges.collect() }
+    let asked_at = config.service.iter().flat_map(|one| {
+        let addresses = one.health.all().iter().filter_map(config::Health::address);
+        addresses.map(|address| (address, ServiceName::from(one.name.as_str())))
+    });
+    Configured { services: services.collect(), edges: edges.collect(), asked_at: asked_at.collect() }
 }
 
 /// Who runs it, by the keys of the configuration.

@@ -25,7 +25,7 @@ fn servers_elsewhere_are_pasted_as_they_are() {
     let proposal = Proposal::new(&settled, &guarded, &Configured::default());
     let read = pasted(&proposal.to_toml());
     let site = read.iter().find(|(name, _)| name == "site").unwrap();
-    assert_eq!(site.1, ["db", "q", "redis-2001:db8::7"]);
+    assert_eq!(site.1, ["db", "q", "redis-2001-db8--7"]);
 }
 
 #[test]

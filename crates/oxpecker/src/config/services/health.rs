@@ -3,6 +3,7 @@
 use std::{net::IpAddr, path::PathBuf};
 
 use collector::services::Check;
+use pg_connect::{Host, Target};
 use serde::{Deserialize, Serialize};
 use services::probe::{self, Probe, ProbeError};
 
@@ -98,6 +99,19 @@ impl Health {
         self.made().map_err(|error| error.to_string())
     }
 
+    /// The host, in lower case, and the port at which it is asked, where a server listens there: `tcp`, `redis` or `postgres`.
+    pub fn address(&self) -> Option<(String, u16)> {
+        if let Some(url) = &self.postgres {
+            return match Target::parse(url, String::new).ok()?.hosts.into_iter().next()? {
+                Host::Tcp(host, port) => Some((host.to_ascii_lowercase(), port)),
+                Host::Unix(..) => None,
+            };
+        }
+        let (host, port) = self.tcp.as_ref().or(self.redis.as_ref())?.rsplit_once(':')?;
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        Some((host.to_ascii_lowercase(), port.parse().ok()?))
+    }
+
     /// What is wrong with it, in words.
     pub fn problems(&self) -> Vec<String> {
         let zero = self.timeout.0.0.is_zero() || self.interval.0.0.is_zero();
@@ -140,5 +154,25 @@ impl Health {
             }));
         }
         Ok(Probe::Command(probe::Command::new(self.command.clone())?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn where_a_server_is_asked() {
+        for (text, address) in [
+            ("tcp = \"Db.example:5433\"", Some(("db.example", 5433))),
+            ("redis = \"[2001:db8::7]:6380\"", Some(("2001:db8::7", 6380))),
+            ("redis = \"/run/redis.sock\"", None),
+            ("postgres = \"postgresql://u@Db.example:6432/x\"", Some(("db.example", 6432))),
+            ("postgres = \"postgresql:///x?host=/run/postgresql\"", None),
+            ("http = \"http://db.example:80/\"", None),
+        ] {
+            let health: Health = toml::from_str(text).unwrap();
+            assert_eq!(health.address(), address.map(|(host, port): (&str, u16)| (host.to_owned(), port)), "{text}");
+        }
     }
 }

@@ -20,7 +20,7 @@ fn propose(names: &[&str], found: Vec<Found>, configured: &[&str]) -> Proposal {
     let settled = Settled { candidates: names.iter().map(|name| candidate(name)).collect(), found, notes: vec![] };
     let services = configured.iter().map(|name| ((*name).into(), None)).collect();
     let guarded = Guarded { name: "main".into(), local_port: None, reached_at: None, how: None };
-    Proposal::new(&settled, &guarded, &Configured { services, edges: BTreeSet::new() })
+    Proposal::new(&settled, &guarded, &Configured { services, ..Configured::default() })
 }
 
 #[test]
