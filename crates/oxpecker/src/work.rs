@@ -42,16 +42,33 @@ const MEMORY_STALL: f64 = 0.1;
 
 /// Added to the badness by which the kernel chooses whom to kill when memory is short: this process before the database.
 const OOM_SCORE: &str = "500";
+const OOM_FILE: &str = "/proc/self/oom_score_adj";
 /// The lowest priority. Without an I/O priority of its own a process has the one that follows from it, which is the lowest "best effort"
 /// (ioprio_set(2): (nice + 20) / 5).
 const NICE: i32 = 19;
+
+/// Gives back what a worker inherits of the guard's protection: what it starts, or holds in memory, is not the alarm. To be called before threads
+/// are started.
+pub fn ordinary() {
+    if rustix::process::getpriority_process(None).is_ok_and(|niceness| niceness < 0)
+        && let Err(error) = rustix::process::setpriority_process(None, 0)
+    {
+        tracing::warn!(%error, "this worker keeps the guard's priority");
+    }
+    let score = fs::read_to_string(OOM_FILE).ok().and_then(|text| text.trim().parse::<i32>().ok());
+    if score.is_some_and(|score| score < 0)
+        && let Err(error) = fs::write(OOM_FILE, "0")
+    {
+        tracing::warn!(%error, "this worker is spared as the guard is when memory is short");
+    }
+}
 
 /// Makes this process the first to go when the host is short of anything. To be called before threads are started: they inherit it.
 pub fn step_down() {
     if let Err(error) = rustix::process::setpriority_process(None, NICE) {
         tracing::warn!(%error, "this process keeps its priority");
     }
-    if let Err(error) = fs::write("/proc/self/oom_score_adj", OOM_SCORE) {
+    if let Err(error) = fs::write(OOM_FILE, OOM_SCORE) {
         tracing::warn!(%error, "this process is no more likely to be killed than others when memory is short");
     }
 }

@@ -1,9 +1,9 @@
 //! A command that is told of alerts: each starts it once, with the alert as JSON on its standard input.
 
-use std::{process::Stdio, time::Duration};
+use std::{fs, process::Stdio, time::Duration};
 
 use model::Alert;
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, getpriority_process, kill_process_group, setpriority_process};
 use tokio::{io::AsyncWriteExt as _, process::Command as Process};
 
 use super::target::Failure;
@@ -30,6 +30,24 @@ impl Drop for Group {
     }
 }
 
+/// The worker is spared when memory is short and runs at a raised priority, as the guard does; what others wrote is not and does not. There is nothing that
+/// the child could be asked to do first without unsafe code: for the moment between its start and this it has what the worker has.
+fn make_ordinary(pid: u32) {
+    let process = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    if getpriority_process(process).is_ok_and(|niceness| niceness < 0)
+        && let Err(error) = setpriority_process(process, 0)
+    {
+        tracing::debug!(%error, "a command keeps the worker's priority");
+    }
+    let file = format!("/proc/{pid}/oom_score_adj");
+    let score = fs::read_to_string(&file).ok().and_then(|text| text.trim().parse::<i32>().ok());
+    if score.is_some_and(|score| score < 0)
+        && let Err(error) = fs::write(&file, "0")
+    {
+        tracing::debug!(%error, "a command is spared as the worker is when memory is short");
+    }
+}
+
 /// Runs it. Exit code 0 means taken; all else is tried again.
 ///
 /// # Errors
@@ -49,6 +67,9 @@ pub(super) async fn run(command: &Command, alert: &Alert) -> Result<(), Failure>
         .kill_on_drop(true)
         .spawn()
         .map_err(|error| failed(format!("{program} can't be started: {error}. Hint: name it by its whole path")))?;
+    if let Some(pid) = child.id() {
+        make_ordinary(pid);
+    }
     let mut group = Group(child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw));
     let ended = async {
         if let Some(mut stdin) = child.stdin.take() {

@@ -16,7 +16,7 @@ mod trial;
 mod webhook;
 mod words;
 
-use std::{collections::HashMap, fs, io, time::Duration};
+use std::{collections::HashMap, io, time::Duration};
 
 use thiserror::Error;
 use tokio::{
@@ -49,9 +49,6 @@ pub const DRAIN: Duration = Duration::from_secs(9);
 /// Answers that wait for the guard to read them.
 const ANSWERS: usize = 1_024;
 
-/// If the host is short of memory, a worker goes before the database does (proc(5), `oom_score_adj`; its range ends at 1000).
-const OOM_SCORE_ADJ: &str = "500";
-
 /// The worker can't work.
 #[derive(Debug, Error)]
 pub enum DeliverError {
@@ -76,9 +73,6 @@ pub enum DeliverError {
 /// # Errors
 /// See [`DeliverError`].
 pub fn main() -> Result<(), DeliverError> {
-    // Only memory: the CPU priority stays ordinary. The alarm is wanted most when the CPU is short, and it needs a millisecond of it.
-    // That this is not allowed somewhere is no reason not to deliver.
-    let _ = fs::write("/proc/self/oom_score_adj", OOM_SCORE_ADJ);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let result = runtime.block_on(async {
         let _deaf = turn_deaf()?;

@@ -11,16 +11,22 @@ use super::block_on;
 use crate::{
     cli::DrillServiceArgs,
     exit::{FINE, Outcome},
+    guard, work,
 };
 
 /// `oxpecker worker deliver`.
 pub fn deliver() -> Outcome {
+    // Where it may not, the guard may not either, and says so.
+    if let Err(why) = guard::lock_memory() {
+        tracing::debug!("this worker's memory is not locked: {why}");
+    }
     alerting::deliver::main()?;
     Ok(FINE)
 }
 
 /// `oxpecker worker autopsy`.
 pub fn autopsy() -> Outcome {
+    work::ordinary();
     autopsy::main()
 }
 
@@ -31,11 +37,13 @@ pub fn backup() -> Outcome {
 
 /// `oxpecker worker wal`.
 pub fn wal() -> Outcome {
+    work::ordinary();
     wal::main()
 }
 
 /// `oxpecker worker recovery`.
 pub fn recovery() -> Outcome {
+    work::ordinary();
     recovery::main()
 }
 

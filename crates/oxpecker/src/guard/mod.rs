@@ -13,6 +13,7 @@ pub mod lines;
 mod memory;
 mod parts;
 mod past;
+mod protect;
 mod recovery;
 mod screen;
 mod shedding;
@@ -46,6 +47,7 @@ use crate::{config::Loaded, exit::Failure};
 use memory::Memory;
 use parts::Parts;
 pub use parts::{Kept, OUTBOX, routes};
+pub use protect::lock_memory;
 use signals::{Wish, tell, watchdog_interval};
 use socket::Question;
 

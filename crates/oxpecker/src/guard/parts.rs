@@ -29,7 +29,7 @@ use super::{
     backup::{self, BackupTask},
     death::DeathWatch,
     governor::GovernorTask,
-    past,
+    past, protect,
     recovery::RecoveryTask,
     shedding::{self, SheddingTask},
     socket::{self, Listening, Question},
@@ -120,7 +120,7 @@ impl Parts {
         let started = clock::now();
         let boot_id = clock::boot_id().unwrap_or_default();
         let target = place::target(&config.postgres)?;
-        let mut limitations = Vec::new();
+        let mut limitations = protect::protect();
 
         let journal = open_journal(config, state, &mut limitations)?;
         let before = predecessor(state);

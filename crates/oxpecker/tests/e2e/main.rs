@@ -20,6 +20,7 @@ mod map_wal;
 mod over_the_network;
 mod pitr;
 mod prompts;
+mod protected;
 mod prove_newest;
 mod recovery_run;
 mod shedding;
