@@ -8,11 +8,14 @@ pub(crate) const MAX_DETECTION_S: f64 = 3.0;
 /// different moments. One that is earlier still tells of it only where its episode is still open when the core is saturated.
 pub(crate) const MAX_AHEAD_S: f64 = 1.0;
 
-/// The alerts that count: they fired within the window and are about the CPU or a vacuum.
+/// Rules that tell of a storm: not those whose names look alike, such as `cpu-stolen`.
+const TELLING: [&str; 2] = [model::alert::rule::CPU_SATURATED, model::alert::rule::VACUUM_STARVES_HOST];
+
+/// The alerts that count: they fired within the window and tell of the storm.
 fn counting(alerts: &[AlertSeen], window_s: f64) -> impl Iterator<Item = &AlertSeen> {
     alerts
         .iter()
-        .filter(|alert| alert.state == "firing" && ["cpu", "vacuum"].iter().any(|about| alert.rule.contains(about)))
+        .filter(|alert| alert.state == "firing" && TELLING.contains(&alert.rule.as_str()))
         .filter(move |alert| (0.0..=window_s).contains(&alert.decided_s))
 }
 
@@ -101,6 +104,7 @@ mod tests {
             ("a short one that was told", &[(1.0, 2.2), (8.0, 12.0)], vec![fired(2.0)], Some((1.0, 1.0))),
             ("the first alert counts", &[(1.0, 9.0)], vec![fired(3.0), fired(2.0)], Some((1.0, 1.0))),
             ("about something else", &[(1.0, 9.0)], vec![alert("server-down", "firing", 2.0)], None),
+            ("another rule of a like name", &[(1.0, 9.0)], vec![alert("cpu-stolen", "firing", 2.0)], None),
             ("a resolve", &[(1.0, 9.0)], vec![alert("cpu-saturated", "resolved", 2.0)], None),
             ("never saturated", &[], vec![fired(2.0)], None),
         ] {

@@ -161,7 +161,7 @@ pub(crate) fn cold_start(played: &ColdStart) -> Vec<VerdictLine> {
 }
 
 /// A guard that keeps the core from being saturated at all has nothing to detect: that is better still, where the same storm without
-/// it did saturate the core.
+/// it did saturate the core. So is one that ends each saturation before an alert of it was due.
 fn detected(off: Option<&ActResult>, guarded: &ActResult, detection: Option<&Detection>) -> VerdictLine {
     #[expect(clippy::cast_precision_loss, reason = "seconds of an act")]
     let window_s = guarded.window_s as f64;
@@ -176,6 +176,19 @@ fn detected(off: Option<&ActResult>, guarded: &ActResult, detection: Option<&Det
             claim: "saturation prevented: guarded, the core was never saturated for a whole second".into(),
             passed: true,
             because: format!("with throttling off it was so {off:.1} s after the release; {alert}"),
+        };
+    }
+    let longest = |act: &ActResult| act.cpu.saturated.iter().map(|span| span.to_s - span.from_s).fold(0.0, f64::max);
+    if let (Some(off), None) = (off.map(longest).filter(|span| *span >= MAX_DETECTION_S), detection)
+        && longest(guarded) < MAX_DETECTION_S
+        && began(guarded).is_some()
+    {
+        return VerdictLine {
+            claim: format!(
+                "saturation cut short: guarded, it was over within {MAX_DETECTION_S:.0} s, before an alert was due"
+            ),
+            passed: true,
+            because: format!("it lasted {:.1} s at most, with throttling off {off:.1} s; {alert}", longest(guarded)),
         };
     }
     VerdictLine {
@@ -405,6 +418,23 @@ mod tests {
             "with throttling off it was so 1.4 s after the release; first alert decided 2.6 s after the release"
         );
         assert!(!verdict.lines.iter().any(|line| line.claim.contains("detected")));
+    }
+
+    #[test]
+    fn a_saturation_that_was_cut_short_passes_and_one_that_lasts_does_not() {
+        let with = |guarded_s: f64, off_s: f64| {
+            verdict(|acts, detection, _| {
+                *detection = None;
+                let span = |length| vec![crate::result::Saturation { from_s: 1.0, to_s: 1.0 + length }];
+                acts.iter_mut().for_each(|act| act.cpu.saturated = span(off_s));
+                guarded(acts).cpu.saturated = span(guarded_s);
+            })
+        };
+        let verdict = with(2.5, 15.0);
+        assert!(verdict.passed, "{verdict:#?}");
+        assert!(verdict.lines.iter().any(|line| line.claim.starts_with("saturation cut short")));
+        assert!(!with(3.0, 15.0).passed, "an alert was due");
+        assert!(!with(2.5, 2.9).passed, "nothing shows that the guard did it");
     }
 
     #[test]

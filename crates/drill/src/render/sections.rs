@@ -159,8 +159,9 @@ pub(super) fn detection(result: &DrillResult, width: usize) -> String {
             None => "The core was never saturated for a whole second: there was nothing to detect.".into(),
             Some(saturation) => {
                 format!(
-                    "The core was saturated {:.1} s after the release, and no alert tells of it.",
-                    saturation.from_s
+                    "The core was saturated {:.1} s after the release, for {:.1} s, and no alert tells of it.",
+                    saturation.from_s,
+                    saturation.to_s - saturation.from_s
                 )
             }
         }),
