@@ -4,7 +4,11 @@ mod backups;
 mod shedding;
 mod wal;
 
-use model::{AlertState, EventKind, Mode, ServiceName, event::RecoveryFigures, reading::Health};
+use model::{
+    AlertState, EventKind, Mode, ServiceName,
+    event::{RecoveryFigures, ReliefOutcome, RelievedSession},
+    reading::Health,
+};
 
 use crate::words::{count, down_reason, duration, lever, list, one_line, quote, release_reason, vacuum_kind, workers};
 
@@ -123,6 +127,7 @@ fn line(kind: &EventKind) -> String {
             ),
         },
         EventKind::SheddingStepped { .. } => shedding::line(kind),
+        EventKind::SessionRelieved { session } => relieved(session),
         EventKind::AlertSilenced { key, silence, by, until } => {
             format!("Nobody is told of {}: {} silenced it until {until} ({})", quote(&key.0), quote(by), quote(silence))
         }
@@ -216,6 +221,25 @@ fn line(kind: &EventKind) -> String {
         ),
         EventKind::Noted { author, text } => format!("{} noted: {}", quote(author), quote(text)),
         other => format!("An event of kind {} that this version has no words for", other.name()),
+    }
+}
+
+fn relieved(session: &RelievedSession) -> String {
+    let RelievedSession { pid, role, database, client, application, in_transaction, idle, cause, outcome } = session;
+    let within = if *in_transaction { " in a transaction" } else { "" };
+    let named = if application.is_empty() { String::new() } else { format!(", application {}", quote(application)) };
+    let whose = format!(
+        "the session of {} in database {} from {}{named} (pid {pid}), idle{within} for {}",
+        quote(role),
+        quote(database),
+        quote(client),
+        duration(*idle)
+    );
+    let why = quote(cause);
+    match outcome {
+        ReliefOutcome::Ended => format!("Ended {whose}: {why}"),
+        ReliefOutcome::Proposed => format!("Would have ended {whose}, and may not act: {why}"),
+        ReliefOutcome::Failed(reason) => format!("Could not end {whose}: {}", quote(reason)),
     }
 }
 

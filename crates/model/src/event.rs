@@ -13,7 +13,10 @@ use serde::{Deserialize, Serialize};
 
 pub use self::{
     death::{Confidence, Death, DeathCause, Died, Hypothesis},
-    parts::{BackupTask, CostSetting, DownReason, Lever, RecoveryFigures, ReleaseReason, ServiceWindow, SheddingStep},
+    parts::{
+        BackupTask, CostSetting, DownReason, Lever, RecoveryFigures, ReleaseReason, ReliefOutcome, RelievedSession,
+        ServiceWindow, SheddingStep,
+    },
 };
 use crate::{
     Alert, AlertKey, ByteSize, Cores, DatabaseName, Lsn, Mode, Moment, Oid, PgVersion, Pid, ProcessId, ServiceName,
@@ -531,6 +534,12 @@ pub enum EventKind {
         notes: Vec<String>,
         /// The rungs that are in force by it, or asked for, after this.
         held: Vec<String>,
+    },
+
+    /// An idle session was ended while connections were short.
+    SessionRelieved {
+        /// Whose, why, and what came of it.
+        session: Box<RelievedSession>,
     },
 
     /// The journal could not be written; alerts went out without it.

@@ -1,4 +1,4 @@
-//! What may be done to whom and when: the shedding ladder. Pure: facts, its own state and settings in, a decision out.
+//! What may be done to whom and when: the shedding ladder, and below it the [`relief`] of a server that runs out of connections. Pure: facts, its own state and settings in, a decision out.
 //!
 //! When a host runs out of CPU, memory or disk, something must give way before the host does. The ladder gives way in a declared
 //! order, one rung at a time, from what nobody notices to what everybody does ([`Rung`]): throttle vacuum, pause own work, cancel a
@@ -36,6 +36,7 @@ mod facts;
 mod ladder;
 mod pressure;
 mod reconcile;
+pub mod relief;
 mod rung;
 mod settings;
 mod standing;

@@ -8,7 +8,7 @@ use model::{
     ProcessId, RuleId, ServiceName, Severity, Share, TableName,
     event::{
         BackupTask, Confidence, CostSetting, Death, DeathCause, Died, DownReason, Hypothesis, Lever, RecoveryFigures,
-        ReleaseReason, ServiceWindow, SheddingStep,
+        ReleaseReason, ReliefOutcome, RelievedSession, ServiceWindow, SheddingStep,
     },
     reading::{Health, VacuumKind},
 };
@@ -266,6 +266,21 @@ pub fn each_kind() -> Vec<BoxedStrategy<EventKind>> {
                 why,
                 cause,
                 notes,
+            })
+            .boxed(),
+        (text(), any::<bool>(), duration(), option::of(text()))
+            .prop_map(|(role, in_transaction, idle, failure)| EventKind::SessionRelieved {
+                session: Box::new(RelievedSession {
+                    pid: Pid(7),
+                    database: role.clone(),
+                    client: role.clone(),
+                    application: role.clone(),
+                    cause: role.clone(),
+                    role,
+                    in_transaction,
+                    idle,
+                    outcome: failure.map_or(ReliefOutcome::Proposed, ReliefOutcome::Failed),
+                }),
             })
             .boxed(),
         (key(), text(), text(), timestamp())

@@ -56,6 +56,7 @@ impl EventKind {
             Self::WalStoreFailing { .. } => "wal_store_failing",
             Self::WalStoreBack { .. } => "wal_store_back",
             Self::SheddingStepped { .. } => "shedding_stepped",
+            Self::SessionRelieved { .. } => "session_relieved",
             Self::RecordingFailed { .. } => "recording_failed",
             Self::HistoryCut { .. } => "history_cut",
             Self::Noted { .. } => "noted",

@@ -4,6 +4,8 @@ use std::{fmt, time::Duration};
 
 use serde::{Deserialize, Serialize};
 
+use crate::Pid;
+
 /// Why PostgreSQL does not serve us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -131,4 +133,39 @@ pub enum SheddingStep {
     Blocked,
     /// It is critical, and no rung is left.
     Exhausted,
+}
+
+/// An idle session that was ended while connections were short, or would have been.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RelievedSession {
+    /// Its backend.
+    pub pid: Pid,
+    /// Its role.
+    pub role: String,
+    /// Its database.
+    pub database: String,
+    /// Where its client is; `local` for a unix socket.
+    pub client: String,
+    /// Its `application_name`.
+    pub application: String,
+    /// Whether it was in a transaction.
+    pub in_transaction: bool,
+    /// For how long it had been idle.
+    pub idle: Duration,
+    /// The reading that caused it.
+    pub cause: String,
+    /// What came of it.
+    pub outcome: ReliefOutcome,
+}
+
+/// What came of ending a session.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ReliefOutcome {
+    /// The server was told to end it, and did so or will.
+    Ended,
+    /// It would have been ended if that were allowed.
+    Proposed,
+    /// It is there still, or somebody else's doing: why.
+    Failed(String),
 }

@@ -78,6 +78,9 @@ pub fn check(config: &Config, lines: &Lines) -> Vec<Problem> {
     for (place, what, hint) in config.shedding_problems() {
         problem(place, what, hint);
     }
+    for (place, what, hint) in config.relief_problems() {
+        problem(place, what, hint);
+    }
     backups(config, &mut problem);
     for (key, what, hint) in config.wal.problems(config.repository.url.as_deref()) {
         problem(key.into(), what, hint);

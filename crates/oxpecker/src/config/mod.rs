@@ -9,6 +9,7 @@ mod check;
 mod env;
 mod lines;
 mod load;
+mod relief;
 mod services;
 mod shedding;
 mod values;
@@ -26,6 +27,7 @@ pub use check::{Problem, check};
 pub use env::PASSPHRASE as REPOSITORY_PASSPHRASE;
 pub use lines::Lines;
 pub use load::{Loaded, Overrides, load};
+pub use relief::Relief;
 pub use services::{Health, LogPlace, Recovery, Service};
 pub use shedding::Shedding;
 pub use values::{Crontab, HumanBytes, HumanDuration};
@@ -54,6 +56,8 @@ pub struct Config {
     pub recovery: Recovery,
     /// What gives way when the host is short of everything.
     pub shedding: Shedding,
+    /// What gives way when connections run short.
+    pub relief: Relief,
     /// Where backups are kept.
     pub repository: Repository,
     /// When they are made, which are kept, how they are proven.

@@ -9,7 +9,7 @@ use model::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::{recovery::protocol::RecoveryStatus, shedding::SheddingStatus};
+use super::{recovery::protocol::RecoveryStatus, relief::ReliefStatus, shedding::SheddingStatus};
 
 /// How the server is for us.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -81,6 +81,9 @@ pub struct GuardStatus {
     /// The shedding ladder; `None` until it has looked.
     #[serde(default)]
     pub shedding: Option<SheddingStatus>,
+    /// Who gives way when connections run short; `None` where nobody is named, or it has not looked.
+    #[serde(default)]
+    pub relief: Option<ReliefStatus>,
     /// Firing alerts, worst first.
     pub alerts: Vec<Alert>,
     /// The governor.

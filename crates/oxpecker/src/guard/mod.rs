@@ -15,6 +15,7 @@ mod parts;
 mod past;
 mod protect;
 mod recovery;
+mod relief;
 mod screen;
 mod shedding;
 mod signals;
@@ -37,6 +38,7 @@ pub use death::{Answered, Ask};
 pub use document::GuardStatus;
 pub use memory::last_words;
 pub use recovery::{Reporter, SAID_EVERY, protocol as recovery_protocol};
+pub use relief::ReliefStatus;
 pub use screen::{governor_in_words, render, vacuum_in_words};
 pub use shedding::SheddingStatus;
 pub use signals::Signals;
@@ -48,6 +50,7 @@ use memory::Memory;
 use parts::Parts;
 pub use parts::{Kept, OUTBOX, routes};
 pub use protect::lock_memory;
+use relief::ReliefTask;
 use signals::{Wish, tell, watchdog_interval};
 use socket::Question;
 
@@ -183,6 +186,9 @@ impl Guard {
         }
         parts.deaths.see(observation);
         parts.shedding.observe(observation);
+        if let Some(relief) = &parts.relief {
+            relief.observe(observation);
+        }
         self.memory.keep(observation);
         // The reading that shows a thing has a lower number than what was made of it.
         match observation {
@@ -265,6 +271,7 @@ impl Guard {
             recovery: parts.recovery.as_ref().and_then(|task| task.status()).map(|(_, status)| status),
             death: self.memory.death.clone(),
             shedding: parts.shedding.status(),
+            relief: parts.relief.as_ref().and_then(ReliefTask::status),
             alerts: parts.open_alerts(),
             governor: parts.governor.status(),
             journal: document::JournalStatus::of(&parts.journal.health()),

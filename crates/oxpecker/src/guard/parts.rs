@@ -31,6 +31,7 @@ use super::{
     governor::GovernorTask,
     past, protect,
     recovery::RecoveryTask,
+    relief::ReliefTask,
     shedding::{self, SheddingTask},
     socket::{self, Listening, Question},
     wal::WalTask,
@@ -75,6 +76,8 @@ pub struct Parts {
     /// Looks into why what is back had died.
     pub deaths: DeathWatch,
     pub shedding: SheddingTask,
+    /// None where nobody is named.
+    pub relief: Option<ReliefTask>,
     pub sessions: watch::Receiver<Option<Arc<Session>>>,
     pub questions: Option<mpsc::Receiver<Question>>,
     /// Services that the guard before left unhealthy and that were not checked yet.
@@ -206,6 +209,7 @@ impl Parts {
             sessions: sessions.clone(),
         };
         let shedding = SheddingTask::start(config, state.path(), &boot_id, with, observe.clone());
+        let relief = ReliefTask::start(config.relief(), sessions.clone(), observe.clone());
         let mut observers = JoinSet::new();
         observers.spawn(observer.run(observe.clone()));
         // Services that are asked in other ways only are the recovery worker's to ask.
@@ -239,6 +243,7 @@ impl Parts {
             recovery,
             deaths,
             shedding,
+            relief,
             sessions,
             questions,
             left_unhealthy,
@@ -289,6 +294,7 @@ impl Parts {
             ("the backup task", self.backup.as_ref().is_none_or(BackupTask::is_running)),
             ("the receiver's task", self.wal.as_ref().is_none_or(WalTask::is_running)),
             ("the shedding ladder", self.shedding.is_running()),
+            ("relief", self.relief.as_ref().is_none_or(ReliefTask::is_running)),
             ("the recovery's task", self.recovery.as_ref().is_none_or(RecoveryTask::is_running)),
         ];
         parts.into_iter().find(|(_, runs)| !runs).map(|(name, _)| name)
@@ -314,7 +320,18 @@ impl Parts {
     /// configuration, a backup that this does not concern runs on.
     pub async fn stop(self, reason: &str, goes_on: Option<&Config>) -> Kept {
         let Self {
-            journal, delivery, governor, backup, wal, recovery, shedding, host, mut observers, listening, ..
+            journal,
+            delivery,
+            governor,
+            backup,
+            wal,
+            recovery,
+            shedding,
+            relief,
+            host,
+            mut observers,
+            listening,
+            ..
         } = self;
         let Self { mut outcomes, mut governed, mut backed_up, mut received, mut observations, .. } = self;
         drop(listening);
@@ -328,6 +345,9 @@ impl Parts {
         };
         // First who gives orders to the others.
         shedding.stop().await;
+        if let Some(relief) = relief {
+            relief.stop().await;
+        }
         // Side by side: they wait for something else than this process.
         let backup_ends = async {
             if let Some(backup) = backup {

@@ -4,6 +4,7 @@ mod backup;
 mod death;
 mod receive;
 mod recovery;
+mod relief;
 mod shedding;
 
 use std::time::Duration;
@@ -52,6 +53,7 @@ pub fn render(status: &GuardStatus) -> (String, bool) {
     lines.extend(death::line(status.death.as_ref(), status.now));
     lines.extend(recovery::line(status.recovery.as_ref()));
     lines.extend(shedding::line(status.shedding.as_ref()));
+    lines.extend(relief::line(status.relief.as_ref()));
     lines.push(alerts(status));
     lines.push(journal(status));
     lines.push(backup::line(status.backup.as_ref(), status.receive.is_some(), status.now));

@@ -23,6 +23,7 @@ mod prompts;
 mod protected;
 mod prove_newest;
 mod recovery_run;
+mod relief;
 mod shedding;
 mod soak;
 mod terminal;

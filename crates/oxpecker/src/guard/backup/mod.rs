@@ -161,6 +161,7 @@ impl BackupTask {
             alert: _,
             recovery: _,
             shedding: _,
+            relief: _,
         } = config;
         let ours = &self.config;
         (state_dir, postgres, repository, backup) == (&ours.state_dir, &ours.postgres, &ours.repository, &ours.backup)
