@@ -117,3 +117,49 @@ async fn a_node_that_loses_power_is_brought_back_in_order() {
         assert!(suite::SHAPE.iter().all(|(name, _)| !recovery.service(name).runs()), "all of it is down");
     }
 }
+
+#[tokio::test]
+async fn slow_a_node_that_dies_in_mid_plan_is_brought_back_all_the_same() {
+    let Some(host) = NodeHost::boot() else { return };
+    let recovery = suite::recovery(&host);
+    let (mut begun, mut lost) = (false, false);
+    let came = recovery
+        .run(|round| {
+            // Once that start is handed over: what we do here holds up an act that was only begun, and it would reach the node's next life.
+            if begun && !std::mem::replace(&mut lost, true) {
+                host.restart();
+            }
+            begun |= round.began.iter().any(|one| one.step.service.as_str() == "site");
+        })
+        .await;
+    assert!(lost && came.last.plan.outcome == Outcome::Done, "{}", came.last.plan.to_text());
+    recovery.assert_well(&[("db", 2), ("vault", 2), ("gate", 1), ("bot", 1)]);
+}
+
+macro_rules! on_a_node {
+    ($($name:ident: $scenario:ident,)*) => {
+        $(#[tokio::test]
+        async fn $name() {
+            let Some(host) = NodeHost::boot() else { return };
+            suite::$scenario(&host).await;
+        })*
+    };
+}
+
+on_a_node! {
+    slow_all_is_brought_back_in_order_and_again_after_sigkill_to_everything:
+        all_is_brought_back_in_order_and_again_after_sigkill_to_everything,
+    slow_one_that_never_gets_well_is_given_up_and_the_rest_comes_back:
+        one_that_never_gets_well_is_given_up_and_the_rest_comes_back,
+    slow_one_that_flaps_ends_with_a_person: one_that_flaps_ends_with_a_person,
+    slow_one_that_dies_in_mid_plan_is_started_before_what_needs_it:
+        one_that_dies_in_mid_plan_is_started_before_what_needs_it,
+    slow_a_slow_starter_is_waited_for_and_a_stale_pool_restarted:
+        a_slow_starter_is_waited_for_and_a_stale_pool_restarted,
+    slow_an_agent_that_is_dropped_after_every_step_goes_on: an_agent_that_is_dropped_after_every_step_goes_on,
+    slow_an_agent_that_is_killed_after_every_step_goes_on: an_agent_that_is_killed_after_every_step_goes_on,
+    slow_two_agents_are_one_writer_and_what_a_person_stopped_stays_so:
+        two_agents_are_one_writer_and_what_a_person_stopped_stays_so,
+    slow_a_removed_one_is_made_again_once_for_each_yes: a_removed_one_is_made_again_once_for_each_yes,
+    slow_when_things_get_worse_it_stops: when_things_get_worse_it_stops,
+}
