@@ -7,10 +7,10 @@
 use model::{Alert, AlertState};
 use serde::{Deserialize, Serialize};
 
-use crate::route::Route;
+use crate::{heartbeat::Heartbeat, route::Route};
 
 /// Version of the protocol.
-pub(crate) const PROTOCOL: u32 = 2;
+pub(crate) const PROTOCOL: u32 = 3;
 
 /// Longest line that either end takes, in bytes.
 pub(crate) const MAX_LINE_BYTES: usize = 1 << 20;
@@ -20,13 +20,15 @@ pub(crate) const MAX_LINE_BYTES: usize = 1 << 20;
 #[serde(tag = "say", rename_all = "snake_case")]
 pub(crate) enum ToWorker {
     /// First, once.
-    Hello { protocol: u32, routes: Vec<Route> },
+    Hello { protocol: u32, routes: Vec<Route>, heartbeat: Option<Heartbeat> },
     /// Deliver this.
     Deliver { id: u64, route: String, alert: Box<Alert>, age_ms: u64 },
     /// Forget this: the guard dropped it.
     Forget { id: u64 },
     /// This still holds: tell a receiver that wants to hear it again and again. Not acknowledged.
     Remind { route: String, alert: Box<Alert> },
+    /// The guard senses: its newest reading of the host was taken then, in microseconds on the boot clock. Not acknowledged.
+    Sensed { boot_us: u64 },
     /// Are you there?
     Ping,
 }
@@ -41,6 +43,8 @@ pub(crate) enum ToGuard {
     Delivered { id: u64, attempt: u32 },
     /// An attempt failed; another follows unless `gave_up`.
     Failed { id: u64, attempt: u32, error: String, gave_up: bool },
+    /// A heartbeat was taken, or so many in a row were not and this is why, without secrets.
+    Heartbeat { missed: u32, error: Option<String> },
     /// Yes.
     Pong,
 }

@@ -117,7 +117,7 @@ fn start(outbox: &Path, address: SocketAddr, authority: &Path) -> Started {
         args: args.map(Into::into).to_vec(),
         env: env.map(|(name, value)| (name.into(), value.into())).to_vec(),
     };
-    Delivery::start(DeliveryOptions { outbox_dir: outbox.to_owned(), routes: vec![route], worker })
+    Delivery::start(DeliveryOptions { outbox_dir: outbox.to_owned(), routes: vec![route], heartbeat: None, worker })
 }
 
 fn alert() -> Alert {

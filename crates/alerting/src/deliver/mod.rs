@@ -8,6 +8,7 @@
 mod command;
 mod dialect;
 mod email;
+mod heartbeat;
 mod queue;
 mod retry;
 mod route_task;
@@ -22,7 +23,7 @@ use thiserror::Error;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader},
     signal::unix::{Signal, SignalKind, signal},
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinSet,
 };
 
@@ -33,6 +34,7 @@ pub use self::{
     webhook::check_webhook_url,
 };
 use self::{
+    heartbeat::HeartbeatTask,
     route_task::{Order, RouteTask},
     target::Targets,
 };
@@ -103,8 +105,8 @@ where
     if !read_line(&mut reader, &mut line).await? {
         return Err(DeliverError::NoGreeting("nobody greeted it"));
     }
-    let routes = match serde_json::from_slice(&line) {
-        Ok(ToWorker::Hello { protocol: PROTOCOL, routes }) => routes,
+    let (routes, heartbeat) = match serde_json::from_slice(&line) {
+        Ok(ToWorker::Hello { protocol: PROTOCOL, routes, heartbeat }) => (routes, heartbeat),
         Ok(ToWorker::Hello { protocol, .. }) => return Err(DeliverError::OtherProtocol(protocol)),
         // The line holds secrets: nothing of it is quoted.
         _ => return Err(DeliverError::NoGreeting("the first line is no greeting")),
@@ -114,8 +116,13 @@ where
     let (answers, answers_rx) = mpsc::channel(ANSWERS);
     let writer = tokio::spawn(write_answers(stdout, answers_rx));
     let mut tasks = JoinSet::new();
-    let (orders, problems) = start_routes(&routes, &answers, &mut tasks)?;
+    let targets = Targets::new().map_err(DeliverError::NoClient)?;
+    let (orders, problems) = start_routes(&routes, &targets, &answers, &mut tasks);
     drop(routes);
+    let (sensed, senses) = watch::channel(None);
+    if let Some(heartbeat) = heartbeat {
+        tasks.spawn(HeartbeatTask::new(heartbeat, &targets, senses, answers.clone()).run());
+    }
     // Whoever reads the answers may be gone; the deliveries matter more.
     let _ = answers.send(ToGuard::Ready { protocol: PROTOCOL, problems }).await;
 
@@ -149,6 +156,9 @@ where
                     let _ = orders.try_send(Order::Remind { alert });
                 }
             }
+            ToWorker::Sensed { boot_us } => {
+                sensed.send_replace(Some(boot_us));
+            }
             ToWorker::Ping => {
                 let _ = answers.send(ToGuard::Pong).await;
             }
@@ -157,6 +167,8 @@ where
     }
 
     drop(orders);
+    // The guard is gone or stops: nobody watches any more.
+    drop(sensed);
     drop(answers);
     let _ = tokio::time::timeout(DRAIN, async { while tasks.join_next().await.is_some() {} }).await;
     tasks.abort_all();
@@ -169,10 +181,10 @@ type Orders = HashMap<String, Result<mpsc::Sender<Order>, String>>;
 
 fn start_routes(
     routes: &[Route],
+    targets: &Targets,
     answers: &mpsc::Sender<ToGuard>,
     tasks: &mut JoinSet<()>,
-) -> Result<(Orders, Vec<RouteProblem>), DeliverError> {
-    let targets = Targets::new().map_err(DeliverError::NoClient)?;
+) -> (Orders, Vec<RouteProblem>) {
     let mut orders = HashMap::new();
     let mut problems = Vec::new();
     for route in routes {
@@ -189,7 +201,7 @@ fn start_routes(
             }
         }
     }
-    Ok((orders, problems))
+    (orders, problems)
 }
 
 async fn write_answers<W: AsyncWrite + Unpin>(mut stdout: W, mut answers: mpsc::Receiver<ToGuard>) {

@@ -1,6 +1,6 @@
 //! Where a route's alerts go, whatever carries them.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use model::Alert;
 use reqwest::Client;
@@ -11,7 +11,10 @@ use super::{
     email::EmailTarget,
     webhook::{self, HttpTarget},
 };
-use crate::route::{Carrier, Command};
+use crate::{
+    heartbeat::Heartbeat,
+    route::{Carrier, Command, Webhook},
+};
 
 /// Why an attempt failed, without secrets.
 #[derive(Debug, PartialEq, Eq)]
@@ -60,10 +63,21 @@ impl Targets {
             Carrier::Command(command) => return Ok(Target::Command(command.clone())),
             Carrier::Email(email) => return EmailTarget::new(email).map(|target| Target::Email(Box::new(target))),
         };
+        self.http(webhook, dialect).map(|target| Target::Http(Box::new(target)))
+    }
+
+    /// # Errors
+    /// Where no heartbeat can get there, without its secret.
+    pub(super) fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<HttpTarget, String> {
+        let webhook = Webhook { url: heartbeat.url.clone(), bearer: None, headers: BTreeMap::new() };
+        self.http(&webhook, Dialect::Own)
+    }
+
+    fn http(&self, webhook: &Webhook, dialect: Dialect) -> Result<HttpTarget, String> {
         let target = HttpTarget::new(self.client.clone(), webhook, dialect)?;
         match &self.no_tls {
             Some(error) if target.is_tls() => Err(error.clone()),
-            _ => Ok(Target::Http(Box::new(target))),
+            _ => Ok(target),
         }
     }
 }

@@ -5,13 +5,14 @@ use std::{error::Error as _, fmt::Write as _, time::Duration};
 use jiff::Timestamp;
 use model::Alert;
 use reqwest::{
-    Client, Response, StatusCode, Url,
-    header::{AUTHORIZATION, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
+    Client, Method, Response, StatusCode, Url,
+    header::{AUTHORIZATION, CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
     redirect,
 };
 
 use super::{dialect::Dialect, target::Failure};
 use crate::{
+    heartbeat::{self, Heartbeat},
     protocol::idempotency_key,
     route::{Secret, Webhook},
 };
@@ -156,7 +157,7 @@ impl HttpTarget {
             request = request.header("idempotency-key", &key).header("x-oxpecker-key", &key);
         }
         let request = request.json(&self.dialect.body(alerts, Timestamp::now()));
-        let response = request.send().await.map_err(|error| self.transport(&error))?;
+        let response = request.send().await.map_err(|error| self.transport(&error, ATTEMPT_TIMEOUT))?;
         let status = response.status();
         let (retry_after, rest) = (retry_after(&response), rest(&response));
         drain(response).await;
@@ -164,11 +165,36 @@ impl HttpTarget {
         Ok(rest.max(self.dialect.pause()))
     }
 
-    fn transport(&self, error: &reqwest::Error) -> Failure {
+    /// Tells a check outside that the guard lives.
+    pub(super) async fn beat(&self, heartbeat: &Heartbeat) -> Result<(), Failure> {
+        let method = match heartbeat.method {
+            heartbeat::Method::Get => Method::GET,
+            heartbeat::Method::Post => Method::POST,
+        };
+        // One that a cache answers tells nobody anything.
+        let request = self.client.request(method, self.url.clone()).header(CACHE_CONTROL, "no-store");
+        let sent = request.timeout(heartbeat.timeout).send().await;
+        let response = sent.map_err(|error| self.transport(&error, heartbeat.timeout))?;
+        let (status, retry_after) = (response.status(), retry_after(&response));
+        drain(response).await;
+        if status.is_success() {
+            return Ok(());
+        }
+        let hint = match status.as_u16() {
+            300..=399 => ". Hint: it redirects: configure the URL that it redirects to",
+            401 | 403 | 404 | 405 | 410 => {
+                ". Hint: see whether the check is still there, its URL whole, and whether it wants a GET or a POST"
+            }
+            _ => "",
+        };
+        Err(Failure { error: format!("status {status}{hint}"), permanent: false, retry_after })
+    }
+
+    fn transport(&self, error: &reqwest::Error, patience: Duration) -> Failure {
         let error_text = if error.is_timeout() && !error.is_connect() {
-            format!("no answer within {} s", ATTEMPT_TIMEOUT.as_secs())
+            format!("no answer within {} s", patience.as_secs_f64())
         } else if error.is_timeout() {
-            format!("no connection within {} s", CONNECT_TIMEOUT.as_secs())
+            format!("no connection within {} s", CONNECT_TIMEOUT.min(patience).as_secs_f64())
         } else {
             chain(error)
         };

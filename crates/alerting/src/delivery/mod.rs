@@ -16,9 +16,13 @@ use tokio::{
 };
 
 pub use self::worker::WorkerCommand;
-use self::{storage::Storage, supervisor::Supervisor};
+use self::{
+    storage::Storage,
+    supervisor::{Supervisor, Work},
+};
 use crate::{
     clock,
+    heartbeat::Heartbeat,
     hush::Book,
     outbox::{Outbox, Pending, Recovered},
     route::Route,
@@ -38,8 +42,10 @@ pub const OUTBOX_ROUTE: &str = "outbox";
 pub struct DeliveryOptions {
     /// `outbox/` in the state directory, whose lock the caller holds.
     pub outbox_dir: PathBuf,
-    /// Where alerts go beside the log. With none, no worker is started.
+    /// Where alerts go beside the log. With none, and no heartbeat, no worker is started.
     pub routes: Vec<Route>,
+    /// Whom outside the host to tell that the guard lives and senses, and how often.
+    pub heartbeat: Option<Heartbeat>,
     /// How to start the worker.
     pub worker: WorkerCommand,
 }
@@ -59,6 +65,7 @@ pub struct Started {
 #[derive(Debug)]
 pub struct Delivery {
     alerts: mpsc::Sender<Alert>,
+    sensed: watch::Sender<Option<Moment>>,
     problems: watch::Receiver<Vec<String>>,
     supervisor: JoinHandle<()>,
 }
@@ -82,10 +89,11 @@ impl Delivery {
         let (storage, write_failures) = Storage::start(options.outbox_dir, outbox, hush_sender);
         let (alerts, submitted) = mpsc::channel(SUBMITTED);
         let (problem_sender, problems) = watch::channel(Vec::new());
-        let supervisor =
-            Supervisor::new(options.routes, options.worker, storage, outcome_sender, problem_sender, hush, &recovered);
+        let (sensed, senses) = watch::channel(None);
+        let work = Work { routes: options.routes, heartbeat: options.heartbeat, command: options.worker };
+        let supervisor = Supervisor::new(work, storage, outcome_sender, problem_sender, senses, hush, &recovered);
         let supervisor = tokio::spawn(supervisor.run(submitted, write_failures));
-        Started { delivery: Self { alerts, problems, supervisor }, outcomes, open: recovered.open }
+        Started { delivery: Self { alerts, sensed, problems, supervisor }, outcomes, open: recovered.open }
     }
 
     /// Logs the alert and hands it to its routes. Never blocks, never fails: what can't be delivered is an outcome.
@@ -96,7 +104,13 @@ impl Delivery {
         }
     }
 
-    /// Routes that can't reach anybody as they are, each in a sentence without secrets, as the worker found them at its start.
+    /// A reading of the host, taken then, has reached whoever calls: the guard lives and senses, and heartbeats may go out. Never blocks.
+    pub fn senses(&self, taken: Moment) {
+        self.sensed.send_replace(Some(taken));
+    }
+
+    /// Routes that can't reach anybody as they are, as the worker found them at its start, and a heartbeat that does not arrive; each in a
+    /// sentence without secrets.
     pub fn problems(&self) -> Vec<String> {
         self.problems.borrow().clone()
     }

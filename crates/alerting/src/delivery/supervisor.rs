@@ -16,6 +16,7 @@ use super::{
 use crate::{
     clock,
     deliver::{self, REMIND_INTERVAL},
+    heartbeat::{Heartbeat, TOLD_AFTER},
     hush::{Ack, Hush, Silence, due},
     outbox::{MAX_PENDING, Pending, Recovered, victim},
     protocol::{PROTOCOL, RouteProblem, ToGuard, ToWorker},
@@ -35,6 +36,9 @@ const LIVED: Duration = Duration::from_secs(60);
 /// flood the journal.
 const REPORTED_STARTS: u32 = 3;
 
+/// How often a worker is told that the guard senses: far more often than that goes stale ([`crate::SENSED_WITHIN`]).
+const SENSED_EVERY: Duration = Duration::from_secs(1);
+
 /// Messages of workers that wait to be read.
 const SAID: usize = 1_024;
 
@@ -46,13 +50,29 @@ struct Episode {
     told: BTreeSet<String>,
 }
 
+/// What the worker is for, and how it is started.
+pub(super) struct Work {
+    pub(super) routes: Vec<Route>,
+    pub(super) heartbeat: Option<Heartbeat>,
+    pub(super) command: WorkerCommand,
+}
+
 pub(super) struct Supervisor {
     routes: Vec<Route>,
+    heartbeat: Option<Heartbeat>,
     command: WorkerCommand,
     storage: Storage,
     outcomes: mpsc::Sender<(Moment, EventKind)>,
-    /// Routes that reach nobody as they are, each in a sentence.
+    /// Whom nothing reaches, each in a sentence: the two below.
     problems: watch::Sender<Vec<String>>,
+    /// Routes that reach nobody as they are.
+    of_routes: Vec<String>,
+    /// Why the heartbeat does not arrive.
+    of_heartbeat: Option<String>,
+    /// When the newest reading of the host that reached the loop was taken.
+    sensed: watch::Receiver<Option<Moment>>,
+    /// The one that the worker was told of last.
+    told_sensed: Option<Moment>,
     pending: BTreeMap<u64, Pending>,
     next_id: u64,
     /// The open episodes. At most one for each rule.
@@ -75,14 +95,15 @@ pub(super) struct Supervisor {
 
 impl Supervisor {
     pub(super) fn new(
-        routes: Vec<Route>,
-        command: WorkerCommand,
+        work: Work,
         storage: Storage,
         outcomes: mpsc::Sender<(Moment, EventKind)>,
         problems: watch::Sender<Vec<String>>,
+        sensed: watch::Receiver<Option<Moment>>,
         hush: watch::Receiver<Hush>,
         recovered: &Recovered,
     ) -> Self {
+        let Work { routes, heartbeat, command } = work;
         let (said, said_rx) = mpsc::channel(SAID);
         let now = Instant::now();
         let next_id = first_id(&recovered.pending);
@@ -100,10 +121,15 @@ impl Supervisor {
         let open = open.collect();
         let mut supervisor = Self {
             routes,
+            heartbeat,
             command,
             storage,
             outcomes,
             problems,
+            of_routes: Vec::new(),
+            of_heartbeat: None,
+            sensed,
+            told_sensed: None,
             pending: BTreeMap::new(),
             next_id,
             open,
@@ -153,6 +179,7 @@ impl Supervisor {
                     self.look_again(PING_INTERVAL);
                 }
                 Ok(()) = self.hush.changed() => self.look_again(Duration::ZERO),
+                Ok(()) = self.sensed.changed() => self.pass_on_sensed(),
             }
         }
         self.finish(said, write_failures).await;
@@ -294,14 +321,21 @@ impl Supervisor {
         }
     }
 
+    /// Whether there is anything for a worker to do.
+    fn needs_worker(&self) -> bool {
+        !self.routes.is_empty() || self.heartbeat.is_some()
+    }
+
     fn start_worker(&mut self) {
-        if self.routes.is_empty() {
+        if !self.needs_worker() {
             return;
         }
         self.generation += 1;
-        match Worker::start(&self.command, &self.routes, self.generation, self.said.clone()) {
+        match Worker::start(&self.command, &self.routes, self.heartbeat.as_ref(), self.generation, self.said.clone()) {
             Ok(worker) => {
                 self.worker = Some(worker);
+                self.told_sensed = None;
+                self.pass_on_sensed();
                 self.ping_at = Instant::now() + PING_INTERVAL;
                 let all: Vec<_> = self.pending.values().cloned().collect();
                 for pending in &all {
@@ -342,7 +376,7 @@ impl Supervisor {
     fn next_tick(&self) -> Instant {
         match self.worker {
             Some(_) => self.ping_at,
-            None if self.routes.is_empty() => self.ping_at,
+            None if !self.needs_worker() => self.ping_at,
             None => self.start_at,
         }
     }
@@ -390,8 +424,10 @@ impl Supervisor {
                     tracing::error!(route = problem.route, "alerts do not reach this route: {}", problem.error);
                 }
                 let sentence = |p: RouteProblem| format!("alerts do not reach the route {}: {}", p.route, p.error);
-                self.problems.send_replace(problems.into_iter().map(sentence).collect());
+                self.of_routes = problems.into_iter().map(sentence).collect();
+                self.publish_problems();
             }
+            Said::Message(ToGuard::Heartbeat { missed, error }) => self.hear_of_heartbeat(missed, error),
             Said::Message(ToGuard::Delivered { id, attempt }) => {
                 // What a worker before it already acknowledged is no longer there.
                 let Some(Pending { route, alert, .. }) = self.pending.remove(&id) else { return };
@@ -408,6 +444,35 @@ impl Supervisor {
                 self.report_failure(&pending, attempt, error, gave_up);
             }
         }
+    }
+
+    /// Tells the worker that the guard senses: once a second will do.
+    fn pass_on_sensed(&mut self) {
+        let newest = *self.sensed.borrow_and_update();
+        let (Some(worker), Some(_), Some(taken)) = (&self.worker, &self.heartbeat, newest) else { return };
+        if self.told_sensed.is_none_or(|told| taken.since(told) >= SENSED_EVERY)
+            && worker.tell(&ToWorker::Sensed { boot_us: taken.boot_us })
+        {
+            self.told_sensed = Some(taken);
+        }
+    }
+
+    /// A check outside that can't be reached is no alert: it alarms by itself, and a flood from here would help nobody.
+    fn hear_of_heartbeat(&mut self, missed: u32, error: Option<String>) {
+        let problem = error.filter(|_| missed >= TOLD_AFTER).map(|error| {
+            format!("the heartbeat does not arrive, {missed} times in a row: {error}; whoever watches this guard from outside takes it for dead")
+        });
+        match (&self.of_heartbeat, &problem) {
+            (None, Some(problem)) => tracing::error!("{problem}"),
+            (Some(_), None) => tracing::info!("the heartbeat arrives again"),
+            _ => {}
+        }
+        self.of_heartbeat = problem;
+        self.publish_problems();
+    }
+
+    fn publish_problems(&self) {
+        self.problems.send_replace(self.of_routes.iter().chain(&self.of_heartbeat).cloned().collect());
     }
 
     fn report_failure(&self, pending: &Pending, attempt: u32, error: String, gave_up: bool) {

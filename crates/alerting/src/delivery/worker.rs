@@ -16,6 +16,7 @@ use tokio::{
 };
 
 use crate::{
+    heartbeat::Heartbeat,
     lines::{read_line, to_line},
     outbox::MAX_PENDING,
     protocol::{PROTOCOL, ToGuard, ToWorker},
@@ -74,6 +75,7 @@ impl Worker {
     pub(super) fn start(
         command: &WorkerCommand,
         routes: &[Route],
+        heartbeat: Option<&Heartbeat>,
         generation: u64,
         said: mpsc::Sender<(u64, Said)>,
     ) -> io::Result<Self> {
@@ -89,7 +91,8 @@ impl Worker {
         let pipes = child.stdin.take().zip(child.stdout.take());
         let (stdin, stdout) = pipes.ok_or_else(|| io::Error::other("its pipes are missing"))?;
         let (lines, lines_rx) = mpsc::channel(WAITING_LINES);
-        let hello = to_line(&ToWorker::Hello { protocol: PROTOCOL, routes: routes.to_vec() });
+        let hello =
+            to_line(&ToWorker::Hello { protocol: PROTOCOL, routes: routes.to_vec(), heartbeat: heartbeat.cloned() });
         let task = tokio::spawn(drive(child, stdin, stdout, hello, lines_rx, generation, said));
         Ok(Self { generation, started: Instant::now(), unanswered: 0, lines: Some(lines), task })
     }

@@ -9,7 +9,7 @@ use alerting::{Carrier, Secret, Security};
 use model::Severity;
 use serde::{Deserialize, Serialize};
 
-use super::HumanDuration;
+use super::{Heartbeat, HumanDuration};
 
 /// `[alert]`: rules and routes.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -19,6 +19,9 @@ pub struct Alert {
     pub rules: alerting::RuleSettings,
     /// Where alerts go, beside the log.
     pub route: Vec<Route>,
+    /// Who outside is to miss this guard when it is gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub heartbeat: Option<Heartbeat>,
 }
 
 /// `[[alert.route]]`: where alerts go. Exactly one of `webhook`, `discord`, `slack`, `alertmanager`, `email` and
@@ -189,11 +192,11 @@ fn command(argv: &[String]) -> Result<alerting::Command, String> {
     Ok(alerting::Command { argv: argv.to_vec() })
 }
 
-fn secret(file: Option<&Path>, variable: Option<&str>, names: &str) -> Result<Secret, String> {
+pub(super) fn secret(file: Option<&Path>, variable: Option<&str>, names: &str) -> Result<Secret, String> {
     match (file, variable) {
         (Some(path), None) => Secret::from_file(path).map_err(|e| e.to_string()),
         (None, Some(name)) => Secret::from_env(name).map_err(|e| e.to_string()),
-        _ => Err(format!("needs exactly one of {names}. Hint: a webhook's URL is a secret and never stands here")),
+        _ => Err(format!("needs exactly one of {names}. Hint: such a URL is a secret and never stands here")),
     }
 }
 

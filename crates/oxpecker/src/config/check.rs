@@ -103,6 +103,10 @@ pub fn check(config: &Config, lines: &Lines) -> Vec<Problem> {
             problem(format!("alert.route {:?}", route.name), what.to_owned(), hint);
         }
     }
+    if let Some(Err(error)) = config.alert.heartbeat.as_ref().map(super::Heartbeat::resolve) {
+        let (what, hint) = error.split_once(". Hint: ").unwrap_or((&error, "the guard's user must be able to read it"));
+        problem("alert.heartbeat".into(), what.to_owned(), hint);
+    }
     found
 }
 

@@ -24,6 +24,7 @@ mod wal;
 
 use std::time::Duration;
 
+use alerting::SENSED_WITHIN;
 use collector::clock;
 use journal::StateDir;
 use model::{EventKind, Moment, Observation, Pid, Reading, reading::Health};
@@ -122,7 +123,9 @@ pub async fn guard(
                     break (Err(failure), format!("{part} has ended by itself"));
                 }
                 let now = clock::now();
-                if watchdog_interval().is_some_and(|interval| now.since(fed) + SELF_CHECK > interval) {
+                // One that sees nothing is not fed: started again it may see.
+                let due = watchdog_interval().is_some_and(|interval| now.since(fed) + SELF_CHECK > interval);
+                if due && guard.blind_for(now).is_none() {
                     tell(NotifyState::Watchdog);
                     fed = now;
                 }
@@ -158,6 +161,8 @@ struct Guard {
     cluster: String,
     mode: model::Mode,
     memory: Memory,
+    /// When the newest reading of the host that reached the loop was taken; in the beginning, the beginning.
+    sensed: Moment,
     /// When a reading of the host was last recorded.
     host_recorded: Option<Moment>,
 }
@@ -167,6 +172,7 @@ impl Guard {
         let services = loaded.config.service.iter().map(|s| s.name.as_str().into());
         Self {
             since: parts.started,
+            sensed: parts.started,
             cluster: loaded.config.postgres.name.clone(),
             mode: loaded.config.autovacuum_mode(),
             host_recorded: None,
@@ -179,6 +185,10 @@ impl Guard {
         let alerts = parts.rules.observe(observation);
         for alert in &alerts {
             parts.delivery.submit(alert.clone());
+        }
+        if let Observation::Reading(Reading::Host(host)) = observation {
+            self.sensed = host.at;
+            parts.delivery.senses(host.at);
         }
         parts.governor.observe(observation);
         if let Some(backup) = &parts.backup {
@@ -207,6 +217,12 @@ impl Guard {
             let back = EventKind::ServiceChanged { service, health: Health::Healthy, detail, impact: Vec::new() };
             self.record(parts, reading.at, &back);
         }
+    }
+
+    /// For how long no reading of the host has reached the loop, where that is too long: then neither the service manager's watchdog nor a
+    /// check outside hears that the guard is well.
+    fn blind_for(&self, now: Moment) -> Option<Duration> {
+        Some(now.since(self.sensed)).filter(|silence| *silence >= SENSED_WITHIN)
     }
 
     /// Remembers a reading; the host's, which come more often for the rules' sake, once a second.
@@ -252,11 +268,18 @@ impl Guard {
 
     fn answer(&self, parts: &Parts, (request, answer): Question) {
         let Request::Status = request;
+        let now = clock::now();
+        let blind = self.blind_for(now).map(|silence| {
+            format!(
+                "THE GUARD IS BLIND: no reading of the host for {} s; heartbeats and the service manager's watchdog are withheld, so that it is missed or started again",
+                silence.as_secs()
+            )
+        });
         let status = GuardStatus {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: Pid(i32::try_from(std::process::id()).unwrap_or(0)),
             since: self.since.wall,
-            now: clock::now().wall,
+            now: now.wall,
             cluster: self.cluster.clone(),
             address: parts.target.described.clone(),
             mode: self.mode,
@@ -275,7 +298,7 @@ impl Guard {
             alerts: parts.open_alerts(),
             governor: parts.governor.status(),
             journal: document::JournalStatus::of(&parts.journal.health()),
-            limitations: parts.limitations(),
+            limitations: blind.into_iter().chain(parts.limitations()).collect(),
         };
         let document = serde_json::to_string(&status).unwrap_or_else(|e| format!("{{\"error\":\"{e}\"}}"));
         // Whoever asked may have gone; that is their choice.

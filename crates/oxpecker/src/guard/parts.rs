@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use alerting::{Delivery, DeliveryOptions, Route, Rules, Started, Subject, WorkerCommand};
+use alerting::{Delivery, DeliveryOptions, Heartbeat, Route, Rules, Started, Subject, WorkerCommand};
 use autovacuum::{Governor, GovernorOptions, ReleaseCommand};
 use collector::{
     clock,
@@ -109,6 +109,7 @@ impl Parts {
     pub fn check(config: &Config) -> Result<(), Failure> {
         place::target(&config.postgres)?;
         routes(config)?;
+        heartbeat(config)?;
         probes(config)?;
         backup::Settings::of(config)?;
         Ok(())
@@ -137,6 +138,7 @@ impl Parts {
         let Started { delivery, outcomes, open } = Delivery::start(DeliveryOptions {
             outbox_dir: state.path().join(OUTBOX),
             routes: routes(config)?,
+            heartbeat: heartbeat(config)?,
             worker: WorkerCommand {
                 program: PathBuf::from("/proc/self/exe"),
                 args: ["worker", "deliver"].map(OsString::from).to_vec(),
@@ -477,6 +479,12 @@ pub fn routes(config: &Config) -> Result<Vec<Route>, Failure> {
     let failure =
         |name: &str, error: String| Failure::usage(anyhow::anyhow!(error).context(format!("alert.route {name:?}")));
     config.alert.route.iter().map(|route| route.resolve().map_err(|e| failure(&route.name, e))).collect()
+}
+
+/// Who outside is told that the guard lives, with the secret URL.
+fn heartbeat(config: &Config) -> Result<Option<Heartbeat>, Failure> {
+    let resolved = config.alert.heartbeat.as_ref().map(|heartbeat| heartbeat.resolve()).transpose();
+    resolved.map_err(|error| Failure::usage(anyhow::anyhow!(error).context("alert.heartbeat")))
 }
 
 /// What the guard's own sampler asks: of each service the first way that it knows.
