@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-use alerting::{Carrier, Delivery, DeliveryOptions, Route, Secret, Started, Webhook, WorkerCommand};
+use alerting::{Carrier, Delivery, DeliveryOptions, Heartbeat, Method, Route, Secret, Started, Webhook, WorkerCommand};
 use model::{Alert, AlertKey, AlertState, EventKind, RuleId, Severity};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{
@@ -100,6 +100,10 @@ fn answer(stream: TcpStream, config: Arc<ServerConfig>, number: usize, seen: &mp
 }
 
 fn start(outbox: &Path, address: SocketAddr, authority: &Path) -> Started {
+    start_with(outbox, address, authority, None)
+}
+
+fn start_with(outbox: &Path, address: SocketAddr, authority: &Path, heartbeat: Option<Heartbeat>) -> Started {
     let webhook =
         Webhook { url: Secret::new(format!("https://{address}/s3cr3t")), bearer: None, headers: BTreeMap::new() };
     let route = Route {
@@ -117,7 +121,7 @@ fn start(outbox: &Path, address: SocketAddr, authority: &Path) -> Started {
         args: args.map(Into::into).to_vec(),
         env: env.map(|(name, value)| (name.into(), value.into())).to_vec(),
     };
-    Delivery::start(DeliveryOptions { outbox_dir: outbox.to_owned(), routes: vec![route], heartbeat: None, worker })
+    Delivery::start(DeliveryOptions { outbox_dir: outbox.to_owned(), routes: vec![route], heartbeat, worker })
 }
 
 fn alert() -> Alert {
@@ -177,5 +181,54 @@ async fn a_certificate_of_a_stranger_is_refused() {
         }
         other => panic!("{other:?}"),
     }
+    assert!(requests.try_recv().is_err());
+}
+
+/// A delivery with a heartbeat each second to this address.
+fn start_beating(outbox: &Path, address: SocketAddr, authority: &Path) -> Started {
+    let second = Duration::from_secs(1);
+    let url = Secret::new(format!("https://{address}/b34t"));
+    let heartbeat = Heartbeat { url, method: Method::Post, every: second, timeout: second };
+    start_with(outbox, address, authority, Some(heartbeat))
+}
+
+#[tokio::test]
+async fn a_heartbeat_goes_over_tls_once_the_guard_senses() {
+    let dir = tempfile::tempdir().unwrap();
+    let authority = dir.path().join("authority.pem");
+    let (address, requests) = serve(&authority, 8);
+    let started = start_beating(&dir.path().join("outbox"), address, &authority);
+    let beats = tokio::task::spawn_blocking(move || {
+        let warmed = requests.recv_timeout(PATIENCE).expect("the route's connection is warmed");
+        // Longer than a heartbeat may take to come, were one sent by a guard that senses nothing.
+        let early = requests.recv_timeout(Duration::from_secs(3));
+        (requests, warmed, early)
+    });
+    let (requests, warmed, early) = beats.await.unwrap();
+    assert_eq!(warmed.1, "HEAD / HTTP/1.1");
+    assert!(early.is_err(), "a guard that has seen nothing yet is not said to live: {early:?}");
+    started.delivery.senses(common::now());
+    let beat = tokio::task::spawn_blocking(move || requests.recv_timeout(PATIENCE).expect("a heartbeat")).await;
+    assert_eq!(beat.unwrap().1, "POST /b34t HTTP/1.1");
+}
+
+#[tokio::test]
+async fn a_check_with_the_certificate_of_a_stranger_hears_nothing_and_that_is_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let (address, requests) = serve(&dir.path().join("stranger.pem"), 64);
+    let other = dir.path().join("authority.pem");
+    serve(&other, 0);
+    let started = start_beating(&dir.path().join("outbox"), address, &other);
+    let deadline = std::time::Instant::now() + PATIENCE;
+    let problem = loop {
+        started.delivery.senses(common::now());
+        if let Some(problem) = started.delivery.problems().pop() {
+            break problem;
+        }
+        assert!(std::time::Instant::now() < deadline, "it is not said that the heartbeat does not arrive");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    };
+    assert!(problem.contains("the heartbeat does not arrive, 3 times in a row: cannot connect"), "{problem}");
+    assert!(problem.contains("certificate") && !problem.contains("b34t"), "{problem}");
     assert!(requests.try_recv().is_err());
 }

@@ -85,7 +85,7 @@ const NO_DEAD_MAN: Check = Check {
     severity: Severity::High,
     needs: &[Source::Rules],
     reason: "In January alerts could not leave the node that was in trouble: what should have told was part of what had failed. Silence looked like health.",
-    limits: "Looks for a rule that always fires (Watchdog, vector(1)) or oxpecker's [heartbeat]. Whether someone outside listens to it is not seen.",
+    limits: "Looks for a rule that always fires (Watchdog, vector(1)) or oxpecker's [alert.heartbeat]. Whether someone outside listens to it is not seen.",
     run: no_dead_man,
 };
 

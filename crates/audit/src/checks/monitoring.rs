@@ -11,7 +11,7 @@ use crate::{
 pub(super) const CHECKS: &[Check] = &[SAME_HOST];
 
 /// What to do about it, of files or of a server.
-pub(super) const LOOK_FROM_OUTSIDE: &str = "Let something outside notice silence: oxpecker's [heartbeat], or a rule that always fires, sent to a service elsewhere that calls when it \
+pub(super) const LOOK_FROM_OUTSIDE: &str = "Let something outside notice silence: oxpecker's [alert.heartbeat], or a rule that always fires, sent to a service elsewhere that calls when it \
                                             stops; better still, let the monitoring run on another machine.";
 
 const SAME_HOST: Check = Check {

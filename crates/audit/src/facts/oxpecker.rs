@@ -41,8 +41,8 @@ pub(super) fn take(text: &str, file: &Arc<str>, into: &mut Collector) -> Result<
     if own.or_else(|| mode(&table)).as_deref() == Some("act") {
         into.facts.governed = Some(place(file, line_of("mode")));
     }
-    if table.contains_key("heartbeat") {
-        into.facts.heartbeat = Some(place(file, line_of("[heartbeat]")));
+    if table.get("alert").and_then(|alert| alert.get("heartbeat")).is_some() {
+        into.facts.heartbeat = Some(place(file, line_of("[alert.heartbeat]")));
     }
     Ok(())
 }

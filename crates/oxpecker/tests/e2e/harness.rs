@@ -181,7 +181,13 @@ impl Guard {
     }
 
     /// Starts `command` as it is, with its log in the place, and waits until it says READY=1.
-    pub fn launch(place: &Place, mut command: Command, arguments: &[&str]) -> Self {
+    pub fn launch(place: &Place, command: Command, arguments: &[&str]) -> Self {
+        Self::launch_heard(place, command, arguments).0
+    }
+
+    /// As [`Guard::launch`], with the socket on which it goes on talking to its service manager. Whoever keeps it must read it: a full one
+    /// stops the guard.
+    pub fn launch_heard(place: &Place, mut command: Command, arguments: &[&str]) -> (Self, UnixDatagram) {
         let socket_path = place.path().join("notify.sock");
         let _ = fs::remove_file(&socket_path);
         let socket = UnixDatagram::bind(&socket_path).expect("a short path");
@@ -202,7 +208,7 @@ impl Guard {
             let read =
                 socket.recv(&mut buffer).unwrap_or_else(|e| panic!("the guard is not ready: {e}\n{}", place.log()));
             if String::from_utf8_lossy(&buffer[..read]).contains("READY=1") {
-                return guard;
+                return (guard, socket);
             }
         }
     }

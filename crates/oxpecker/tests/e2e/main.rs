@@ -14,6 +14,7 @@ mod guard;
 mod guarded_backup;
 mod guarded_wal;
 mod harness;
+mod heartbeat;
 mod holds;
 mod kept_wal;
 mod map_wal;
