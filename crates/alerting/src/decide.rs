@@ -32,6 +32,7 @@ mod server;
 mod service_unhealthy;
 mod session;
 mod shedding;
+mod silence;
 mod slot;
 mod stall;
 mod steal;
@@ -140,14 +141,22 @@ impl Rules {
 
     /// Those about what stalls, what is taken away, and what is no longer seen.
     fn watching(settings: &RuleSettings) -> Vec<(bool, Box<dyn Rule>)> {
-        let RuleSettings { pressure_stalled, cpu_stolen, clock_off, target_vanished, service_unhealthy, .. } =
-            *settings;
+        let RuleSettings {
+            pressure_stalled,
+            cpu_stolen,
+            clock_off,
+            target_vanished,
+            service_unhealthy,
+            guard_was_silent,
+            ..
+        } = *settings;
         vec![
             (pressure_stalled.enabled, Box::new(stall::PressureStalled::new(pressure_stalled))),
             (cpu_stolen.enabled, Box::new(steal::CpuStolen::new(cpu_stolen))),
             (clock_off.enabled, Box::new(clock_off::ClockOff::new(clock_off))),
             (target_vanished.enabled, Box::new(vanished::TargetVanished::new(target_vanished))),
             (service_unhealthy.enabled, Box::new(service_unhealthy::ServiceUnhealthy::new(service_unhealthy))),
+            (guard_was_silent.enabled, Box::new(silence::GuardWasSilent::new(guard_was_silent))),
         ]
     }
 

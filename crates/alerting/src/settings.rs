@@ -84,6 +84,8 @@ pub struct RuleSettings {
     pub target_vanished: TargetVanished,
     /// See [`ServiceUnhealthy`].
     pub service_unhealthy: ServiceUnhealthy,
+    /// See [`GuardWasSilent`].
+    pub guard_was_silent: GuardWasSilent,
 }
 
 macro_rules! settings {
@@ -112,7 +114,7 @@ pub use self::sensing::{
     ArchiveFailing, CheckpointsFrequent, ConnectionsSurging, DiskFilling, LockQueue, MemoryFilling, OomKilled,
     TransactionIdle, TransactionLong,
 };
-pub use self::watching::{ClockOff, CpuStolen, PressureStalled, ServiceUnhealthy, TargetVanished};
+pub use self::watching::{ClockOff, CpuStolen, GuardWasSilent, PressureStalled, ServiceUnhealthy, TargetVanished};
 
 settings! {
     /// Rule `cpu-saturated`: the CPUs that the database may use are all taken, and tasks wait for them.
@@ -467,6 +469,7 @@ mod tests {
             ("[clock-off]\nserver_s = 0\n", "clock-off.server_s"),
             ("[target-vanished]\nsilent_s = 5\n", "target-vanished.silent_s"),
             ("[service-unhealthy]\nfor_s = -1\n", "service-unhealthy.for_s"),
+            ("[guard-was-silent]\nlonger_than_s = 1e9\n", "guard-was-silent.longer_than_s"),
         ] {
             let error = toml::from_str::<RuleSettings>(text).unwrap().check().unwrap_err();
             assert_eq!(error.key, key, "{text}");

@@ -36,7 +36,7 @@ fn line(kind: &EventKind) -> String {
             )
         }
         EventKind::GuardStopped { reason } => format!("The guard stopped: {}", quote(reason)),
-        EventKind::GuardWasSilent { silence, cause } => {
+        EventKind::GuardWasSilent { silence, cause, .. } => {
             format!("The guard had been silent for {}: {}", duration(*silence), quote(cause))
         }
         EventKind::ClockStepped { by_ms } => {

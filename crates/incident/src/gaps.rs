@@ -49,7 +49,7 @@ pub fn gaps(events: &[Placed]) -> Vec<Gap> {
     let mut before: Option<&Placed> = None;
     for event in events {
         match (event.kind(), before) {
-            (EventKind::GuardWasSilent { silence, cause }, _) => {
+            (EventKind::GuardWasSilent { silence, cause, .. }, _) => {
                 let mut from = event.stamp;
                 let silent_us = u64::try_from(silence.as_micros()).unwrap_or(u64::MAX);
                 from.at.boot_us = from.at.boot_us.saturating_sub(silent_us);

@@ -79,6 +79,8 @@ pub mod rule {
     pub const CPU_STOLEN: &str = "cpu-stolen";
     /// The wall clock jumped, or the server's is another than ours.
     pub const CLOCK_OFF: &str = "clock-off";
+    /// Nobody watched for a while, and nobody had asked for that.
+    pub const GUARD_WAS_SILENT: &str = "guard-was-silent";
     /// Something that was seen before is no longer seen.
     pub const TARGET_VANISHED: &str = "target-vanished";
     /// A declared service does not answer its health check as it should.
@@ -93,6 +95,7 @@ pub mod rule {
             CHECKPOINTS_FREQUENT,
             CLOCK_OFF,
             DISK_FILLING,
+            GUARD_WAS_SILENT,
             REPOSITORY_UNPROTECTED,
             SLOT_RETAINING,
             TARGET_VANISHED,

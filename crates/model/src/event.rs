@@ -15,7 +15,7 @@ pub use self::{
     death::{Confidence, Death, DeathCause, Died, Hypothesis},
     parts::{
         BackupTask, CostSetting, DownReason, Lever, RecoveryFigures, ReleaseReason, ReliefOutcome, RelievedSession,
-        ServiceWindow, SheddingStep,
+        ServiceWindow, SheddingStep, SilentBy,
     },
 };
 use crate::{
@@ -77,6 +77,9 @@ pub enum EventKind {
         silence: Duration,
         /// Why, as far as it can be told.
         cause: String,
+        /// The same in one word; unknown in what guards before this field wrote.
+        #[serde(default)]
+        by: SilentBy,
     },
     /// The wall clock was stepped.
     ClockStepped {

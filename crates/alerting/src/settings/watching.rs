@@ -69,6 +69,16 @@ settings! {
     }
 }
 
+settings! {
+    /// Rule `guard-was-silent`: the guard did not watch for a while, and was not stopped in an orderly way.
+    GuardWasSilent {
+        /// Shorter silences are events only, seconds: a guard that is started again at once has missed next to nothing.
+        longer_than_s: f64 = 60.0,
+        /// For how long it must have watched again, seconds: one that is killed again and again is one episode.
+        clear_s: f64 = 60.0,
+    }
+}
+
 /// See [`super::RuleSettings::check`].
 pub(super) fn check(settings: &super::RuleSettings) -> Result<(), SettingsError> {
     let p = &settings.pressure_stalled;
@@ -100,5 +110,9 @@ pub(super) fn check(settings: &super::RuleSettings) -> Result<(), SettingsError>
     seconds("target-vanished.silent_s", t.silent_s)?;
     above("target-vanished.silent_s", t.silent_s, 9.0)?;
     seconds("service-unhealthy.for_s", settings.service_unhealthy.for_s)?;
-    seconds("service-unhealthy.clear_s", settings.service_unhealthy.clear_s)
+    seconds("service-unhealthy.clear_s", settings.service_unhealthy.clear_s)?;
+
+    let g = &settings.guard_was_silent;
+    seconds("guard-was-silent.longer_than_s", g.longer_than_s)?;
+    seconds("guard-was-silent.clear_s", g.clear_s)
 }

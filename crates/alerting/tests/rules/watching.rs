@@ -1,6 +1,9 @@
 //! Rules about what stalls, what is taken away, and what is no longer seen.
 
-use model::reading::{Health, ServiceReading};
+use model::{
+    event::SilentBy,
+    reading::{Health, ServiceReading},
+};
 
 use super::*;
 
@@ -163,4 +166,48 @@ fn services_that_do_not_answer() {
     assert!(observe(&mut outage, script).iter().all(|alert| alert.rule.0 == "postgres-down"));
     let still = observe(&mut outage, [checked(361_000, "site", false)]);
     assert_eq!(names(&still), ["service-unhealthy fires warning"]);
+}
+
+#[test]
+fn a_guard_that_comes_back_says_how_long_it_was_gone() {
+    let silent = |s: u64, by| {
+        Observation::Event(
+            at(0),
+            EventKind::GuardWasSilent { silence: Duration::from_secs(s), cause: "in so many words".into(), by },
+        )
+    };
+    let none: [&str; 0] = [];
+    assert_eq!(names(&observe(&mut rules(), [silent(59, SilentBy::Killed)])), none, "too short");
+    assert_eq!(names(&observe(&mut rules(), [silent(90_000, SilentBy::Stopped)])), none, "somebody wanted that");
+    for (by, says) in [
+        (SilentBy::Killed, "was killed or crashed"),
+        (SilentBy::Rebooted, "the host went down"),
+        (SilentBy::Suspended, "the host was suspended"),
+        (SilentBy::Starved, "got no CPU"),
+        (SilentBy::Unknown, "nobody knows why"),
+    ] {
+        let mut rules = rules();
+        let fired = observe(&mut rules, [silent(754, by)]);
+        assert_eq!(names(&fired), ["guard-was-silent fires warning"], "{by:?}");
+        check_shape(&fired[0]);
+        assert!(fired[0].summary.starts_with("Nobody watched main on db1 for 12 min 34 s: "), "{}", fired[0].summary);
+        assert!(fired[0].summary.contains(says), "{}", fired[0].summary);
+        assert_eq!(fired[0].labels["silent_by"], by.name());
+        assert_eq!(
+            fired[0].details,
+            ["in so many words", "silent from 2027-01-15 07:47:26 UTC to 2027-01-15 08:00:00 UTC"]
+        );
+        // Killed again at once: the same episode.
+        let again = Observation::Event(
+            at(10_000),
+            EventKind::GuardWasSilent { silence: Duration::from_secs(61), cause: String::new(), by },
+        );
+        let quiet = |range: std::ops::Range<u64>| range.map(|s| of_host(host(s * 1_000)));
+        assert_eq!(names(&observe(&mut rules, quiet(1..10))), none);
+        assert_eq!(names(&observe(&mut rules, [again])), none);
+        assert_eq!(names(&observe(&mut rules, quiet(11..70))), none);
+        let ended = observe(&mut rules, quiet(70..73));
+        assert_eq!(names(&ended), ["guard-was-silent resolves warning"]);
+        assert!(ended[0].summary.starts_with("The guard of main is back on db1: "), "{}", ended[0].summary);
+    }
 }

@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use model::{EventKind, Moment, Observation, Reading};
+use model::{EventKind, Moment, Observation, Reading, event::SilentBy};
 use rustix::{
     event::{EventfdFlags, PollFd, PollFlags, eventfd, poll},
     time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime},
@@ -240,12 +240,12 @@ impl ClockWatch {
         let silence = window.saturating_sub(interval);
         if silence > SILENCE {
             let asleep = now.since(self.before).saturating_sub(awake.saturating_sub(self.awake));
-            let cause = if asleep * 2 > silence {
-                format!("the host was suspended for {:.1} s", asleep.as_secs_f64())
+            let (cause, by) = if asleep * 2 > silence {
+                (format!("the host was suspended for {:.1} s", asleep.as_secs_f64()), SilentBy::Suspended)
             } else {
-                "the sampling thread got no CPU, or was stopped".to_owned()
+                ("the sampling thread got no CPU, or was stopped".to_owned(), SilentBy::Starved)
             };
-            events.push(EventKind::GuardWasSilent { silence, cause });
+            events.push(EventKind::GuardWasSilent { silence, cause, by });
         }
         self.before = now;
         self.awake = awake;

@@ -103,7 +103,8 @@ fn an_orderly_stop_is_a_gap_and_no_death() {
 fn a_silent_guard_is_a_gap() {
     let mut s = Story::new();
     s.guard(Mode::Act, "b").down(DownReason::NotListening, "").wait_ms(7_000);
-    s.push(model::EventKind::GuardWasSilent { silence: Duration::from_secs(6), cause: "starved".into() }).up();
+    let (silence, by) = (Duration::from_secs(6), model::event::SilentBy::Starved);
+    s.push(model::EventKind::GuardWasSilent { silence, cause: "starved".into(), by }).up();
     let incident = only(&s);
     assert_eq!(incident.gaps[0].kind, GapKind::GuardSilent);
     assert_eq!(incident.gaps[0].lasted.duration, Duration::from_secs(6));

@@ -172,7 +172,11 @@ fn kind() -> impl Strategy<Value = EventKind> {
             limitations
         }),
         text().prop_map(|reason| EventKind::GuardStopped { reason }),
-        (duration(), text()).prop_map(|(silence, cause)| EventKind::GuardWasSilent { silence, cause }),
+        (duration(), text()).prop_map(|(silence, cause)| EventKind::GuardWasSilent {
+            silence,
+            cause,
+            by: model::event::SilentBy::Unknown
+        }),
         any::<i64>().prop_map(|by_ms| EventKind::ClockStepped { by_ms }),
         boot_id().prop_map(|boot_id| EventKind::HostRebooted { boot_id }),
         moment().prop_map(|m| EventKind::ServerUp { version: PgVersion(150_001), started: m.wall, in_recovery: true }),

@@ -8,7 +8,7 @@ use model::{
     ProcessId, RuleId, ServiceName, Severity, Share, TableName,
     event::{
         BackupTask, Confidence, CostSetting, Death, DeathCause, Died, DownReason, Hypothesis, Lever, RecoveryFigures,
-        ReleaseReason, ReliefOutcome, RelievedSession, ServiceWindow, SheddingStep,
+        ReleaseReason, ReliefOutcome, RelievedSession, ServiceWindow, SheddingStep, SilentBy,
     },
     reading::{Health, VacuumKind},
 };
@@ -168,7 +168,13 @@ pub fn each_kind() -> Vec<BoxedStrategy<EventKind>> {
             })
             .boxed(),
         text().prop_map(|reason| EventKind::GuardStopped { reason }).boxed(),
-        (duration(), text()).prop_map(|(silence, cause)| EventKind::GuardWasSilent { silence, cause }).boxed(),
+        {
+            use SilentBy::{Killed, Rebooted, Starved, Stopped, Suspended, Unknown};
+            let by = select(vec![Stopped, Killed, Rebooted, Suspended, Starved, Unknown]);
+            (duration(), text(), by)
+                .prop_map(|(silence, cause, by)| EventKind::GuardWasSilent { silence, cause, by })
+                .boxed()
+        },
         any::<i64>().prop_map(|by_ms| EventKind::ClockStepped { by_ms }).boxed(),
         text().prop_map(|boot_id| EventKind::HostRebooted { boot_id }).boxed(),
         death().prop_map(|death| EventKind::DeathExplained { death }).boxed(),

@@ -169,3 +169,36 @@ pub enum ReliefOutcome {
     /// It is there still, or somebody else's doing: why.
     Failed(String),
 }
+
+/// What made a guard silent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SilentBy {
+    /// It was stopped in an orderly way, and nobody started another.
+    Stopped,
+    /// It was killed or crashed.
+    Killed,
+    /// The host went down with it.
+    Rebooted,
+    /// The host was suspended, or a hypervisor froze it.
+    Suspended,
+    /// It ran and got no CPU, or was halted.
+    Starved,
+    /// Nobody wrote it down.
+    #[default]
+    Unknown,
+}
+
+impl SilentBy {
+    /// As in JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Stopped => "stopped",
+            Self::Killed => "killed",
+            Self::Rebooted => "rebooted",
+            Self::Suspended => "suspended",
+            Self::Starved => "starved",
+            Self::Unknown => "unknown",
+        }
+    }
+}

@@ -129,8 +129,9 @@ impl Parts {
         let journal = open_journal(config, state, &mut limitations)?;
         let before = predecessor(state);
         let left_unhealthy = left_unhealthy(state);
-        for kind in past::explain(before.as_ref(), started, &boot_id) {
-            drop(journal.append(started, &kind));
+        let past = past::explain(before.as_ref(), started, &boot_id);
+        for kind in &past {
+            drop(journal.append(started, kind));
         }
 
         let mut rules =
@@ -149,7 +150,10 @@ impl Parts {
             limitations
                 .push("no alert.route is declared: alerts only reach this log, where nobody may be looking".to_owned());
         }
-        let orphans = rules.resume(open, started);
+        let mut first_alerts = rules.resume(open, started);
+        for kind in past {
+            first_alerts.extend(rules.observe(&Observation::Event(started, kind)));
+        }
 
         let governor = Governor::new(GovernorOptions {
             mode: config.autovacuum_mode(),
@@ -255,7 +259,7 @@ impl Parts {
             limitations,
         };
         parts.say_hello(config, boot_id);
-        for alert in orphans {
+        for alert in first_alerts {
             parts.delivery.submit(alert.clone());
             drop(parts.journal.append(alert.decided, &EventKind::Alerted { alert }));
         }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use model::{EventKind, Moment};
+use model::{EventKind, Moment, event::SilentBy};
 
 /// What the journal knows of the guard before.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -33,13 +33,13 @@ pub fn explain(before: Option<&Before>, now: Moment, boot_id: &str) -> Vec<Event
     if rebooted {
         events.push(EventKind::HostRebooted { boot_id: boot_id.to_owned() });
     }
-    let cause = match (before.stopped, rebooted) {
+    let (by, cause) = match (before.stopped, rebooted) {
         (true, _) if silence < RESTART => return events,
-        (true, _) => "it had been stopped, and nobody started another",
-        (false, true) => "the host went down without an orderly stop of the guard",
-        (false, false) => "the guard before was killed or crashed: it said no goodbye",
+        (true, _) => (SilentBy::Stopped, "it had been stopped, and nobody started another"),
+        (false, true) => (SilentBy::Rebooted, "the host went down without an orderly stop of the guard"),
+        (false, false) => (SilentBy::Killed, "the guard before was killed or crashed: it said no goodbye"),
     };
-    events.push(EventKind::GuardWasSilent { silence, cause: cause.to_owned() });
+    events.push(EventKind::GuardWasSilent { silence, cause: cause.to_owned(), by });
     events
 }
 
@@ -56,23 +56,26 @@ mod tests {
     #[test]
     fn the_past_is_told_as_it_was() {
         let before = |stopped| Some(Before { boot_id: "a".into(), last_record: at(1000, 100), stopped });
+        let silent = |s, by| vec![("guard_was_silent", s, Some(by))];
+        let rebooted = ("host_rebooted", 0, None);
         for (before, now, boot, says) in [
             (None, at(2000, 200), "a", vec![]),
             (before(true), at(1010, 110), "a", vec![]),
-            (before(true), at(9000, 8100), "a", vec![("guard_was_silent", 8000)]),
-            (before(false), at(1010, 110), "a", vec![("guard_was_silent", 10)]),
+            (before(true), at(9000, 8100), "a", silent(8000, SilentBy::Stopped)),
+            (before(false), at(1010, 110), "a", silent(10, SilentBy::Killed)),
             // The wall clock was put back meanwhile: the boot clock tells the truth.
-            (before(false), at(500, 110), "a", vec![("guard_was_silent", 10)]),
-            (before(false), at(1090, 20), "b", vec![("host_rebooted", 0), ("guard_was_silent", 90)]),
-            (before(true), at(1030, 20), "b", vec![("host_rebooted", 0)]),
+            (before(false), at(500, 110), "a", silent(10, SilentBy::Killed)),
+            (before(false), at(1090, 20), "b", vec![rebooted, ("guard_was_silent", 90, Some(SilentBy::Rebooted))]),
+            (before(true), at(1030, 20), "b", vec![rebooted]),
+            (before(true), at(1090, 20), "b", vec![rebooted, ("guard_was_silent", 90, Some(SilentBy::Stopped))]),
             // After a reboot with a clock that went backwards nothing better than zero is known.
-            (before(false), at(900, 20), "b", vec![("host_rebooted", 0), ("guard_was_silent", 0)]),
+            (before(false), at(900, 20), "b", vec![rebooted, ("guard_was_silent", 0, Some(SilentBy::Rebooted))]),
         ] {
-            let told: Vec<(&str, u64)> = explain(before.as_ref(), now, boot)
+            let told: Vec<(&str, u64, Option<SilentBy>)> = explain(before.as_ref(), now, boot)
                 .iter()
                 .map(|e| match e {
-                    EventKind::GuardWasSilent { silence, .. } => (e.name(), silence.as_secs()),
-                    _ => (e.name(), 0),
+                    EventKind::GuardWasSilent { silence, by, .. } => (e.name(), silence.as_secs(), Some(*by)),
+                    _ => (e.name(), 0, None),
                 })
                 .collect();
             assert_eq!(told, says);

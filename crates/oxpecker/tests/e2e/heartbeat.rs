@@ -14,7 +14,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use model::EventKind;
+use model::{EventKind, event::SilentBy};
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -275,4 +275,64 @@ fn a_guard_whose_sampler_hangs_feeds_no_watchdog_and_sends_no_heartbeat() {
     check.await_more(1, &place);
     place.await_status("sight", |s| !says(s, "THE GUARD IS BLIND"));
     assert!(guard.stop().success());
+}
+
+#[test]
+fn what_comes_back_tells_people_how_long_it_was_gone_unless_they_had_stopped_it() {
+    let place = Place::new();
+    let heard = place.path().join("heard");
+    let script = format!("cat >> {0}; echo >> {0}", heard.display());
+    let rule = "[alert.rules.guard-was-silent]\nlonger_than_s = 3\nclear_s = 2";
+    let route = format!("[[alert.route]]\nname = \"desk\"\ncommand = [\"/bin/sh\", \"-c\", {script:?}]");
+    place.configure(NOWHERE, &format!("\n{rule}\n[alert.rules.postgres-down]\nenabled = false\n{route}\n"));
+    let messages = || -> Vec<Value> {
+        let text = fs::read_to_string(&heard).unwrap_or_default();
+        text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    };
+    let await_messages = |count: usize| {
+        let began = Instant::now();
+        while messages().len() < count {
+            assert!(began.elapsed() < PATIENCE, "{count} messages are not there: {:?}\n{}", messages(), place.log());
+            thread::sleep(Duration::from_millis(50));
+        }
+        messages()
+    };
+    let silences = || {
+        let events = place.events();
+        let silences = events.into_iter().filter_map(|event| match event.kind {
+            EventKind::GuardWasSilent { silence, by, .. } => Some((silence, by)),
+            _ => None,
+        });
+        silences.collect::<Vec<_>>()
+    };
+
+    let guard = Guard::start(&place);
+    place.await_status("a reading", |s| !s["host"].is_null());
+    guard.kill9();
+    // It is the length of the silence that counts.
+    thread::sleep(Duration::from_secs(4));
+    let guard = Guard::start(&place);
+    let told = await_messages(2);
+    let says = |one: &Value, part: &str| one.to_string().contains(part);
+    assert_eq!((&told[0]["rule"], &told[0]["state"]), (&"guard-was-silent".into(), &"firing".into()), "{told:?}");
+    assert!(says(&told[0], "Nobody watched main on ") && says(&told[0], "the guard was killed or crashed"), "{told:?}");
+    assert_eq!((&told[1]["state"], &told[1]["key"]), (&"resolved".into(), &told[0]["key"]), "{told:?}");
+    let (silence, by) = silences()[0];
+    assert!(silence >= Duration::from_secs(4) && by == SilentBy::Killed, "{silence:?} {by:?}");
+
+    // Halted and let go: its own clocks tell.
+    guard.signal(Signal::STOP);
+    thread::sleep(Duration::from_secs(8));
+    guard.signal(Signal::CONT);
+    let told = await_messages(4);
+    assert!(says(&told[2], "the guard got no CPU, or was halted"), "{told:?}");
+
+    // In order: nobody is told.
+    assert!(guard.stop().success());
+    thread::sleep(Duration::from_secs(4));
+    let guard = Guard::start(&place);
+    place.await_status("a reading", |s| !s["host"].is_null());
+    assert!(guard.stop().success());
+    assert_eq!(messages().len(), 4, "{:?}", messages());
+    assert_eq!(silences().len(), 2, "{:?}", silences());
 }
