@@ -30,7 +30,7 @@ pub use heartbeat::Heartbeat;
 pub use lines::Lines;
 pub use load::{Loaded, Overrides, load};
 pub use relief::Relief;
-pub use services::{Health, LogPlace, Recovery, Service};
+pub use services::{Driven, Health, LogPlace, Recovery, Service};
 pub use shedding::Shedding;
 pub use values::{Crontab, HumanBytes, HumanDuration};
 pub use wal::Wal;

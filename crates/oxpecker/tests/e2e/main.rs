@@ -25,6 +25,7 @@ mod protected;
 mod prove_newest;
 mod recovery_run;
 mod relief;
+mod services;
 mod shedding;
 mod soak;
 mod terminal;

@@ -216,11 +216,6 @@ impl Executor {
         &self.record.ledger
     }
 
-    /// What each service would be made from again.
-    pub fn definitions(&self) -> &BTreeMap<ServiceName, String> {
-        &self.scene.definitions
-    }
-
     /// A person has looked: what was given up is tried again, within what the budgets leave.
     ///
     /// # Errors

@@ -218,7 +218,7 @@ impl fmt::Display for Escalation {
             Self::External { service, state } => {
                 write!(
                     f,
-                    "{service} is {}, and no driver is declared for it: somebody else has to start it",
+                    "{service}: {}, and no driver is declared for it: somebody else has to start it",
                     shown(state)
                 )
             }

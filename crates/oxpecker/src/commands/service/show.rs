@@ -13,6 +13,7 @@ use services::{
 use super::{Place, block_on, failure, look, looked_for, words};
 use crate::{
     cli::{Global, LookArgs},
+    config::Driven,
     exit::{FINDING, FINE, Failure, Outcome},
     output,
 };
@@ -41,7 +42,11 @@ pub struct Shown<'a> {
 
 impl<'a> Shown<'a> {
     pub fn new(place: &Place, executor: &'a Executor, round: &'a Round, looked: Duration) -> Result<Self, Failure> {
-        let definitions = executor.definitions().clone();
+        let services = place.config.service.iter();
+        let mut definitions: BTreeMap<ServiceName, String> =
+            services.map(|one| (ServiceName::from(one.name.as_str()), Driven::from(one).in_words())).collect();
+        let postgres = &place.config.postgres;
+        definitions.insert(postgres.name.as_str().into(), Driven::from(postgres).in_words());
         let approvals = execute::approvals(&place.dir).map_err(failure)?;
         Ok(Self { executor, round, looked, definitions, approvals, now: Timestamp::now() })
     }

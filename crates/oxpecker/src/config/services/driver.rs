@@ -4,6 +4,7 @@
 //! this one with `KEYS`, `problems` and `make`, named in the matches below.
 
 use std::{
+    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -192,6 +193,34 @@ impl Driven {
         self.driver.log(dir, name, self)
     }
 
+    /// What it would be made from again, as its keys say, for whoever has to approve that. Of variables only the names: their values may be secrets.
+    pub fn in_words(&self) -> String {
+        let mut words = Vec::new();
+        let mut tell = |what: &str, value: Option<String>| words.extend(value.map(|value| format!("{what} {value}")));
+        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+        let list = |what: &[String]| (!what.is_empty()).then(|| what.join(", "));
+        let names = |variables: &BTreeMap<String, String>| list(&variables.keys().cloned().collect::<Vec<_>>());
+        tell("command", (!self.command.is_empty()).then(|| format!("{:?}", self.command)));
+        tell("in", path(&self.directory));
+        tell("as", self.user.clone());
+        tell("with the variables", names(&self.environment));
+        tell("with those of", list(&self.environment_files));
+        tell("unit", self.unit.clone());
+        tell("from", path(&self.unit_file));
+        tell("container", self.container.clone());
+        tell("Compose project", self.project.clone());
+        tell("service", self.service.clone());
+        if let Some(made) = &self.definition {
+            tell("of the image", Some(made.image.clone()));
+            tell("with the command", (!made.command.is_empty()).then(|| format!("{:?}", made.command)));
+            tell("with the variables", names(&made.environment));
+            tell("with", list(&made.binds));
+            tell("ports", list(&made.ports));
+            tell("network", made.network.clone());
+        }
+        words.join(", ")
+    }
+
     /// Keys of other drivers than the declared one, and what is wrong with its own.
     pub fn problems(&self, name: &str) -> Vec<KeyProblem> {
         // What is declared is what is shown.
@@ -224,4 +253,30 @@ pub fn drivers(dir: &Path, run: &[(ServiceName, Driven)]) -> Result<Vec<Made>, S
         }
     }
     Ok(made)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_approved_is_told_without_a_variables_value() {
+        for (keys, words) in [
+            (
+                "driver = \"process\"\ncommand = [\"/srv/site\", \"--port\"]\ndirectory = \"/srv\"\nuser = \"site\"\nenvironment = { TOKEN = \"hunter2\", A = \"1\" }",
+                "command [\"/srv/site\", \"--port\"], in /srv, as site, with the variables A, TOKEN",
+            ),
+            (
+                "driver = \"systemd\"\nunit = \"site.service\"\nunit_file = \"/etc/oxpecker/site.service\"",
+                "unit site.service, from /etc/oxpecker/site.service",
+            ),
+            (
+                "driver = \"docker\"\ncontainer = \"site\"\ndefinition = { image = \"site:1\", environment = { TOKEN = \"hunter2\" }, ports = [\"80:80\"] }",
+                "container site, of the image site:1, with the variables TOKEN, ports 80:80",
+            ),
+        ] {
+            let driven: Driven = toml::from_str(keys).unwrap();
+            assert_eq!(driven.in_words(), words);
+        }
+    }
 }

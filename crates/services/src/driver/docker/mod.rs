@@ -138,7 +138,13 @@ impl Declared {
             Which::Compose { project, service } if project.is_empty() || service.is_empty() => {
                 problems.push("a service of a Compose project needs the names of both".to_owned());
             }
-            Which::Container(_) | Which::Compose { .. } => {}
+            Which::Compose { project, service } => {
+                let strange = [project, service].into_iter().find(|name| !name.bytes().all(is_name_byte));
+                problems.extend(strange.map(|name| {
+                    format!("'{}' is no name of Compose: letters, digits, '_', '.' and '-'", error::plain(name))
+                }));
+            }
+            Which::Container(_) => {}
         }
         problems.extend(self.definition.iter().flat_map(Definition::problems));
         problems
@@ -173,8 +179,12 @@ impl Declared {
 
 /// What the engine takes as a name: `[a-zA-Z0-9][a-zA-Z0-9_.-]+` (moby, daemon/names).
 fn is_name(name: &str) -> bool {
-    let rest = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
-    name.len() >= 2 && name.as_bytes()[0].is_ascii_alphanumeric() && name.bytes().all(rest)
+    name.len() >= 2 && name.as_bytes()[0].is_ascii_alphanumeric() && name.bytes().all(is_name_byte)
+}
+
+/// Of such a name, of a Compose project's (`[a-z0-9][a-z0-9_-]*`) or its services' (`[a-zA-Z0-9._-]+`; compose-spec, schema).
+const fn is_name_byte(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-')
 }
 
 /// Services of one engine. Any number of drivers may have the same.
