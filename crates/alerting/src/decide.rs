@@ -25,6 +25,7 @@ mod lock_queue;
 mod memory;
 mod memory_filling;
 mod oom;
+mod peer;
 mod recording;
 mod recovery;
 mod rule;
@@ -148,6 +149,7 @@ impl Rules {
             target_vanished,
             service_unhealthy,
             guard_was_silent,
+            peer_silent,
             ..
         } = *settings;
         vec![
@@ -156,6 +158,7 @@ impl Rules {
             (clock_off.enabled, Box::new(clock_off::ClockOff::new(clock_off))),
             (target_vanished.enabled, Box::new(vanished::TargetVanished::new(target_vanished))),
             (service_unhealthy.enabled, Box::new(service_unhealthy::ServiceUnhealthy::new(service_unhealthy))),
+            (peer_silent.enabled, Box::new(peer::PeerSilent::new(peer_silent))),
             (guard_was_silent.enabled, Box::new(silence::GuardWasSilent::new(guard_was_silent))),
         ]
     }

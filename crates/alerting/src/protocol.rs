@@ -7,10 +7,10 @@
 use model::{Alert, AlertState};
 use serde::{Deserialize, Serialize};
 
-use crate::{heartbeat::Heartbeat, route::Route};
+use crate::{heartbeat::Heartbeat, peer::Peer, route::Route};
 
 /// Version of the protocol.
-pub(crate) const PROTOCOL: u32 = 3;
+pub(crate) const PROTOCOL: u32 = 4;
 
 /// Longest line that either end takes, in bytes.
 pub(crate) const MAX_LINE_BYTES: usize = 1 << 20;
@@ -20,7 +20,7 @@ pub(crate) const MAX_LINE_BYTES: usize = 1 << 20;
 #[serde(tag = "say", rename_all = "snake_case")]
 pub(crate) enum ToWorker {
     /// First, once.
-    Hello { protocol: u32, routes: Vec<Route>, heartbeat: Option<Heartbeat> },
+    Hello { protocol: u32, routes: Vec<Route>, heartbeat: Option<Heartbeat>, peer: Option<Peer> },
     /// Deliver this.
     Deliver { id: u64, route: String, alert: Box<Alert>, age_ms: u64 },
     /// Forget this: the guard dropped it.
@@ -45,6 +45,12 @@ pub(crate) enum ToGuard {
     Failed { id: u64, attempt: u32, error: String, gave_up: bool },
     /// A heartbeat was taken, or so many in a row were not and this is why, without secrets.
     Heartbeat { missed: u32, error: Option<String> },
+    /// The other guard was told that this one lives, or so many times in a row it could not be, and why.
+    PeerTold { missed: u32, error: Option<String> },
+    /// The other guard is listened for from now on; or it can't be, and why.
+    PeerListens { error: Option<String> },
+    /// The other guard was heard.
+    PeerHeard,
     /// Yes.
     Pong,
 }

@@ -93,6 +93,11 @@ impl Secret {
         }
     }
 
+    /// How many characters it has.
+    pub fn chars(&self) -> usize {
+        self.0.chars().count()
+    }
+
     /// The secret itself: for the request, never for a message.
     pub(crate) fn reveal(&self) -> &str {
         &self.0

@@ -86,6 +86,8 @@ pub struct RuleSettings {
     pub service_unhealthy: ServiceUnhealthy,
     /// See [`GuardWasSilent`].
     pub guard_was_silent: GuardWasSilent,
+    /// See [`PeerSilent`].
+    pub peer_silent: PeerSilent,
 }
 
 macro_rules! settings {
@@ -114,7 +116,9 @@ pub use self::sensing::{
     ArchiveFailing, CheckpointsFrequent, ConnectionsSurging, DiskFilling, LockQueue, MemoryFilling, OomKilled,
     TransactionIdle, TransactionLong,
 };
-pub use self::watching::{ClockOff, CpuStolen, GuardWasSilent, PressureStalled, ServiceUnhealthy, TargetVanished};
+pub use self::watching::{
+    ClockOff, CpuStolen, GuardWasSilent, PeerSilent, PressureStalled, ServiceUnhealthy, TargetVanished,
+};
 
 settings! {
     /// Rule `cpu-saturated`: the CPUs that the database may use are all taken, and tasks wait for them.
@@ -469,6 +473,7 @@ mod tests {
             ("[clock-off]\nserver_s = 0\n", "clock-off.server_s"),
             ("[target-vanished]\nsilent_s = 5\n", "target-vanished.silent_s"),
             ("[service-unhealthy]\nfor_s = -1\n", "service-unhealthy.for_s"),
+            ("[peer-silent]\nsilent_s = 1\n", "peer-silent.silent_s"),
             ("[guard-was-silent]\nlonger_than_s = 1e9\n", "guard-was-silent.longer_than_s"),
         ] {
             let error = toml::from_str::<RuleSettings>(text).unwrap().check().unwrap_err();

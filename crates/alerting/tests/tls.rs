@@ -121,7 +121,13 @@ fn start_with(outbox: &Path, address: SocketAddr, authority: &Path, heartbeat: O
         args: args.map(Into::into).to_vec(),
         env: env.map(|(name, value)| (name.into(), value.into())).to_vec(),
     };
-    Delivery::start(DeliveryOptions { outbox_dir: outbox.to_owned(), routes: vec![route], heartbeat, worker })
+    Delivery::start(DeliveryOptions {
+        outbox_dir: outbox.to_owned(),
+        routes: vec![route],
+        heartbeat,
+        peer: None,
+        worker,
+    })
 }
 
 fn alert() -> Alert {

@@ -39,6 +39,9 @@ fn line(kind: &EventKind) -> String {
         EventKind::GuardWasSilent { silence, cause, .. } => {
             format!("The guard had been silent for {}: {}", duration(*silence), quote(cause))
         }
+        EventKind::PeerWatched { peer, silence, .. } => {
+            format!("The guard {} had not been heard for {}", quote(peer), duration(*silence))
+        }
         EventKind::ClockStepped { by_ms } => {
             let way = if *by_ms < 0 { "back" } else { "forward" };
             let by = std::time::Duration::from_millis(by_ms.unsigned_abs());

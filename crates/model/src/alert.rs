@@ -81,6 +81,8 @@ pub mod rule {
     pub const CLOCK_OFF: &str = "clock-off";
     /// Nobody watched for a while, and nobody had asked for that.
     pub const GUARD_WAS_SILENT: &str = "guard-was-silent";
+    /// Nothing is heard of the guard of another host.
+    pub const PEER_SILENT: &str = "peer-silent";
     /// Something that was seen before is no longer seen.
     pub const TARGET_VANISHED: &str = "target-vanished";
     /// A declared service does not answer its health check as it should.
@@ -96,6 +98,7 @@ pub mod rule {
             CLOCK_OFF,
             DISK_FILLING,
             GUARD_WAS_SILENT,
+            PEER_SILENT,
             REPOSITORY_UNPROTECTED,
             SLOT_RETAINING,
             TARGET_VANISHED,

@@ -6,7 +6,7 @@ mod death;
 mod name;
 mod parts;
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 pub use self::{
     death::{Confidence, Death, DeathCause, Died, Hypothesis},
     parts::{
-        BackupTask, CostSetting, DownReason, Lever, RecoveryFigures, ReleaseReason, ReliefOutcome, RelievedSession,
-        ServiceWindow, SheddingStep, SilentBy,
+        BackupTask, CostSetting, DownReason, EventId, Lever, RecoveryFigures, ReleaseReason, ReliefOutcome,
+        RelievedSession, ServiceWindow, SheddingStep, SilentBy,
     },
 };
 use crate::{
@@ -23,17 +23,6 @@ use crate::{
     Share, TableName,
     reading::{Health, VacuumKind},
 };
-
-/// The number of an event in its journal: increasing, never reused. Printed as people cite it: `E17`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct EventId(pub i64);
-
-impl fmt::Display for EventId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "E{}", self.0)
-    }
-}
 
 /// One event of the journal.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -80,6 +69,15 @@ pub enum EventKind {
         /// The same in one word; unknown in what guards before this field wrote.
         #[serde(default)]
         by: SilentBy,
+    },
+    /// What is known of the guard of another host: for the rules, not for the journal.
+    PeerWatched {
+        /// What it calls itself.
+        peer: String,
+        /// For how long nothing has been heard of it, or it is listened for.
+        silence: Duration,
+        /// Whether it was heard at all since then.
+        heard: bool,
     },
     /// The wall clock was stepped.
     ClockStepped {

@@ -84,7 +84,7 @@ async fn beat(
 
 /// Whether a reading taken then, in microseconds on the boot clock, is young enough. One that was told of by a guard that hangs since, or that
 /// waited in the pipe, is not.
-fn senses(taken_us: Option<u64>) -> bool {
+pub(super) fn senses(taken_us: Option<u64>) -> bool {
     taken_us.is_some_and(|taken| {
         let age = Duration::from_micros(clock::now().boot_us.saturating_sub(taken));
         age < SENSED_WITHIN

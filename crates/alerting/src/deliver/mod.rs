@@ -9,6 +9,7 @@ mod command;
 mod dialect;
 mod email;
 mod heartbeat;
+mod peer;
 mod queue;
 mod retry;
 mod route_task;
@@ -105,8 +106,8 @@ where
     if !read_line(&mut reader, &mut line).await? {
         return Err(DeliverError::NoGreeting("nobody greeted it"));
     }
-    let (routes, heartbeat) = match serde_json::from_slice(&line) {
-        Ok(ToWorker::Hello { protocol: PROTOCOL, routes, heartbeat }) => (routes, heartbeat),
+    let (routes, heartbeat, peer) = match serde_json::from_slice(&line) {
+        Ok(ToWorker::Hello { protocol: PROTOCOL, routes, heartbeat, peer }) => (routes, heartbeat, peer),
         Ok(ToWorker::Hello { protocol, .. }) => return Err(DeliverError::OtherProtocol(protocol)),
         // The line holds secrets: nothing of it is quoted.
         _ => return Err(DeliverError::NoGreeting("the first line is no greeting")),
@@ -121,7 +122,10 @@ where
     drop(routes);
     let (sensed, senses) = watch::channel(None);
     if let Some(heartbeat) = heartbeat {
-        tasks.spawn(HeartbeatTask::new(heartbeat, &targets, senses, answers.clone()).run());
+        tasks.spawn(HeartbeatTask::new(heartbeat, &targets, senses.clone(), answers.clone()).run());
+    }
+    if let Some(peer) = peer {
+        peer::start(peer, senses, &answers, &mut tasks);
     }
     // Whoever reads the answers may be gone; the deliveries matter more.
     let _ = answers.send(ToGuard::Ready { protocol: PROTOCOL, problems }).await;

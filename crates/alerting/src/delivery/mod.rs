@@ -7,7 +7,7 @@ mod storage;
 mod supervisor;
 mod worker;
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use model::{Alert, AlertState, EventKind, Moment, Severity};
 use tokio::{
@@ -18,13 +18,14 @@ use tokio::{
 pub use self::worker::WorkerCommand;
 use self::{
     storage::Storage,
-    supervisor::{Supervisor, Work},
+    supervisor::{Ear, Supervisor, Tells, Work},
 };
 use crate::{
     clock,
     heartbeat::Heartbeat,
     hush::Book,
     outbox::{Outbox, Pending, Recovered},
+    peer::Peer,
     route::Route,
 };
 
@@ -42,10 +43,12 @@ pub const OUTBOX_ROUTE: &str = "outbox";
 pub struct DeliveryOptions {
     /// `outbox/` in the state directory, whose lock the caller holds.
     pub outbox_dir: PathBuf,
-    /// Where alerts go beside the log. With none, and no heartbeat, no worker is started.
+    /// Where alerts go beside the log. With none, no heartbeat and no peer, no worker is started.
     pub routes: Vec<Route>,
     /// Whom outside the host to tell that the guard lives and senses, and how often.
     pub heartbeat: Option<Heartbeat>,
+    /// The guard on another host with which this one watches each other.
+    pub peer: Option<Peer>,
     /// How to start the worker.
     pub worker: WorkerCommand,
 }
@@ -67,6 +70,8 @@ pub struct Delivery {
     alerts: mpsc::Sender<Alert>,
     sensed: watch::Sender<Option<Moment>>,
     problems: watch::Receiver<Vec<String>>,
+    peer: Option<String>,
+    heard: watch::Receiver<Option<Ear>>,
     supervisor: JoinHandle<()>,
 }
 
@@ -86,14 +91,19 @@ impl Delivery {
         // At the start it is read here and now: what is silenced stays so.
         let said = Book::new(&options.outbox_dir).read().unwrap_or_default();
         let (hush_sender, hush) = watch::channel(said);
-        let (storage, write_failures) = Storage::start(options.outbox_dir, outbox, hush_sender);
+        let (storage, write_failures) = Storage::start(options.outbox_dir.clone(), outbox, hush_sender);
         let (alerts, submitted) = mpsc::channel(SUBMITTED);
         let (problem_sender, problems) = watch::channel(Vec::new());
         let (sensed, senses) = watch::channel(None);
-        let work = Work { routes: options.routes, heartbeat: options.heartbeat, command: options.worker };
-        let supervisor = Supervisor::new(work, storage, outcome_sender, problem_sender, senses, hush, &recovered);
+        let DeliveryOptions { routes, heartbeat, peer, worker: command, .. } = options;
+        let name = peer.as_ref().map(|peer| peer.name.clone());
+        let (hears, heard) = watch::channel(None);
+        let tells = Tells { outcomes: outcome_sender, problems: problem_sender, heard: hears };
+        let work = Work { routes, heartbeat, peer, command };
+        let supervisor = Supervisor::new(work, storage, tells, senses, hush, &recovered);
         let supervisor = tokio::spawn(supervisor.run(submitted, write_failures));
-        Started { delivery: Self { alerts, sensed, problems, supervisor }, outcomes, open: recovered.open }
+        let delivery = Self { alerts, sensed, problems, peer: name, heard, supervisor };
+        Started { delivery, outcomes, open: recovered.open }
     }
 
     /// Logs the alert and hands it to its routes. Never blocks, never fails: what can't be delivered is an outcome.
@@ -107,6 +117,13 @@ impl Delivery {
     /// A reading of the host, taken then, has reached whoever calls: the guard lives and senses, and heartbeats may go out. Never blocks.
     pub fn senses(&self, taken: Moment) {
         self.sensed.send_replace(Some(taken));
+    }
+
+    /// The other guard, by its name, and for how long up to `now` nothing was heard of it; or how long it has been listened for, where it was
+    /// not heard since (false). None where nobody listens for it at the moment.
+    pub fn peer_silence(&self, now: Moment) -> Option<(&str, Duration, bool)> {
+        let Ear { since, heard } = (*self.heard.borrow())?;
+        Some((self.peer.as_deref()?, now.since(since), heard))
     }
 
     /// Routes that can't reach anybody as they are, as the worker found them at its start, and a heartbeat that does not arrive; each in a

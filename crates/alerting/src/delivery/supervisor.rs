@@ -19,6 +19,7 @@ use crate::{
     heartbeat::{Heartbeat, TOLD_AFTER},
     hush::{Ack, Hush, Silence, due},
     outbox::{MAX_PENDING, Pending, Recovered, victim},
+    peer::Peer,
     protocol::{PROTOCOL, RouteProblem, ToGuard, ToWorker},
     route::Route,
 };
@@ -54,21 +55,41 @@ struct Episode {
 pub(super) struct Work {
     pub(super) routes: Vec<Route>,
     pub(super) heartbeat: Option<Heartbeat>,
+    pub(super) peer: Option<Peer>,
     pub(super) command: WorkerCommand,
+}
+
+/// Where the guard hears of what becomes of it.
+pub(super) struct Tells {
+    pub(super) outcomes: mpsc::Sender<(Moment, EventKind)>,
+    /// Whom nothing reaches, each in a sentence.
+    pub(super) problems: watch::Sender<Vec<String>>,
+    /// What is heard of the other guard; none while nobody listens.
+    pub(super) heard: watch::Sender<Option<Ear>>,
+}
+
+/// What is heard of the other guard.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ear {
+    /// When it was heard last, or listening for it began.
+    pub(super) since: Moment,
+    /// Whether it was heard.
+    pub(super) heard: bool,
 }
 
 pub(super) struct Supervisor {
     routes: Vec<Route>,
     heartbeat: Option<Heartbeat>,
+    peer: Option<Peer>,
     command: WorkerCommand,
     storage: Storage,
-    outcomes: mpsc::Sender<(Moment, EventKind)>,
-    /// Whom nothing reaches, each in a sentence: the two below.
-    problems: watch::Sender<Vec<String>>,
+    tells: Tells,
     /// Routes that reach nobody as they are.
     of_routes: Vec<String>,
     /// Why the heartbeat does not arrive.
     of_heartbeat: Option<String>,
+    /// Why the other guard is not told of us, and why we can't listen for it.
+    of_peer: [Option<String>; 2],
     /// When the newest reading of the host that reached the loop was taken.
     sensed: watch::Receiver<Option<Moment>>,
     /// The one that the worker was told of last.
@@ -97,13 +118,12 @@ impl Supervisor {
     pub(super) fn new(
         work: Work,
         storage: Storage,
-        outcomes: mpsc::Sender<(Moment, EventKind)>,
-        problems: watch::Sender<Vec<String>>,
+        tells: Tells,
         sensed: watch::Receiver<Option<Moment>>,
         hush: watch::Receiver<Hush>,
         recovered: &Recovered,
     ) -> Self {
-        let Work { routes, heartbeat, command } = work;
+        let Work { routes, heartbeat, peer, command } = work;
         let (said, said_rx) = mpsc::channel(SAID);
         let now = Instant::now();
         let next_id = first_id(&recovered.pending);
@@ -122,12 +142,13 @@ impl Supervisor {
         let mut supervisor = Self {
             routes,
             heartbeat,
+            peer,
             command,
             storage,
-            outcomes,
-            problems,
+            tells,
             of_routes: Vec::new(),
             of_heartbeat: None,
+            of_peer: [None, None],
             sensed,
             told_sensed: None,
             pending: BTreeMap::new(),
@@ -199,13 +220,13 @@ impl Supervisor {
                 _ => break,
             }
         }
-        let Self { storage, outcomes, .. } = self;
+        let Self { storage, tells, .. } = self;
         drop(storage);
         // Ends when the thread has written what it was given.
         while let Ok(Some(failure)) = tokio::time::timeout_at(deadline, write_failures.recv()).await {
             tracing::error!("{}", failure.error);
         }
-        drop(outcomes);
+        drop(tells);
     }
 
     fn accept(&mut self, alert: &Alert) {
@@ -323,7 +344,12 @@ impl Supervisor {
 
     /// Whether there is anything for a worker to do.
     fn needs_worker(&self) -> bool {
-        !self.routes.is_empty() || self.heartbeat.is_some()
+        !self.routes.is_empty() || self.says_that_it_senses()
+    }
+
+    /// Whether anybody outside is to hear that the guard senses.
+    fn says_that_it_senses(&self) -> bool {
+        self.heartbeat.is_some() || self.peer.is_some()
     }
 
     fn start_worker(&mut self) {
@@ -331,7 +357,9 @@ impl Supervisor {
             return;
         }
         self.generation += 1;
-        match Worker::start(&self.command, &self.routes, self.heartbeat.as_ref(), self.generation, self.said.clone()) {
+        let (routes, heartbeat, peer) = (self.routes.clone(), self.heartbeat.clone(), self.peer.clone());
+        let hello = ToWorker::Hello { protocol: PROTOCOL, routes, heartbeat, peer };
+        match Worker::start(&self.command, &hello, self.generation, self.said.clone()) {
             Ok(worker) => {
                 self.worker = Some(worker);
                 self.told_sensed = None;
@@ -354,6 +382,8 @@ impl Supervisor {
 
     fn lose_worker(&mut self, why: &str) {
         let Some(worker) = self.worker.take() else { return };
+        // What is not listened for is not silent.
+        self.tells.heard.send_replace(None);
         if worker.started.elapsed() >= LIVED {
             self.failed_starts = 0;
         }
@@ -428,6 +458,21 @@ impl Supervisor {
                 self.publish_problems();
             }
             Said::Message(ToGuard::Heartbeat { missed, error }) => self.hear_of_heartbeat(missed, error),
+            Said::Message(ToGuard::PeerTold { missed, error }) => {
+                let error = error.filter(|_| missed >= TOLD_AFTER);
+                self.set_of_peer(
+                    0,
+                    error.map(|error| format!("the other guard is not told that this one lives: {error}")),
+                );
+            }
+            Said::Message(ToGuard::PeerListens { error }) => {
+                let ear = Ear { since: clock::now(), heard: false };
+                self.tells.heard.send_replace(Some(ear).filter(|_| error.is_none()));
+                self.set_of_peer(1, error.map(|error| format!("the other guard is not listened for: {error}")));
+            }
+            Said::Message(ToGuard::PeerHeard) => {
+                self.tells.heard.send_replace(Some(Ear { since: clock::now(), heard: true }));
+            }
             Said::Message(ToGuard::Delivered { id, attempt }) => {
                 // What a worker before it already acknowledged is no longer there.
                 let Some(Pending { route, alert, .. }) = self.pending.remove(&id) else { return };
@@ -449,7 +494,7 @@ impl Supervisor {
     /// Tells the worker that the guard senses: once a second will do.
     fn pass_on_sensed(&mut self) {
         let newest = *self.sensed.borrow_and_update();
-        let (Some(worker), Some(_), Some(taken)) = (&self.worker, &self.heartbeat, newest) else { return };
+        let (Some(worker), Some(taken)) = (&self.worker, newest.filter(|_| self.says_that_it_senses())) else { return };
         if self.told_sensed.is_none_or(|told| taken.since(told) >= SENSED_EVERY)
             && worker.tell(&ToWorker::Sensed { boot_us: taken.boot_us })
         {
@@ -471,8 +516,20 @@ impl Supervisor {
         self.publish_problems();
     }
 
+    fn set_of_peer(&mut self, which: usize, problem: Option<String>) {
+        let Some(slot) = self.of_peer.get_mut(which).filter(|slot| **slot != problem) else { return };
+        match &problem {
+            Some(problem) => tracing::error!("{problem}"),
+            None => tracing::info!("the way to or from the other guard is there again"),
+        }
+        *slot = problem;
+        self.publish_problems();
+    }
+
     fn publish_problems(&self) {
-        self.problems.send_replace(self.of_routes.iter().chain(&self.of_heartbeat).cloned().collect());
+        let peer = self.of_peer.iter().flatten();
+        let all = self.of_routes.iter().chain(&self.of_heartbeat).chain(peer);
+        self.tells.problems.send_replace(all.cloned().collect());
     }
 
     fn report_failure(&self, pending: &Pending, attempt: u32, error: String, gave_up: bool) {
@@ -489,7 +546,7 @@ impl Supervisor {
     }
 
     fn report(&self, event: EventKind) {
-        if let Err(mpsc::error::TrySendError::Full(_)) = self.outcomes.try_send((clock::now(), event)) {
+        if let Err(mpsc::error::TrySendError::Full(_)) = self.tells.outcomes.try_send((clock::now(), event)) {
             tracing::warn!("delivery: nobody reads its outcomes; one was dropped");
         }
     }

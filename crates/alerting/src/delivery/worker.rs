@@ -16,11 +16,9 @@ use tokio::{
 };
 
 use crate::{
-    heartbeat::Heartbeat,
     lines::{read_line, to_line},
     outbox::MAX_PENDING,
-    protocol::{PROTOCOL, ToGuard, ToWorker},
-    route::Route,
+    protocol::{ToGuard, ToWorker},
 };
 
 /// Lines on their way to the worker: all that may be pending, with room for what is forgotten and for pings.
@@ -74,8 +72,7 @@ impl Worker {
     /// Where the process can't be started.
     pub(super) fn start(
         command: &WorkerCommand,
-        routes: &[Route],
-        heartbeat: Option<&Heartbeat>,
+        hello: &ToWorker,
         generation: u64,
         said: mpsc::Sender<(u64, Said)>,
     ) -> io::Result<Self> {
@@ -91,8 +88,7 @@ impl Worker {
         let pipes = child.stdin.take().zip(child.stdout.take());
         let (stdin, stdout) = pipes.ok_or_else(|| io::Error::other("its pipes are missing"))?;
         let (lines, lines_rx) = mpsc::channel(WAITING_LINES);
-        let hello =
-            to_line(&ToWorker::Hello { protocol: PROTOCOL, routes: routes.to_vec(), heartbeat: heartbeat.cloned() });
+        let hello = to_line(hello);
         let task = tokio::spawn(drive(child, stdin, stdout, hello, lines_rx, generation, said));
         Ok(Self { generation, started: Instant::now(), unanswered: 0, lines: Some(lines), task })
     }

@@ -79,6 +79,16 @@ settings! {
     }
 }
 
+settings! {
+    /// Rule `peer-silent`: nothing is heard of the guard of another host.
+    PeerSilent {
+        /// For how long, seconds: several times its `every`.
+        silent_s: f64 = 60.0,
+        /// For how long it must have been heard again, seconds.
+        clear_s: f64 = 10.0,
+    }
+}
+
 /// See [`super::RuleSettings::check`].
 pub(super) fn check(settings: &super::RuleSettings) -> Result<(), SettingsError> {
     let p = &settings.pressure_stalled;
@@ -114,5 +124,10 @@ pub(super) fn check(settings: &super::RuleSettings) -> Result<(), SettingsError>
 
     let g = &settings.guard_was_silent;
     seconds("guard-was-silent.longer_than_s", g.longer_than_s)?;
-    seconds("guard-was-silent.clear_s", g.clear_s)
+    seconds("guard-was-silent.clear_s", g.clear_s)?;
+
+    let p = &settings.peer_silent;
+    seconds("peer-silent.silent_s", p.silent_s)?;
+    above("peer-silent.silent_s", p.silent_s, 2.0)?;
+    seconds("peer-silent.clear_s", p.clear_s)
 }

@@ -18,7 +18,7 @@ pub(crate) fn alert(key: &str, state: AlertState) -> Alert {
 }
 
 pub(crate) fn start(outbox: &Path, routes: Vec<Route>, worker: WorkerCommand) -> Started {
-    Delivery::start(DeliveryOptions { outbox_dir: outbox.to_owned(), routes, heartbeat: None, worker })
+    Delivery::start(DeliveryOptions { outbox_dir: outbox.to_owned(), routes, heartbeat: None, peer: None, worker })
 }
 
 /// A scratch directory with the outbox and the list of worker pids.

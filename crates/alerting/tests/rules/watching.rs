@@ -211,3 +211,29 @@ fn a_guard_that_comes_back_says_how_long_it_was_gone() {
         assert!(ended[0].summary.starts_with("The guard of main is back on db1: "), "{}", ended[0].summary);
     }
 }
+
+#[test]
+fn another_guard_that_is_not_heard() {
+    let watched = |s: u64, silence: u64, heard| {
+        let silence = Duration::from_secs(silence);
+        Observation::Event(at(s * 1_000), EventKind::PeerWatched { peer: "db2".into(), silence, heard })
+    };
+    let none: [&str; 0] = [];
+    let mut one = rules();
+    assert_eq!(names(&observe(&mut one, (0..100).map(|s| watched(s, s % 10, true)))), none);
+    assert_eq!(names(&observe(&mut one, (100..159).map(|s| watched(s, s - 100, true)))), none);
+    let fired = observe(&mut one, [watched(160, 60, true)]);
+    assert_eq!(names(&fired), ["peer-silent fires critical"]);
+    check_shape(&fired[0]);
+    assert_eq!(fired[0].since, at(100_000));
+    assert_eq!(fired[0].summary, "db1 hears nothing of the guard db2 since 1 min 0 s");
+    assert_eq!(fired[0].labels["peer"], "db2");
+    // A new ear has heard nothing yet: that is no news of the other.
+    assert_eq!(names(&observe(&mut one, (161..200).map(|s| watched(s, s - 161, false)))), none);
+    assert_eq!(names(&observe(&mut one, (200..205).map(|s| watched(s, 1, true)))), none);
+    let ended = observe(&mut one, (205..212).map(|s| watched(s, 1, true)));
+    assert_eq!(names(&ended), ["peer-silent resolves critical"]);
+    // One that was never there is missed as well.
+    let fired = observe(&mut rules(), (0..61).map(|s| watched(s, s, false)));
+    assert_eq!(names(&fired), ["peer-silent fires critical"]);
+}

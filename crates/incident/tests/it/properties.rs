@@ -177,6 +177,11 @@ fn kind() -> impl Strategy<Value = EventKind> {
             cause,
             by: model::event::SilentBy::Unknown
         }),
+        (text(), duration(), any::<bool>()).prop_map(|(peer, silence, heard)| EventKind::PeerWatched {
+            peer,
+            silence,
+            heard
+        }),
         any::<i64>().prop_map(|by_ms| EventKind::ClockStepped { by_ms }),
         boot_id().prop_map(|boot_id| EventKind::HostRebooted { boot_id }),
         moment().prop_map(|m| EventKind::ServerUp { version: PgVersion(150_001), started: m.wall, in_recovery: true }),

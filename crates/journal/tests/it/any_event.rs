@@ -175,6 +175,9 @@ pub fn each_kind() -> Vec<BoxedStrategy<EventKind>> {
                 .prop_map(|(silence, cause, by)| EventKind::GuardWasSilent { silence, cause, by })
                 .boxed()
         },
+        (text(), duration(), any::<bool>())
+            .prop_map(|(peer, silence, heard)| EventKind::PeerWatched { peer, silence, heard })
+            .boxed(),
         any::<i64>().prop_map(|by_ms| EventKind::ClockStepped { by_ms }).boxed(),
         text().prop_map(|boot_id| EventKind::HostRebooted { boot_id }).boxed(),
         death().prop_map(|death| EventKind::DeathExplained { death }).boxed(),

@@ -9,6 +9,7 @@ impl EventKind {
             Self::GuardStarted { .. } => "guard_started",
             Self::GuardStopped { .. } => "guard_stopped",
             Self::GuardWasSilent { .. } => "guard_was_silent",
+            Self::PeerWatched { .. } => "peer_watched",
             Self::ClockStepped { .. } => "clock_stepped",
             Self::HostRebooted { .. } => "host_rebooted",
             Self::DeathExplained { .. } => "death_explained",

@@ -9,7 +9,7 @@ use alerting::{Carrier, Secret, Security};
 use model::Severity;
 use serde::{Deserialize, Serialize};
 
-use super::{Heartbeat, HumanDuration};
+use super::{Heartbeat, HumanDuration, Peer};
 
 /// `[alert]`: rules and routes.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -22,6 +22,9 @@ pub struct Alert {
     /// Who outside is to miss this guard when it is gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heartbeat: Option<Heartbeat>,
+    /// Another guard, to watch each other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub peer: Option<Peer>,
 }
 
 /// `[[alert.route]]`: where alerts go. Exactly one of `webhook`, `discord`, `slack`, `alertmanager`, `email` and
@@ -196,7 +199,7 @@ pub(super) fn secret(file: Option<&Path>, variable: Option<&str>, names: &str) -
     match (file, variable) {
         (Some(path), None) => Secret::from_file(path).map_err(|e| e.to_string()),
         (None, Some(name)) => Secret::from_env(name).map_err(|e| e.to_string()),
-        _ => Err(format!("needs exactly one of {names}. Hint: such a URL is a secret and never stands here")),
+        _ => Err(format!("needs exactly one of {names}. Hint: it is a secret and never stands here")),
     }
 }
 

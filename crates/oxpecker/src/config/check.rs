@@ -107,6 +107,10 @@ pub fn check(config: &Config, lines: &Lines) -> Vec<Problem> {
         let (what, hint) = error.split_once(". Hint: ").unwrap_or((&error, "the guard's user must be able to read it"));
         problem("alert.heartbeat".into(), what.to_owned(), hint);
     }
+    if let Some(Err(error)) = config.alert.peer.as_ref().map(|peer| peer.resolve(&crate::guard::host_name())) {
+        let (what, hint) = error.split_once(". Hint: ").unwrap_or((&error, "the guard's user must be able to read it"));
+        problem("alert.peer".into(), what.to_owned(), hint);
+    }
     found
 }
 

@@ -25,7 +25,7 @@ mod wal;
 use std::time::Duration;
 
 use alerting::SENSED_WITHIN;
-use collector::clock;
+use collector::{clock, host};
 use journal::StateDir;
 use model::{EventKind, Moment, Observation, Pid, Reading, reading::Health};
 use sd_notify::NotifyState;
@@ -49,7 +49,7 @@ pub use wal::protocol as wal_protocol;
 use crate::{config::Loaded, exit::Failure};
 use memory::Memory;
 use parts::Parts;
-pub use parts::{Kept, OUTBOX, routes};
+pub use parts::{Kept, OUTBOX, host_name, routes};
 pub use protect::lock_memory;
 use relief::ReliefTask;
 use signals::{Wish, tell, watchdog_interval};
@@ -117,6 +117,7 @@ pub async fn guard(
             Ok(()) = parts.sessions.changed() => guard.session_changed(&mut parts),
             _ = self_check.tick() => {
                 guard.check_journal(&mut parts);
+                guard.check_peer(&mut parts);
                 if let Some(part) = parts.ended() {
                     let error = anyhow::anyhow!("{part} has ended by itself; the log above says more");
                     let failure = Failure::from(error).hint("this is a bug: please report it; the service manager starts the guard again");
@@ -163,6 +164,8 @@ struct Guard {
     memory: Memory,
     /// When the newest reading of the host that reached the loop was taken; in the beginning, the beginning.
     sensed: Moment,
+    /// When the other guard was last asked for, and since when that has gone on without a hole.
+    watched_peer: (Moment, Moment),
     /// When a reading of the host was last recorded.
     host_recorded: Option<Moment>,
 }
@@ -173,6 +176,7 @@ impl Guard {
         Self {
             since: parts.started,
             sensed: parts.started,
+            watched_peer: (parts.started, parts.started),
             cluster: loaded.config.postgres.name.clone(),
             mode: loaded.config.autovacuum_mode(),
             host_recorded: None,
@@ -261,6 +265,23 @@ impl Guard {
         let Some(error) = failing else { return };
         let kind = EventKind::RecordingFailed { error, lost: health.lost.total() };
         for alert in parts.rules.observe(&Observation::Event(clock::now(), kind)) {
+            parts.delivery.submit(alert.clone());
+            self.record(parts, alert.decided, &EventKind::Alerted { alert });
+        }
+    }
+
+    /// Tells the rules for how long nothing was heard of the other guard. What a guard did not hear because it did not run itself is no silence
+    /// of the other's.
+    fn check_peer(&mut self, parts: &mut Parts) {
+        let now = clock::now();
+        let (last, since) = self.watched_peer;
+        let since = if now.since(last) > host::SILENCE { now } else { since };
+        self.watched_peer = (now, since);
+        let Some((peer, silence, heard)) = parts.delivery.peer_silence(now) else { return };
+        let listened = now.since(since);
+        let (silence, heard) = if silence > listened { (listened, false) } else { (silence, heard) };
+        let kind = EventKind::PeerWatched { peer: peer.to_owned(), silence, heard };
+        for alert in parts.rules.observe(&Observation::Event(now, kind)) {
             parts.delivery.submit(alert.clone());
             self.record(parts, alert.decided, &EventKind::Alerted { alert });
         }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use alerting::{Delivery, DeliveryOptions, Heartbeat, Route, Rules, Started, Subject, WorkerCommand};
+use alerting::{Delivery, DeliveryOptions, Heartbeat, Peer, Route, Rules, Started, Subject, WorkerCommand};
 use autovacuum::{Governor, GovernorOptions, ReleaseCommand};
 use collector::{
     clock,
@@ -110,6 +110,7 @@ impl Parts {
         place::target(&config.postgres)?;
         routes(config)?;
         heartbeat(config)?;
+        peer(config)?;
         probes(config)?;
         backup::Settings::of(config)?;
         Ok(())
@@ -140,6 +141,7 @@ impl Parts {
             outbox_dir: state.path().join(OUTBOX),
             routes: routes(config)?,
             heartbeat: heartbeat(config)?,
+            peer: peer(config)?,
             worker: WorkerCommand {
                 program: PathBuf::from("/proc/self/exe"),
                 args: ["worker", "deliver"].map(OsString::from).to_vec(),
@@ -491,6 +493,12 @@ fn heartbeat(config: &Config) -> Result<Option<Heartbeat>, Failure> {
     resolved.map_err(|error| Failure::usage(anyhow::anyhow!(error).context("alert.heartbeat")))
 }
 
+/// The guard of another host, with the key that both have.
+fn peer(config: &Config) -> Result<Option<Peer>, Failure> {
+    let resolved = config.alert.peer.as_ref().map(|peer| peer.resolve(&host_name())).transpose();
+    resolved.map_err(|error| Failure::usage(anyhow::anyhow!(error).context("alert.peer")))
+}
+
 /// What the guard's own sampler asks: of each service the first way that it knows.
 fn probes(config: &Config) -> Result<Vec<ServiceProbe>, Failure> {
     let mut probes = Vec::new();
@@ -525,7 +533,8 @@ fn left_unhealthy(state: &StateDir) -> BTreeSet<ServiceName> {
     unhealthy
 }
 
-fn host_name() -> String {
+/// What this host calls itself.
+pub fn host_name() -> String {
     fs::read_to_string("/proc/sys/kernel/hostname")
         .map_or_else(|_| "localhost".to_owned(), |name| name.trim().to_owned())
 }

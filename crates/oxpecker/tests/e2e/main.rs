@@ -19,6 +19,7 @@ mod holds;
 mod kept_wal;
 mod map_wal;
 mod over_the_network;
+mod peers;
 mod pitr;
 mod prompts;
 mod protected;
