@@ -1,9 +1,9 @@
 //! The only place that prints: results on stdout, all else on stderr, colour on terminals only.
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "this module is where printing is done")]
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 
-use comfy_table::{CellAlignment, ContentArrangement, LineStyle, Table, TableStyle};
+use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, LineStyle, Table, TableStyle};
 use owo_colors::OwoColorize as _;
 use serde::Serialize;
 
@@ -70,14 +70,82 @@ pub fn columns() -> u16 {
         .unwrap_or(COLUMNS)
 }
 
+/// Breaks long lines between words where a terminal would break them anywhere. A command in backticks stays whole, and what no terminal shows stays as
+/// it is.
+pub fn prose(text: &str) -> String {
+    prose_beside(text, 0)
+}
+
+/// As [`prose`], where each line begins in the column of this number.
+pub fn prose_beside(text: &str, taken: usize) -> String {
+    if !io::stdout().is_terminal() {
+        return text.to_owned();
+    }
+    broken(text, usize::from(columns()).saturating_sub(taken))
+}
+
+/// `text` in lines of at most `width` characters, if its words allow that. What goes on is indented as far as what it goes on from, and then some.
+fn broken(text: &str, width: usize) -> String {
+    let mut all = String::new();
+    for line in text.lines() {
+        let indent = line.chars().take_while(|c| *c == ' ').count();
+        if line.chars().count() <= width || indent + 2 >= width {
+            all.push_str(line);
+            all.push('\n');
+            continue;
+        }
+        all.extend(std::iter::repeat_n(' ', indent));
+        let mut length = indent;
+        for (number, word) in words(&line[indent..]).into_iter().enumerate() {
+            let long = word.chars().count();
+            if number > 0 && length + 1 + long > width {
+                all.push('\n');
+                all.extend(std::iter::repeat_n(' ', indent + 2));
+                length = indent + 2;
+            } else if number > 0 {
+                all.push(' ');
+                length += 1;
+            }
+            all.push_str(&word);
+            length += long;
+        }
+        all.push('\n');
+    }
+    all
+}
+
+/// What may stand on a line of its own: words, and whole commands.
+fn words(line: &str) -> Vec<String> {
+    let (mut words, mut is_open): (Vec<String>, bool) = (Vec::new(), false);
+    for part in line.split(' ') {
+        match words.last_mut().filter(|_| is_open) {
+            Some(command) => {
+                command.push(' ');
+                command.push_str(part);
+            }
+            None => words.push(part.to_owned()),
+        }
+        is_open ^= part.matches('`').count() % 2 == 1;
+    }
+    words
+}
+
 /// A table for people. `right`: the columns of numbers.
 pub fn table<const N: usize>(head: [&str; N], right: &[usize], rows: impl IntoIterator<Item = [String; N]>) -> String {
     let mut table = Table::new();
     table.set_content_arrangement(ContentArrangement::Dynamic).set_width(columns());
     table.load_style(TableStyle::new().header_separator(LineStyle::new('─', '─', '─', '─')));
+    let mut widest = head[0].len();
     table.set_header(head);
     for row in rows {
+        widest = widest.max(row[0].chars().count());
         table.add_row(row);
+    }
+    // A name that is broken in two can't be read, nor copied; but one of a name's greatest length leaves no room for the rest.
+    if widest * 3 <= usize::from(columns())
+        && let Some(names) = table.column_mut(0)
+    {
+        names.set_constraint(ColumnConstraint::ContentWidth);
     }
     for &column in right {
         if let Some(column) = table.column_mut(column) {
@@ -131,6 +199,16 @@ mod tests {
         ] {
             assert_eq!(parted(text), (error, hint));
         }
+    }
+
+    #[test]
+    fn long_lines_are_broken_between_words_and_never_in_a_command() {
+        let text = "  one two three `oxpecker service apply --again` four\nshort\n\n";
+        assert_eq!(broken(text, 20), "  one two three\n    `oxpecker service apply --again`\n    four\nshort\n\n");
+        assert_eq!(broken(text, 200), text);
+        let long = "x".repeat(50);
+        assert_eq!(broken(&format!("{long} y"), 20), format!("{long}\n  y\n"), "nothing is lost");
+        assert_eq!(broken("an open ` tick goes on", 10), "an open\n  ` tick goes on\n");
     }
 
     #[test]

@@ -19,6 +19,7 @@ use model::{
 use owo_colors::OwoColorize as _;
 
 use super::document::{GuardStatus, ServerState};
+use crate::output;
 
 /// How one line of the screen is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +41,8 @@ struct Line {
 const SATURATED: f64 = 0.95;
 /// Share of free memory below which it counts as low on the screen (as the alert's default).
 const MEMORY_LOW: f64 = 0.08;
+/// The column in which each line's text begins.
+const BESIDE: usize = 25;
 /// Vacuums and alerts shown; the rest is counted.
 const SHOWN: usize = 5;
 
@@ -87,13 +90,14 @@ pub fn render(status: &GuardStatus) -> (String, bool) {
         text.push_str(&format!(
             "  {:<13}{state}{pad}{}\n",
             line.name,
-            line.text.replace('\n', &format!("\n{}", " ".repeat(25)))
+            output::prose_beside(&line.text, BESIDE).trim_end().replace('\n', &format!("\n{}", " ".repeat(BESIDE)))
         ));
     }
     if !status.limitations.is_empty() {
         text.push_str("\nMissing here, and what that costs:\n");
         for limitation in &status.limitations {
-            text.push_str(&format!("  - {limitation}\n"));
+            text.push_str(output::prose(&format!("  - {limitation}")).trim_end());
+            text.push('\n');
         }
     }
     (text, well)

@@ -126,6 +126,74 @@ fn what_was_removed_waits_for_an_approval_of_that_very_plan() {
 }
 
 #[test]
+fn an_approval_whose_hour_is_over_is_none() {
+    let Some(cluster) = cluster(&[]) else { return };
+    let stage = Stage::new(&cluster.url("postgres"), "", &[("site", &[], &up("site"))]);
+    let place = &stage.place;
+    let config = place.path().join("oxpecker.toml");
+    let home = place.path().join("home");
+    let text = fs::read_to_string(&config).unwrap();
+    let at = |of: &std::path::Path| format!("directory = {:?}", of.display().to_string());
+    let text = text.replace(&at(place.path()), &at(&home)).replace("touch site.up", "touch ../site.up");
+    fs::write(&config, &text).unwrap();
+
+    let plan = place.json(&["service", "plan"]);
+    let hash = plan["approve"]["plan"].as_str().unwrap_or_else(|| panic!("no hash in {plan}")).to_owned();
+    let approval = place.json(&["approve", &hash, "--by", "eva"]);
+    let until = approval["approval"]["until"].as_str().unwrap_or_else(|| panic!("no end in {approval}")).to_owned();
+    assert_eq!(steps(&place.json(&["service", "plan"])), ["provision site"], "approved, it is still to be done");
+    // The hour is over: what was written down is moved back, as nobody waits that long.
+    let file = place.state_dir().join("services/approvals.json");
+    let written = fs::read_to_string(&file).unwrap();
+    assert!(written.contains(&until), "{written}");
+    fs::write(&file, written.replace(&until, "2020-01-01T00:00:00Z")).unwrap();
+    let applied = place.ask(&["service", "apply"]);
+    assert_eq!(code(&applied), Some(1), "{}", said(&applied));
+    assert!(said(&applied).contains(&format!("oxpecker approve {hash}")), "{}", said(&applied));
+    assert!(!home.exists(), "nothing was made");
+    fs::write(&file, written).unwrap();
+    let applied = place.json(&["service", "apply"]);
+    assert_eq!(applied["outcome"], "done", "{applied}");
+    assert_eq!(applied["did"][0]["action"], "provision", "{applied}");
+    assert!(home.exists());
+}
+
+#[test]
+fn one_that_is_given_up_is_a_persons_and_is_told_with_what_to_do() {
+    let Some(cluster) = cluster(&[]) else { return };
+    let stage = Stage::new(
+        &cluster.url("postgres"),
+        "",
+        &[("site", &["login"], &up("site")), ("login", &[], "exit 3"), ("cache", &[], &up("cache"))],
+    );
+    let place = &stage.place;
+    let applied = place.ask(&["service", "apply"]);
+    assert_eq!(code(&applied), Some(4), "{}", said(&applied));
+    assert!(place.path().join("cache.up").exists(), "the rest: {}", said(&applied));
+    let starts = || fs::read_to_string(place.path().join("starts")).unwrap();
+    let logins = || starts().lines().filter(|line| *line == "login").count();
+    assert_eq!((logins(), starts().contains("site")), (2, false), "two attempts, and nothing that needs it");
+    let plan = place.ask(&["service", "plan"]);
+    assert_eq!(code(&plan), Some(1), "{}", said(&plan));
+    let text = String::from_utf8_lossy(&plan.stdout).into_owned();
+    assert!(text.starts_with("A person is needed: 2 of 4 services not well."), "{text}");
+    for what in ["site: needs login", "oxpecker service logs login", "oxpecker service apply --again"] {
+        assert!(text.contains(what), "{what}: {text}");
+    }
+    // Nobody looked: no third attempt.
+    let applied = place.ask(&["service", "apply"]);
+    assert_eq!((code(&applied), logins()), (Some(1), 2), "{}", said(&applied));
+    // Mended, and said so.
+    let config = place.path().join("oxpecker.toml");
+    let text = fs::read_to_string(&config).unwrap();
+    assert!(text.contains("exit 3"), "{text}");
+    fs::write(&config, text.replace("exit 3", &up("login"))).unwrap();
+    let applied = place.ask(&["service", "apply", "--again"]);
+    assert_eq!(code(&applied), Some(0), "{}", said(&applied));
+    assert!(starts().ends_with("login\nsite\n"), "{}", starts());
+}
+
+#[test]
 fn what_cannot_be_reached_is_said_and_the_rest_comes_back() {
     let Some(cluster) = cluster(&[]) else { return };
     // Where half of the services can't be seen, nothing is done: here it is less.

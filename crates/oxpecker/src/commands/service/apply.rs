@@ -52,7 +52,7 @@ pub fn apply(global: &Global, args: &ApplyArgs) -> Outcome {
     document["did"] = told.ended.iter().map(did).collect();
     output::result(global.output, "service_apply", &document, || {
         let sentence = told.sentence(&last, well);
-        if well { sentence } else { format!("{}\n{sentence}", shown.text()) }
+        output::prose(&if well { sentence } else { format!("{}\n{sentence}", shown.text()) })
     })?;
     let failed = told.ended.iter().any(|ended| ended.failure.is_some());
     Ok(match (well, failed) {
@@ -118,7 +118,7 @@ impl Told {
         let on_their_way = round.plan.in_flight.iter().filter_map(|(name, _)| {
             let id = graph.id(name)?;
             let status = &round.statuses[id.index()];
-            (status.state != State::Stable).then(|| format!("{name} ({})", words::is(status, executor.history(id))))
+            (status.state != State::Stable).then(|| format!("{name} ({})", words::is(status, executor, id)))
         });
         let waited: Vec<String> = on_their_way.collect();
         if waited.is_empty() {

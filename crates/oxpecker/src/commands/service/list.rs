@@ -42,7 +42,7 @@ pub fn list(global: &Global, args: &LookArgs) -> Outcome {
     let well = round.statuses.iter().filter(|status| words::is_well(status)).count();
     let document: Vec<_> = executor.graph().ids().map(|id| view.document(id, since(id))).collect();
     output::result(global.output, "service_list", &serde_json::json!({ "services": document }), || {
-        view.text(since, args)
+        output::prose(&view.text(since, args))
     })?;
     Ok(if well == round.statuses.len() { FINE } else { FINDING })
 }
@@ -78,7 +78,7 @@ impl View<'_> {
         serde_json::json!({
             "name": graph.name(id),
             "state": words::slug(&status.state),
-            "is": words::is(status, self.executor.history(id)),
+            "is": words::is(status, self.executor, id),
             "well": words::is_well(status),
             "since": since,
             "acts_in_half_hour": self.acts(id),
@@ -101,11 +101,11 @@ impl View<'_> {
             let tried = match (acts, failed) {
                 (0, 0) => String::new(),
                 (acts, 0) => acts.to_string(),
-                (acts, failed) => format!("{acts}, {failed} failed"),
+                (acts, failed) => format!("{acts} ({failed} failed)"),
             };
             let needs = words::names(graph.needs(id).iter().map(|need| graph.name(*need).as_str()));
             let since = since(id).and_then(|then| ago(then).ok()).unwrap_or_default();
-            [graph.name(id).to_string(), words::is(status, self.executor.history(id)), since, tried, needs]
+            [graph.name(id).to_string(), words::is(status, self.executor, id), since, tried, needs]
         });
         let mut text = output::table(["service", "is", "for", "acts", "needs"], &[], rows);
         let ill: Vec<Id> = graph.ids().filter(|id| !words::is_well(&self.round.statuses[id.index()])).collect();

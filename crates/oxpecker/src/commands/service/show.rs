@@ -6,7 +6,7 @@ use jiff::{Timestamp, tz::TimeZone};
 use model::ServiceName;
 use services::{
     execute::{self, Approval, Executor, Round},
-    plan::{Action, Outcome as Stand, Precondition, Step},
+    plan::{Action, Escalation, Outcome as Stand, Precondition, Step},
     state::State,
 };
 
@@ -24,7 +24,7 @@ pub fn plan(global: &Global, args: &LookArgs) -> Outcome {
     let mut executor = place.watch()?;
     let round = block_on(look(&mut executor, args))??;
     let shown = Shown::new(&place, &executor, &round, looked_for(args))?;
-    output::result(global.output, "service_plan", &shown.document(), || shown.text())?;
+    output::result(global.output, "service_plan", &shown.document(), || output::prose(&shown.text()))?;
     Ok(if shown.is_well() { FINE } else { FINDING })
 }
 
@@ -112,7 +112,7 @@ impl<'a> Shown<'a> {
         let graph = self.executor.graph();
         graph.ids().filter_map(move |id| {
             let status = &self.round.statuses[id.index()];
-            let told = || (graph.name(id), words::slug(&status.state), words::is(status, self.executor.history(id)));
+            let told = || (graph.name(id), words::slug(&status.state), words::is(status, self.executor, id));
             (!words::is_well(status)).then(told)
         })
     }
@@ -161,6 +161,9 @@ impl<'a> Shown<'a> {
                 let at = self.now.checked_add(end).unwrap_or(self.now).to_zoned(TimeZone::system());
                 format!("{steps}; all stable in about {}, at {}.", words::span(end), at.strftime("%H:%M:%S %Z"))
             }
+            _ if plan.steps.is_empty() && !plan.escalations.is_empty() => {
+                format!("A person is needed: {unwell} of {all} not well.")
+            }
             _ if plan.steps.is_empty() => format!("Nothing to do yet: {unwell} of {all} not well."),
             _ => format!("{steps}."),
         }
@@ -200,7 +203,7 @@ impl<'a> Shown<'a> {
 
     fn on_their_way(&self, text: &mut String) {
         let graph = self.executor.graph();
-        let mut lines = String::new();
+        let (mut ours, mut others) = (String::new(), String::new());
         for (name, until) in &self.round.plan.in_flight {
             let Some(id) = graph.id(name) else { continue };
             let status = &self.round.statuses[id.index()];
@@ -208,11 +211,15 @@ impl<'a> Shown<'a> {
                 continue;
             }
             let left = until.saturating_sub(self.round.plan.made_at);
-            let is = words::is(status, self.executor.history(id));
+            let is = words::is(status, self.executor, id);
+            let lines = if graph.service(id).external { &mut others } else { &mut ours };
             let _ = writeln!(lines, "  {name}: {is}; could be stable in {}", words::span(left));
         }
-        if !lines.is_empty() {
-            let _ = write!(text, "\nWaited for, because they run; restarted once they get nowhere\n{lines}");
+        if !ours.is_empty() {
+            let _ = write!(text, "\nWaited for, because they run; restarted once they get nowhere\n{ours}");
+        }
+        if !others.is_empty() {
+            let _ = write!(text, "\nWaited for; somebody else starts and restarts them\n{others}");
         }
     }
 
@@ -233,6 +240,14 @@ impl<'a> Shown<'a> {
         }
         for escalation in &self.round.plan.escalations {
             let _ = writeln!(text, "  {escalation}");
+        }
+        let given_up = self.round.plan.escalations.iter().find_map(|one| match one {
+            Escalation::GivenUp { service, .. } => Some(service),
+            _ => None,
+        });
+        if let Some(service) = given_up {
+            let _ = writeln!(text, "  what it said: `oxpecker service logs {service}`");
+            text.push_str("  once that is mended: `oxpecker service apply --again`\n");
         }
     }
 

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use services::{
-    health::{Answer, History},
+    execute::Executor,
+    graph::Id,
+    health::Answer,
     state::{State, Status},
 };
 
@@ -30,10 +32,17 @@ pub fn slug(state: &State) -> &'static str {
 }
 
 /// How a service is, with what it says of itself. What one look can't tell apart is not made out to be known.
-pub fn is(status: &Status, history: &History) -> String {
+pub fn is(status: &Status, executor: &Executor, id: Id) -> String {
+    let history = executor.history(id);
     let latest = history.latest();
     match (&status.state, latest.map(|seen| &seen.answer)) {
         (State::Settling, Some(Answer::Healthy)) => "healthy".to_owned(),
+        // Whether it runs at all is known to nobody here.
+        (State::Starting { recovering: false, .. }, Some(Answer::Unhealthy { why }))
+            if executor.graph().service(id).external =>
+        {
+            format!("not healthy: {}", plain(why))
+        }
         // It runs, and whether it is on its way is not seen yet.
         (State::Starting { recovering: false, .. }, Some(Answer::Unhealthy { why })) => {
             format!("runs, not healthy: {}", plain(why))
