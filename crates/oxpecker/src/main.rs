@@ -9,6 +9,7 @@ mod disk;
 mod exit;
 mod guard;
 mod logging;
+mod mend;
 mod offer;
 mod output;
 mod place;

@@ -10,6 +10,7 @@ use std::{
 use jiff::Timestamp;
 use journal::Reader;
 use model::{EventKind, Reading, reading::ReceiveReading};
+use services::health;
 
 use crate::{config::Config, work};
 
@@ -33,25 +34,71 @@ struct Offer {
     receive: Option<ReceiveReading>,
     /// The unit that runs the server, where systemd does.
     unit: Option<String>,
+    is_run: bool,
 }
 
-/// Says what is on offer, when asked.
-pub fn offer(config: &Config, state_dir: &Path, data_dir: PathBuf) -> impl Fn() -> String + Send + Sync + 'static {
-    let (state_dir, has_repository) = (state_dir.to_owned(), config.repository.url.is_some());
-    let unit = config.postgres.unit.clone();
-    let said: Mutex<Option<(Instant, String)>> = Mutex::new(None);
-    move || {
-        let mut said = said.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some((at, text)) = said.as_ref()
+/// What is offered, to people and to [`crate::mend`].
+pub struct Offers {
+    state_dir: PathBuf,
+    has_repository: bool,
+    data_dir: PathBuf,
+    unit: Option<String>,
+    /// Whether there is somebody who can stop and start the server.
+    is_run: bool,
+    said: Mutex<Option<(Instant, health::Offer, Option<Chosen>)>>,
+}
+
+/// A backup, and whether WAL leads on from it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Chosen {
+    /// Its id.
+    pub id: String,
+    /// Whether it is restored to the newest moment that there is WAL for.
+    pub latest: bool,
+}
+
+impl Offers {
+    /// Of the guarded database.
+    pub fn new(config: &Config, state_dir: &Path, data_dir: PathBuf) -> Self {
+        Self {
+            state_dir: state_dir.to_owned(),
+            has_repository: config.repository.url.is_some(),
+            data_dir,
+            unit: config.postgres.unit.clone(),
+            is_run: config.postgres.is_run(),
+            said: Mutex::default(),
+        }
+    }
+
+    /// What is on offer.
+    pub fn offer(&self) -> health::Offer {
+        let mut said = self.said.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some((at, offer, _)) = said.as_ref()
             && at.elapsed() < KEPT_FOR
         {
-            return text.clone();
+            return offer.clone();
         }
-        let (proven, receive) = known(&state_dir);
-        let offer = Offer { data_dir: data_dir.clone(), has_repository, proven, receive, unit: unit.clone() };
-        let text = offer.in_words(Timestamp::now());
-        *said = Some((Instant::now(), text.clone()));
-        text
+        let (proven, receive) = known(&self.state_dir);
+        let (data_dir, unit) = (self.data_dir.clone(), self.unit.clone());
+        let known = Offer { data_dir, has_repository: self.has_repository, proven, receive, unit, is_run: self.is_run };
+        let chosen = known.chosen();
+        let remedy = chosen.as_ref().filter(|_| self.is_run).map(|Chosen { id, latest }| health::Remedy {
+            from: if *latest {
+                format!("the proven backup {id} and all WAL since")
+            } else {
+                format!("the proven backup {id}")
+            },
+            takes: known.proven.as_ref().and_then(|proven| proven.recovery_time),
+        });
+        let offer = health::Offer { words: known.in_words(Timestamp::now()), remedy };
+        *said = Some((Instant::now(), offer.clone(), chosen));
+        offer
+    }
+
+    /// The backup that was last offered: what an approval was given for.
+    pub fn chosen(&self) -> Option<Chosen> {
+        let said = self.said.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        said.as_ref().and_then(|(.., chosen)| chosen.clone())
     }
 }
 
@@ -71,6 +118,16 @@ fn known(state_dir: &Path) -> (Option<Proven>, Option<ReceiveReading>) {
 }
 
 impl Offer {
+    /// WAL that leads on from the backup: only where it does so without a gap.
+    fn wal(&self) -> Option<&ReceiveReading> {
+        self.receive.as_ref().filter(|receive| receive.durable.is_some() && receive.gap.is_none())
+    }
+
+    fn chosen(&self) -> Option<Chosen> {
+        let proven = self.proven.as_ref().filter(|_| self.has_repository)?;
+        Some(Chosen { id: proven.id.clone(), latest: self.wal().is_some() })
+    }
+
     fn in_words(&self, now: Timestamp) -> String {
         let aside = format!("{}.damaged-{}", self.data_dir.display(), now.strftime("%Y%m%dT%H%M%SZ"));
         let (keep, start) = (
@@ -94,9 +151,7 @@ impl Offer {
             || "how long its restore takes was not measured".to_owned(),
             |took| format!("its restore was measured to take {}", work::duration(took)),
         );
-        // WAL only helps where it reaches on from the backup without a gap.
-        let wal = self.receive.as_ref().filter(|receive| receive.durable.is_some() && receive.gap.is_none());
-        let (lost, latest) = match wal.and_then(|receive| Some((receive, receive.durable?))) {
+        let (lost, latest) = match self.wal().and_then(|receive| Some((receive, receive.durable?))) {
             Some((receive, durable)) => {
                 let behind = work::duration(receive.behind);
                 let seen = receive.at.wall.strftime("%Y-%m-%d %H:%M:%S UTC");
@@ -119,8 +174,13 @@ impl Offer {
             .unit
             .as_ref()
             .map_or_else(|| "stop it, if anything runs".to_owned(), |unit| format!("systemctl stop {}", quoted(unit)));
+        let who = if self.is_run {
+            "It replaces the database, so a person has to approve it; then the damaged directory is kept beside, and this is done. By hand it is"
+        } else {
+            "It replaces the database, and nobody is declared who runs it, so a person has to do it"
+        };
         format!(
-            "The newest proven backup is {} of {} ({} old; {took}); {lost}. It replaces the database, so a person has to do it: {stop}; {keep}; oxpecker restore {}{latest} --pgdata {}; {start}",
+            "The newest proven backup is {} of {} ({} old; {took}); {lost}. {who}: {stop}; {keep}; oxpecker restore {}{latest} --pgdata {}; {start}",
             proven.id,
             proven.consistent_at.strftime("%Y-%m-%d %H:%M:%S UTC"),
             work::duration(age),
@@ -181,6 +241,7 @@ mod tests {
             proven: Some(proven),
             receive: Some(receive()),
             unit: Some("postgresql@15-main.service".into()),
+            is_run: true,
         };
         let text = offer.in_words(now);
         for part in [

@@ -31,14 +31,32 @@ pub enum Process {
     Damaged {
         /// What is damaged, with the evidence.
         why: String,
-        /// What it can be brought back from, and how; none where nobody knows.
-        offer: String,
+        /// What it can be brought back from.
+        offer: Offer,
     },
     /// The driver could not tell.
     Unknown {
         /// Why not.
         why: String,
     },
+}
+
+/// What a database on a damaged data directory can be brought back from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Offer {
+    /// For people: what, how old it is, what would be lost, how long it takes, and how it is done by hand; empty where nobody knows.
+    pub words: String,
+    /// From what it would be restored; `None` where that can't be done from here.
+    pub remedy: Option<Remedy>,
+}
+
+/// From what a database is restored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Remedy {
+    /// The backup and how far on: what an approval is bound to, the same as long as it is the same.
+    pub from: String,
+    /// How long its restore was measured to take.
+    pub takes: Option<Duration>,
 }
 
 /// What a probe says.

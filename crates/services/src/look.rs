@@ -19,7 +19,7 @@ use crate::{
     driver::{Driver, Seen},
     evidence,
     graph::{Graph, Id},
-    health::{Answer, Observation, Process, Progress},
+    health::{Answer, Observation, Offer, Process, Progress},
     probe::{Probe, Said, recovery},
 };
 
@@ -41,7 +41,7 @@ pub struct Asked {
 struct Directory {
     service: Id,
     path: PathBuf,
-    offer: Box<dyn Fn() -> String + Send + Sync>,
+    offer: Box<dyn Fn() -> Offer + Send + Sync>,
 }
 
 /// Looks at all services of a graph.
@@ -84,13 +84,13 @@ impl Observer {
     }
 
     /// `service` is a PostgreSQL on this data directory: while nobody serves it, it is looked at whether it is damaged. `offer`: what it can be brought back
-    /// from, in words; asked only where it is.
+    /// from; asked only where it is.
     #[must_use]
     pub fn with_directory(
         mut self,
         service: Id,
         path: PathBuf,
-        offer: impl Fn() -> String + Send + Sync + 'static,
+        offer: impl Fn() -> Offer + Send + Sync + 'static,
     ) -> Self {
         self.directory = Some(Directory { service, path, offer: Box::new(offer) });
         self
@@ -102,7 +102,7 @@ impl Observer {
         // Whoever is answered by a server, even with a refusal, has one that runs; and one that starts may just write what is looked at.
         let down = match process {
             Process::Ended { .. } | Process::BackingOff { .. } => true,
-            Process::Running => matches!(answer, Answer::Unhealthy { .. }) && !recovery::runs(&directory.path),
+            Process::Running => matches!(answer, Answer::Unhealthy { .. }) && !recovery::serves_at(&directory.path),
             _ => false,
         };
         if !down {

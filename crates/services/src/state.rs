@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use crate::{
     graph::{Graph, Id, Service},
-    health::{Answer, History, Observation, Process},
+    health::{Answer, History, Observation, Offer, Process},
 };
 
 /// How long the classification waits before it believes something bad. Every wait has its reason; none of them ends in killing what advances.
@@ -89,8 +89,8 @@ pub enum State {
     Damaged {
         /// What is damaged, with the evidence.
         why: String,
-        /// What it can be brought back from, and how.
-        offer: String,
+        /// What it can be brought back from.
+        offer: Offer,
     },
     /// Nothing fresh is known.
     Unknown {

@@ -139,6 +139,9 @@ pub struct RestoreArgs {
     /// Only say what would be written, and whether there is room for it
     #[arg(long, short = 'n')]
     pub dry_run: bool,
+    /// The process with which this one ends, so that never two restore to one directory
+    #[arg(long, value_name = "PID", hide = true)]
+    pub parent: Option<i32>,
     #[command(flatten)]
     pub moment: MomentArgs,
     #[command(flatten)]

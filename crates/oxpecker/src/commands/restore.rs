@@ -16,6 +16,9 @@ use crate::{
 
 /// Brings a backup back.
 pub fn restore(global: &Global, args: &RestoreArgs) -> Outcome {
+    if let Some(parent) = args.parent {
+        end_with(parent)?;
+    }
     let settings = Settings::load(global, &args.repository)?;
     let target = std::path::absolute(&args.pgdata)?;
     possible(&target, &settings.directory)?;
@@ -76,6 +79,15 @@ pub fn restore(global: &Global, args: &RestoreArgs) -> Outcome {
         text
     })?;
     Ok(FINE)
+}
+
+/// From here on this process is killed when its parent ends, also when that ended just before.
+fn end_with(parent: i32) -> Result<(), Failure> {
+    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+    if rustix::process::getppid().map(rustix::process::Pid::as_raw_pid) == Some(parent) {
+        return Ok(());
+    }
+    Err(Failure::usage(anyhow::anyhow!("process {parent}, with which this one ends, is not its parent")))
 }
 
 fn in_words(id: &repository::BackupId, plan: &RestorePlan, info: &BackupInfo, moment: Option<&Moment>) -> String {

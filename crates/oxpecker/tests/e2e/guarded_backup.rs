@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(180);
 const SCHEDULE: &str = "0 3 29 2 * UTC";
 
 /// A place with a repository, of which a guard knew before a run that was then missed: the next guard makes up for it at once.
-fn place(url: &str) -> Place {
+pub fn place(url: &str) -> Place {
     let place = Place::new();
     let (repository, key) = (place.path().join("repository"), place.path().join("repository.key"));
     let address = format!("file://{}", repository.display());

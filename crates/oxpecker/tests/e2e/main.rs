@@ -18,6 +18,7 @@ mod heartbeat;
 mod holds;
 mod kept_wal;
 mod map_wal;
+mod mended;
 mod over_the_network;
 mod peers;
 mod pitr;

@@ -57,6 +57,8 @@ pub enum Act {
     Stop,
     /// Make it again from its declared definition, and start it.
     Provision,
+    /// Set its damaged data directory aside, restore it from a backup, and start it. Whoever has the backup wraps the driver; none does it itself.
+    Restore,
 }
 
 impl From<Action> for Act {
@@ -65,6 +67,7 @@ impl From<Action> for Act {
             Action::Start => Self::Start,
             Action::Restart => Self::Restart,
             Action::Provision => Self::Provision,
+            Action::Restore => Self::Restore,
         }
     }
 }
@@ -76,6 +79,7 @@ impl fmt::Display for Act {
             Self::Restart => "restart",
             Self::Stop => "stop",
             Self::Provision => "provision",
+            Self::Restore => "restore",
         })
     }
 }
@@ -131,6 +135,18 @@ pub enum ActError {
         /// What to look at.
         hint: String,
     },
+}
+
+impl ActError {
+    /// What a driver says that is told to restore: it has no backup.
+    pub(crate) fn no_backup(service: &ServiceName) -> Self {
+        Self::Absent {
+            act: Act::Restore,
+            service: service.clone(),
+            why: "who runs it has no backup of it".to_owned(),
+            hint: "oxpecker restore, by hand".to_owned(),
+        }
+    }
 }
 
 /// Something that runs services: a supervisor of our own, systemd, a container engine, later Kubernetes.

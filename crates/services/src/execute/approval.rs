@@ -86,8 +86,11 @@ pub fn wanted(plan: &Plan, definition: impl Fn(&ServiceName) -> String) -> Optio
         .iter()
         .filter(|step| step.needs_approval)
         .map(|step| {
-            let hash = hash(&step.service, step.action, &definition(&step.service));
-            (step.service.clone(), hash, format!("{} {}", step.action, step.service))
+            let (from, what) = match &step.remedy {
+                Some(remedy) => (remedy.from.clone(), format!("{} {} from {}", step.action, step.service, remedy.from)),
+                None => (definition(&step.service), format!("{} {}", step.action, step.service)),
+            };
+            (step.service.clone(), hash(&step.service, step.action, &from), what)
         })
         .collect();
     let hashes: BTreeSet<&str> = steps.iter().map(|(_, hash, _)| hash.as_str()).collect();

@@ -365,7 +365,13 @@ impl Executor {
         for service in left.into_iter().filter(|service| !self.acts.is_acting_on(service)) {
             match graph.id(&service).map(|id| &statuses[id.index()].state) {
                 Some(State::Unknown { .. }) => {}
-                Some(State::Broken { .. } | State::Stuck { .. } | State::Wrong { .. } | State::Removed) => {
+                Some(
+                    State::Broken { .. }
+                    | State::Stuck { .. }
+                    | State::Wrong { .. }
+                    | State::Removed
+                    | State::Damaged { .. },
+                ) => {
                     self.record.ledger.undone(&service);
                     if let Some(unused) = self.record.begun_on.remove(&service) {
                         self.record.used.remove(&unused);

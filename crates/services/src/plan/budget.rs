@@ -43,14 +43,15 @@ pub struct Budgets {
     pub jitter: Duration,
     /// Services that were stable and broke by themselves, after which nothing more is done.
     pub worse_after: usize,
-    /// Acts that a person has to approve, besides provisioning, which always is.
+    /// Acts that a person has to approve, besides provisioning and restoring, which always are.
     pub approve: BTreeMap<ServiceName, BTreeSet<Action>>,
 }
 
 impl Budgets {
     /// Whether a person has to approve this.
     pub fn needs_approval(&self, service: &ServiceName, action: Action) -> bool {
-        action == Action::Provision || self.approve.get(service).is_some_and(|actions| actions.contains(&action))
+        matches!(action, Action::Provision | Action::Restore)
+            || self.approve.get(service).is_some_and(|actions| actions.contains(&action))
     }
 
     /// What is wrong with them, each with the key of `[recovery]` that says it: bounds with which nothing would ever be done, or that would bound nothing.

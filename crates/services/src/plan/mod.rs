@@ -24,6 +24,7 @@ pub use self::{
 };
 use crate::{
     graph::{Graph, Id},
+    health::Remedy,
     state::{State, Status, shown},
 };
 
@@ -54,7 +55,7 @@ enum Task {
     /// It is on its way and expected to be stable then. `counts`: it takes one of the places of those that start.
     Wait { until: Duration, counts: bool },
     /// It needs a hand, not before `from` and not before its needs are stable.
-    Act { action: Action, from: Duration, reason: String },
+    Act { action: Action, from: Duration, reason: String, remedy: Option<Remedy> },
     /// It is given up or out of reach.
     Blocked(String),
 }
@@ -111,6 +112,7 @@ fn task(input: &Input<'_>, id: Id, escalations: &mut Vec<Escalation>) -> Task {
     if let Some(attempt) = open.filter(|attempt| in_progress(attempt) || !told) {
         return wait_from(attempt.at);
     }
+    let mut remedy = None;
     let (action, reason) = match &status.state {
         State::Stable => return Task::Done,
         State::Settling => {
@@ -126,8 +128,12 @@ fn task(input: &Input<'_>, id: Id, escalations: &mut Vec<Escalation>) -> Task {
             escalations.push(Escalation::Unseen { service: service.name.clone(), why: why.clone() });
             return Task::Blocked(status.state.to_string());
         }
+        State::Damaged { why, offer } if offer.remedy.is_some() && !service.external => {
+            remedy.clone_from(&offer.remedy);
+            (Action::Restore, format!("its data directory is damaged: {}", shown(why)))
+        }
         State::Damaged { why, offer } => {
-            let (service, why, offer) = (service.name.clone(), why.clone(), offer.clone());
+            let (service, why, offer) = (service.name.clone(), why.clone(), offer.words.clone());
             escalations.push(Escalation::Damaged { service, why, offer });
             return Task::Blocked("its data directory is damaged: it is not started on it".to_owned());
         }
@@ -171,7 +177,7 @@ fn task(input: &Input<'_>, id: Id, escalations: &mut Vec<Escalation>) -> Task {
     let retry = ledger.failed_at(&service.name).map_or(Duration::ZERO, |at| {
         at.saturating_add(budgets.retry_after.saturating_mul(1 << failed.saturating_sub(1).min(6)))
     });
-    Task::Act { action, from: status.act_from.unwrap_or(status.since).max(retry), reason }
+    Task::Act { action, from: status.act_from.unwrap_or(status.since).max(retry), reason, remedy }
 }
 
 #[cfg(test)]

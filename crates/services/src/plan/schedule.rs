@@ -233,11 +233,12 @@ impl Schedule<'_> {
     fn step(&self, id: Id, at: Duration) -> Step {
         let Input { graph, ledger, now, statuses, .. } = *self.input;
         let service = graph.service(id);
-        let (action, reason) = match &self.tasks[id.index()] {
-            Task::Act { action, reason, .. } => (*action, reason.clone()),
+        let (action, reason, remedy) = match &self.tasks[id.index()] {
+            Task::Act { action, reason, remedy, .. } => (*action, reason.clone(), remedy.clone()),
             // Only acts are started.
-            Task::Done | Task::Wait { .. } | Task::Blocked(_) => (Action::Start, String::new()),
+            Task::Done | Task::Wait { .. } | Task::Blocked(_) => (Action::Start, String::new(), None),
         };
+        let restored_in = remedy.as_ref().and_then(|remedy| remedy.takes).unwrap_or_default();
         let needs_approval = steps_need_approval(&self.tasks[id.index()], self.input, id);
         let mut preconditions: Vec<Precondition> =
             graph.needs(id).iter().map(|need| Precondition::Stable(graph.name(*need).clone())).collect();
@@ -258,9 +259,10 @@ impl Schedule<'_> {
             preconditions,
             attempt: ledger.failed(&service.name) + 1,
             at,
-            takes: service.takes(),
+            takes: service.takes().saturating_add(restored_in),
             due: at <= now && seen && !needs_approval,
             needs_approval,
+            remedy,
         }
     }
 }

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::Limit;
 use crate::{
     graph::Graph,
+    health::Remedy,
     state::{State, Status, shown},
 };
 
@@ -21,6 +22,8 @@ pub enum Action {
     Restart,
     /// Made again from its declared definition. Always needs a person's approval.
     Provision,
+    /// Of a database: its damaged data directory is set aside, and restored from a backup. Always needs a person's approval.
+    Restore,
 }
 
 impl fmt::Display for Action {
@@ -29,6 +32,7 @@ impl fmt::Display for Action {
             Self::Start => "start",
             Self::Restart => "restart",
             Self::Provision => "provision",
+            Self::Restore => "restore",
         })
     }
 }
@@ -62,6 +66,7 @@ impl Precondition {
                 (state(name), action),
                 (Some(State::Broken { how: crate::state::Broken::Down { .. } }), Action::Start)
                     | (Some(State::Removed), Action::Provision)
+                    | (Some(State::Damaged { .. }), Action::Restore)
                     | (Some(State::Broken { .. } | State::Stuck { .. } | State::Wrong { .. }), Action::Restart)
             ),
         }
@@ -99,6 +104,8 @@ pub struct Step {
     pub due: bool,
     /// Whether it waits for a person's approval.
     pub needs_approval: bool,
+    /// From what a database is restored.
+    pub remedy: Option<Remedy>,
 }
 
 /// A service that the plan does nothing about.

@@ -1,6 +1,7 @@
 use super::*;
 use crate::{
     graph::Service,
+    health::Offer,
     state::{Broken, Status},
 };
 
@@ -303,4 +304,35 @@ fn what_was_started_and_hangs_in_its_recovery_or_goes_out_of_sight_is_told() {
     let statuses = [unseen(), State::Stable, State::Stable].map(|state| status(state, true));
     let plan = made(&three, &statuses, &ledger, &calm());
     assert_eq!((plan.outcome, plan.escalations.len()), (Outcome::Escalated, 1));
+}
+
+#[test]
+fn a_damaged_database_is_restored_only_where_that_can_be_done_and_is_approved() {
+    let graph = Graph::new(vec![Service::new("db"), Service::new("site").needs("db")]).unwrap();
+    let damaged = |remedy: Option<Remedy>| {
+        let offer = Offer { words: "by hand".into(), remedy };
+        vec![status(State::Damaged { why: "no control file".into(), offer }, true), status(down(), false)]
+    };
+    let remedy = || Some(Remedy { from: "backup a5".into(), takes: Some(Duration::from_secs(90)) });
+    let plan = made(&graph, &damaged(None), &Ledger::default(), &calm());
+    assert!(matches!(&plan.escalations[..], [Escalation::Damaged { offer, .. }] if offer == "by hand"), "{plan:?}");
+    assert!(plan.steps.is_empty());
+
+    let plan = made(&graph, &damaged(remedy()), &Ledger::default(), &calm());
+    assert_eq!((plan.outcome, plan.due().count(), plan.escalations.len()), (Outcome::NeedsApproval, 0, 0));
+    let step = &plan.steps[0];
+    assert_eq!((step.action, step.service.as_str(), step.needs_approval), (Action::Restore, "db", true));
+    assert!(step.takes >= Duration::from_secs(90), "its measured time counts: {:?}", step.takes);
+    assert!(step.preconditions.contains(&Precondition::Approved("db".into())));
+
+    // Looked up again just before: only what is still damaged is restored.
+    let still = Precondition::StillNeeds("db".into(), Action::Restore);
+    assert!(still.holds(&graph, &damaged(remedy()), |_| true));
+    for other in [down(), State::Stable, State::Removed] {
+        assert!(!still.holds(&graph, &[status(other, true), status(down(), false)], |_| true));
+    }
+
+    let external = Graph::new(vec![Service { external: true, ..Service::new("db") }]).unwrap();
+    let plan = made(&external, &damaged(remedy())[..1], &Ledger::default(), &calm());
+    assert!(plan.steps.is_empty() && plan.escalations.len() == 1, "nobody runs it: {plan:?}");
 }

@@ -13,6 +13,8 @@ mod http;
 mod net;
 mod postgres;
 pub(crate) mod recovery;
+
+pub use recovery::serves_at as serves;
 mod redis;
 mod tcp;
 

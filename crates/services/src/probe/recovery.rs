@@ -53,7 +53,7 @@ fn read(data_dir: &Path) -> io::Result<Option<Postmaster>> {
 }
 
 /// Whether a server runs on that directory, as far as its processes can be seen from here.
-pub(crate) fn runs(data_dir: &Path) -> bool {
+pub fn serves_at(data_dir: &Path) -> bool {
     progress(data_dir).is_some()
 }
 

@@ -155,7 +155,7 @@ impl World {
         match (action, &self.phases[id.index()]) {
             (Action::Start, Phase::Runs { .. }) => {}
             (Action::Provision, Phase::Removed) | (Action::Start | Action::Restart, _) => self.start(id, now),
-            (Action::Provision, _) => {}
+            (Action::Provision | Action::Restore, _) => {}
         }
     }
 

@@ -47,6 +47,11 @@ impl<'a> Shown<'a> {
             services.map(|one| (ServiceName::from(one.name.as_str()), Driven::from(one).in_words())).collect();
         let postgres = &place.config.postgres;
         definitions.insert(postgres.name.as_str().into(), Driven::from(postgres).in_words());
+        for (id, status) in executor.graph().ids().zip(&round.statuses) {
+            if let State::Damaged { offer, .. } = &status.state {
+                definitions.insert(executor.graph().name(id).clone(), offer.words.clone());
+            }
+        }
         let approvals = execute::approvals(&place.dir).map_err(failure)?;
         Ok(Self { executor, round, looked, definitions, approvals, now: Timestamp::now() })
     }
@@ -274,11 +279,14 @@ impl<'a> Shown<'a> {
             }
             asked = true;
             let _ = writeln!(text, "  {what}");
-            let provision =
-                self.round.plan.steps.iter().any(|step| step.service == *service && step.action == Action::Provision);
-            if let Some(definition) = self.definitions.get(service).filter(|_| provision) {
-                let _ = writeln!(text, "    from {}", words::plain(definition));
-            }
+            let action = self.round.plan.steps.iter().find(|step| step.service == *service).map(|step| step.action);
+            let definition = self.definitions.get(service).map(String::as_str).unwrap_or_default();
+            let _ = match action {
+                Some(Action::Provision) => writeln!(text, "    from {}", words::plain(definition)),
+                // Our own words; what it costs is the whole point of the question.
+                Some(Action::Restore) => writeln!(text, "    {}", definition.replace(char::is_control, " ")),
+                _ => Ok(()),
+            };
         }
         if asked {
             let _ = writeln!(text, "  to say yes, for an hour: oxpecker approve {}", wanted.plan);

@@ -43,7 +43,7 @@ pub use self::{
     recovery::Recovery,
 };
 use super::{Config, HumanDuration, Postgres};
-use crate::offer;
+use crate::{mend::Mending, offer::Offers};
 
 /// Below the state directory: what the executor and the keepers of processes remember.
 pub const DIRECTORY: &str = "services";
@@ -251,8 +251,13 @@ impl Config {
         let mut observer = Observer::new(&graph, all, asked);
         let name = self.postgres.name.as_str().into();
         if let (Some(data_dir), Some(database)) = (&self.postgres.data_dir, graph.id(&name)) {
-            let offer = offer::offer(self, state_dir, data_dir.clone());
-            observer = observer.with_directory(database, data_dir.clone(), offer);
+            let offers = Arc::new(Offers::new(self, state_dir, data_dir.clone()));
+            if let Some(driver) = drivers.get_mut(&name) {
+                let dir = Self::services_dir(state_dir);
+                let mending = Mending::new(Arc::clone(driver), data_dir.clone(), Arc::clone(&offers), self, dir);
+                *driver = Arc::new(mending);
+            }
+            observer = observer.with_directory(database, data_dir.clone(), move || offers.offer());
         }
         Ok(Scene { observer, drivers, definitions, budgets: self.budgets(), patience: self.recovery.patience(), graph })
     }

@@ -273,6 +273,7 @@ mod tests {
             takes: Duration::from_secs(1),
             due: true,
             needs_approval: false,
+            remedy: None,
             preconditions: vec![],
         });
         round

@@ -67,6 +67,9 @@ impl Doing<'_> {
 
 impl Docker {
     pub(super) async fn act_on(&self, declared: &Declared, act: Act) -> Result<(), ActError> {
+        if act == Act::Restore {
+            return Err(ActError::no_backup(&declared.name));
+        }
         let doing = Doing { act, declared };
         let looked = timeout(LIST_PATIENCE, self.inspect_all(declared)).await;
         let all = looked
@@ -130,7 +133,7 @@ impl Docker {
             (Act::Start | Act::Provision, "paused") => ("unpause", false),
             // To the engine it runs while it waits, so that a start is nothing.
             (Act::Start | Act::Provision, "restarting") => ("restart", true),
-            (Act::Start | Act::Provision, _) => ("start", false),
+            (Act::Start | Act::Provision | Act::Restore, _) => ("start", false),
         };
         let (query, within) = if is_stop { self.stop_time(doing.declared, one) } else { (None, Duration::ZERO) };
         let query: Vec<(&str, String)> = query.into_iter().collect();

@@ -134,6 +134,7 @@ impl ProcessDriver {
                 self.stop(&doing).await?;
                 self.start(&doing).await
             }
+            Act::Restore => Err(ActError::no_backup(&doing.declared.name)),
             Act::Provision => {
                 provision(&doing)?;
                 self.start(&doing).await

@@ -49,6 +49,7 @@ impl Hand<'_> {
                 self.define().await?;
                 self.start(&self.look().await?).await
             }
+            Act::Restore => Err(ActError::no_backup(&self.one.name)),
             Act::Start | Act::Provision => self.start(&unit).await,
             Act::Restart => self.run(&unit, "RestartUnit").await,
         }
