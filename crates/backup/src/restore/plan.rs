@@ -209,6 +209,23 @@ pub(super) fn place(plan: &RestorePlan, name: &[u8]) -> Result<PathBuf, RestoreE
     Ok(plan.target.join(path))
 }
 
+impl RestorePlan {
+    /// The bytes that have to be free. What an interrupted restore has written already is not known.
+    pub(super) fn needs(&self) -> u64 {
+        if self.continues { 0 } else { self.bytes }
+    }
+
+    /// Whether there is room for it. `free`: bytes at the target, `None` where that can't be found out. With tablespaces nobody knows which disk takes how much.
+    pub(super) fn fits(&self, free: Option<u64>) -> Result<(), RestoreError> {
+        match free {
+            Some(free) if free < self.needs() && self.tablespaces.is_empty() => {
+                Err(RestoreError::NoSpace { path: self.target.clone(), needed: self.needs(), free })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -225,6 +242,19 @@ mod tests {
         info.tablespace_map = "16400 /srv/space\n".to_owned();
         let tablespaces = tablespaces(&info, &options)?;
         plan(&info, &options, tablespaces, at, std::slice::from_ref(space), "me", Some("postgres"))
+    }
+
+    #[test]
+    fn a_plan_without_room_is_refused_with_numbers() {
+        let mut plan = planned(&[], &Observed::Absent, &Observed::Absent).unwrap();
+        plan.bytes = 100;
+        plan.fits(Some(0)).expect("with tablespaces it is not known");
+        plan.tablespaces.clear();
+        plan.fits(Some(100)).unwrap();
+        plan.fits(None).unwrap();
+        assert!(matches!(plan.fits(Some(99)), Err(RestoreError::NoSpace { needed: 100, free: 99, .. })));
+        plan.continues = true;
+        plan.fits(Some(0)).expect("most of it may be there");
     }
 
     #[test]

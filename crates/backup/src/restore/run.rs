@@ -58,7 +58,9 @@ const AUTO_CONF: &str = "postgresql.auto.conf";
 pub fn plan(options: &RestoreOptions, repository: &Repository) -> Result<RestorePlan, RestoreError> {
     let reader = repository.read(options.backup)?;
     let info = BackupInfo::parse(reader.info())?;
-    Ok(prepare(options, repository, &info)?.plan)
+    let plan = prepare(options, repository, &info)?.plan;
+    plan.fits(free_bytes(&plan.target))?;
+    Ok(plan)
 }
 
 /// Restores a backup. Returns when everything is on disk.
@@ -86,16 +88,10 @@ pub fn restore(
         return Ok(Restored { plan, info, took: began.elapsed() });
     }
     let space_free = free_bytes(&plan.target);
-    let needed = if plan.continues { 0 } else { plan.bytes };
+    let needed = plan.needs();
     let basis = "the plain bytes of all files and of the write-ahead log";
     progress.note(&Note::Plan { files: plan.files, bytes: plan.bytes, space_needed: needed, space_free, basis });
-    match space_free {
-        // With tablespaces nobody knows which disk takes how much.
-        Some(free) if free < needed && plan.tablespaces.is_empty() => {
-            return Err(RestoreError::NoSpace { path: plan.target, needed, free });
-        }
-        _ => {}
-    }
+    plan.fits(space_free)?;
     let major = Major::from_number(info.pg_version.major())?;
     let mut run = Run {
         reader: &reader,
