@@ -19,6 +19,7 @@ mod holds;
 mod kept_wal;
 mod map_wal;
 mod mended;
+mod node;
 mod over_the_network;
 mod peers;
 mod pitr;
