@@ -142,7 +142,8 @@ async fn restore(config: &Path, chosen: &Chosen, target: PathBuf, dry: bool) -> 
     command.arg("--config").arg(config).args(["--quiet", "restore", &chosen.id, "--parent"]);
     command.arg(std::process::id().to_string()).arg("--pgdata").arg(&target);
     if chosen.latest {
-        command.args(["--latest", "--action", "promote"]);
+        // It takes its original's place on a timeline of its own. Without WAL it stays on the original's, and behind the fence.
+        command.args(["--latest", "--action", "promote", "--no-fence"]);
     }
     if dry {
         command.arg("--dry-run");

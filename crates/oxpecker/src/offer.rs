@@ -159,12 +159,13 @@ impl Offer {
                     format!(
                         "WAL in the repository reached {durable} at {seen}, {behind} behind the server: what came after that would be lost"
                     ),
-                    " --latest --action promote",
+                    " --latest --action promote --no-fence",
                 )
             }
             None => (
                 format!(
-                    "no WAL is known to lead on from it: all changes of the last {} would be lost",
+                    "no WAL is known to lead on from it: all changes of the last {} would be lost, and it archives no WAL and runs no subscriptions until somebody \
+                     lifts its fence (ALTER SYSTEM RESET archive_mode; ALTER SYSTEM RESET max_logical_replication_workers; a restart)",
                     work::duration(age)
                 ),
                 "",
@@ -247,14 +248,14 @@ mod tests {
         for part in [
             "a5 of 2026-03-01 03:00:00 UTC (2 h 0 min old",
             "reached 0/3000000 at 2026-03-01 02:05:00 UTC",
-            "systemctl stop postgresql@15-main.service; mv '/srv/pg data' '/srv/pg data.damaged-20260301T050000Z'; oxpecker restore a5 --latest --action promote --pgdata '/srv/pg data'; systemctl start postgresql@15-main.service",
+            "systemctl stop postgresql@15-main.service; mv '/srv/pg data' '/srv/pg data.damaged-20260301T050000Z'; oxpecker restore a5 --latest --action promote --no-fence --pgdata '/srv/pg data'; systemctl start postgresql@15-main.service",
         ] {
             assert!(text.contains(part), "{part} in {text}");
         }
         let without_wal = Offer { receive: None, unit: None, ..offer };
         let text = without_wal.in_words(now);
         assert!(text.contains("all changes of the last 2 h 0 min would be lost"), "{text}");
-        assert!(text.contains("oxpecker restore a5 --pgdata"), "{text}");
+        assert!(text.contains("oxpecker restore a5 --pgdata") && text.contains("lifts its fence"), "{text}");
         let gap = model::reading::Gap { from: Lsn(1), to: Lsn(2) };
         let gapped = Offer { receive: Some(ReceiveReading { gap: Some(gap), ..receive() }), ..without_wal };
         assert!(!gapped.in_words(now).contains("--latest"));

@@ -139,6 +139,10 @@ pub struct RestoreArgs {
     /// Only say what would be written, and whether there is room for it
     #[arg(long, short = 'n')]
     pub dry_run: bool,
+    /// Leave archiving and subscriptions as they were: for a server that takes the place of its original, which is gone. It begins a timeline of its own,
+    /// so that its WAL gets into nobody's way
+    #[arg(long, requires = "moment")]
+    pub no_fence: bool,
     /// The process with which this one ends, so that never two restore to one directory
     #[arg(long, value_name = "PID", hide = true)]
     pub parent: Option<i32>,

@@ -35,6 +35,7 @@ pub fn restore(global: &Global, args: &RestoreArgs) -> Outcome {
     let spaces = args.tablespace_mapping.iter();
     options.tablespaces = spaces.map(|(old, new)| (old.display().to_string(), new.clone())).collect();
     options.owner = args.owner.clone();
+    options.fence = !args.no_fence;
     options.workers = workers(args.jobs.map(Into::into), settings.config.backup.jobs());
     if let Some(moment) = &moment {
         let info = BackupInfo::parse(&found.info).map_err(|error| failure(error.into(), args))?;

@@ -243,6 +243,9 @@ impl Schedule<'_> {
         let mut preconditions: Vec<Precondition> =
             graph.needs(id).iter().map(|need| Precondition::Stable(graph.name(*need).clone())).collect();
         preconditions.push(Precondition::StillNeeds(service.name.clone(), action));
+        if let Some(remedy) = &remedy {
+            preconditions.push(Precondition::StillOffered(service.name.clone(), remedy.clone()));
+        }
         if self.input.budgets.needs_approval(&service.name, action) {
             preconditions.push(Precondition::Approved(service.name.clone()));
         }

@@ -46,13 +46,15 @@ pub enum Precondition {
     StillNeeds(ServiceName, Action),
     /// A person approved it.
     Approved(ServiceName),
+    /// It is still this that it would be restored from: what was approved.
+    StillOffered(ServiceName, Remedy),
 }
 
 impl Precondition {
     /// Of which service it speaks.
     pub fn service(&self) -> &ServiceName {
         match self {
-            Self::Stable(name) | Self::StillNeeds(name, _) | Self::Approved(name) => name,
+            Self::Stable(name) | Self::StillNeeds(name, _) | Self::Approved(name) | Self::StillOffered(name, _) => name,
         }
     }
 
@@ -62,6 +64,9 @@ impl Precondition {
         match self {
             Self::Stable(name) => state(name) == Some(&State::Stable),
             Self::Approved(name) => approved(name),
+            Self::StillOffered(name, remedy) => {
+                matches!(state(name), Some(State::Damaged { offer, .. }) if offer.remedy.as_ref() == Some(remedy))
+            }
             Self::StillNeeds(name, action) => matches!(
                 (state(name), action),
                 (Some(State::Broken { how: crate::state::Broken::Down { .. } }), Action::Start)
@@ -79,6 +84,7 @@ impl fmt::Display for Precondition {
             Self::Stable(name) => write!(f, "{name} is stable"),
             Self::StillNeeds(name, action) => write!(f, "{name} still needs a {action}"),
             Self::Approved(name) => write!(f, "a person approved the act on {name}"),
+            Self::StillOffered(name, remedy) => write!(f, "{name} is offered {}", remedy.from),
         }
     }
 }

@@ -325,7 +325,11 @@ fn a_damaged_database_is_restored_only_where_that_can_be_done_and_is_approved() 
     assert!(step.takes >= Duration::from_secs(90), "its measured time counts: {:?}", step.takes);
     assert!(step.preconditions.contains(&Precondition::Approved("db".into())));
 
-    // Looked up again just before: only what is still damaged is restored.
+    // Looked up again just before: only what was approved, and only what is still damaged is restored.
+    let offered = Precondition::StillOffered("db".into(), remedy().unwrap());
+    assert!(step.preconditions.contains(&offered) && offered.holds(&graph, &damaged(remedy()), |_| true));
+    let other = Some(Remedy { from: "backup b6".into(), takes: None });
+    assert!(!offered.holds(&graph, &damaged(other), |_| true));
     let still = Precondition::StillNeeds("db".into(), Action::Restore);
     assert!(still.holds(&graph, &damaged(remedy()), |_| true));
     for other in [down(), State::Stable, State::Removed] {
