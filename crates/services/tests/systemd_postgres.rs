@@ -10,7 +10,7 @@ use std::{
     collections::BTreeMap,
     fs,
     os::unix::fs::MetadataExt as _,
-    path::PathBuf,
+    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -62,7 +62,7 @@ fn quick(name: &str) -> Service {
     Service { starts_in: Some(Duration::from_secs(2)), stable_for: Duration::from_millis(500), ..Service::new(name) }
 }
 
-fn agent(stage: &NodeStage, cluster: &ScratchCluster, site: &ScratchService, dir: PathBuf) -> Executor {
+fn agent(stage: &NodeStage, cluster: &ScratchCluster, site: &ScratchService, dir: &Path) -> Executor {
     let driver: Arc<dyn Driver> = Arc::new(stage.driver(&["db", "site"]));
     let graph = Graph::new(vec![quick("db"), quick("site").needs("db")]).unwrap();
     let postgres = Postgres::new(&cluster.url("postgres"), Some(&cluster.data_dir())).unwrap();
@@ -76,7 +76,7 @@ fn agent(stage: &NodeStage, cluster: &ScratchCluster, site: &ScratchService, dir
         patience: Patience::default(),
         graph,
     };
-    Executor::act(&dir, &boot_id(), scene).unwrap()
+    Executor::act(dir, &boot_id(), scene).unwrap()
 }
 
 #[tokio::test]
@@ -99,7 +99,7 @@ async fn slow_postgresql_on_a_node_that_loses_power_recovers_before_what_needs_i
     stage.reload();
 
     for boot in 1..=2 {
-        let mut agent = agent(&stage, &cluster, &site, stage.path(&format!("recovery-{boot}")));
+        let mut agent = agent(&stage, &cluster, &site, &stage.path(&format!("recovery-{boot}")));
         let (began, mut acts, mut recovering) = (Instant::now(), Vec::new(), false);
         loop {
             let round = agent.round().await.unwrap();
