@@ -158,7 +158,8 @@ async fn resting_setting(major: u32) {
         return;
     };
     large_table(&client, "early", 400_000).await;
-    large_table(&client, "late", 400_000).await;
+    // At the resting pace it must outlast some looks, and its rest the end of the hold: with 400,000 rows it was over before on a quick machine.
+    large_table(&client, "late", 2 * ROWS).await;
     allow_vacuum(&client, "early").await;
     let mut rig = Rig::new(&url, &include, Mode::Act, release_worker()).await;
     let deadline = Instant::now() + PATIENCE;
