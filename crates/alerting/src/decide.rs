@@ -25,6 +25,7 @@ mod lock_queue;
 mod memory;
 mod memory_filling;
 mod oom;
+mod own;
 mod peer;
 mod recording;
 mod recovery;
@@ -55,7 +56,10 @@ use self::{
     rule::{Facts, Rule},
     text::{SUMMARY_CHARS, fit, span},
 };
-use crate::settings::RuleSettings;
+use crate::{
+    own::{OwnRule, OwnRuleError},
+    settings::RuleSettings,
+};
 
 /// An episode that began and has not ended: its firing alert.
 #[derive(Clone, Debug, PartialEq)]
@@ -111,6 +115,22 @@ impl Rules {
         let all = all.into_iter().chain(Self::sensing(settings)).chain(Self::watching(settings));
         let enabled = all.filter(|(enabled, _)| *enabled);
         Self { subject, slots: enabled.map(|(_, rule)| Slot { rule, open: None, newest_us: 0 }).collect() }
+    }
+
+    /// A team's own rules beside them.
+    ///
+    /// # Errors
+    /// The first that can't work, by its name; the others watch all the same.
+    pub fn add_own(&mut self, own: Vec<OwnRule>) -> Result<(), (String, OwnRuleError)> {
+        let mut first = Ok(());
+        for declared in own {
+            let name = declared.name.clone();
+            match own::Own::new(declared, self.subject.clone()) {
+                Ok(rule) => self.slots.push(Slot { rule: Box::new(rule), open: None, newest_us: 0 }),
+                Err(error) => first = first.and(Err((name, error))),
+            }
+        }
+        first
     }
 
     /// Those that say who is about to hurt whom.
@@ -213,15 +233,15 @@ impl Rules {
 impl Slot {
     fn begin(&mut self, subject: &Subject, since: Moment, decided: Moment, severity: Severity) -> Alert {
         let Facts { summary, details, mut labels, next_steps } = self.rule.facts(subject, severity);
-        let rule = self.rule.id();
+        let rule = self.rule.id().to_owned();
         labels.insert(label::CLUSTER.into(), subject.cluster.clone());
         labels.insert("host".into(), subject.host.clone());
-        labels.insert("rule".into(), rule.into());
+        labels.insert("rule".into(), rule.clone());
         self.newest_us = if since.boot_us == self.newest_us { since.boot_us + 1 } else { since.boot_us };
         let key = format!("{rule}/{}/{}-{:x}", subject.cluster, since.wall.strftime("%Y%m%dT%H%M%SZ"), self.newest_us);
         let firing = Alert {
             key: AlertKey(printable(&key)),
-            rule: RuleId::from(rule),
+            rule: RuleId(rule),
             severity,
             state: AlertState::Firing,
             since,

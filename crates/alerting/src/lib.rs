@@ -15,10 +15,12 @@ pub mod heartbeat;
 pub mod hush;
 mod lines;
 pub mod outbox;
+pub mod own;
 pub mod peer;
 mod protocol;
 pub mod route;
 pub mod settings;
+pub mod template;
 #[cfg(test)]
 mod testing;
 
@@ -27,6 +29,8 @@ pub use deliver::{Trial, check_email, check_webhook_url, try_routes};
 pub use delivery::{Delivery, DeliveryOptions, Started, WorkerCommand};
 pub use heartbeat::{Heartbeat, Method, SENSED_WITHIN};
 pub use hush::{Ack, Book, Silence};
+pub use own::{FIGURES, Figure, OwnRule, OwnRuleError};
 pub use peer::Peer;
 pub use route::{Carrier, Command, Email, Matches, Route, Secret, Security, Webhook};
 pub use settings::{RuleSettings, SettingsError};
+pub use template::{Template, TemplateError};

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{heartbeat::Heartbeat, peer::Peer, route::Route};
 
 /// Version of the protocol.
-pub(crate) const PROTOCOL: u32 = 4;
+pub(crate) const PROTOCOL: u32 = 5;
 
 /// Longest line that either end takes, in bytes.
 pub(crate) const MAX_LINE_BYTES: usize = 1 << 20;

@@ -11,6 +11,8 @@ use model::{Alert, Severity};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use crate::template::Template;
+
 /// Largest secret that is read, in bytes.
 const MAX_SECRET_BYTES: u64 = 16 * 1024;
 
@@ -113,6 +115,9 @@ pub struct Webhook {
     pub bearer: Option<Secret>,
     /// More headers; not for secrets, though their values are never shown.
     pub headers: BTreeMap<String, String>,
+    /// What is posted in place of our own JSON.
+    #[serde(default)]
+    pub template: Option<Template>,
 }
 
 /// A command: started once for each alert, with the alert as JSON on its standard input. It holds no secrets: arguments are shown
@@ -227,6 +232,7 @@ mod tests {
             url: Secret::new("https://hooks.example/T0/s3cr3t"),
             bearer: Some(Secret::new("t0ken")),
             headers: BTreeMap::new(),
+            template: None,
         };
         let carrier = Carrier::Webhook(webhook);
         let route = Route {

@@ -295,6 +295,14 @@ pub const VACUUM_SHARE_PERCENT: f64 = 15.0;
 const MAX_SECONDS: f64 = 86_400.0;
 
 impl RuleSettings {
+    /// The names of all rules that have settings, in the order of the alphabet.
+    pub fn names() -> Vec<String> {
+        match serde_json::to_value(Self::default()) {
+            Ok(serde_json::Value::Object(rules)) => rules.into_iter().map(|(name, _)| name).collect(),
+            _ => Vec::new(),
+        }
+    }
+
     /// Whether the thresholds can work: within their range, and hysteresis the right way round.
     ///
     /// # Errors

@@ -104,8 +104,12 @@ fn start(outbox: &Path, address: SocketAddr, authority: &Path) -> Started {
 }
 
 fn start_with(outbox: &Path, address: SocketAddr, authority: &Path, heartbeat: Option<Heartbeat>) -> Started {
-    let webhook =
-        Webhook { url: Secret::new(format!("https://{address}/s3cr3t")), bearer: None, headers: BTreeMap::new() };
+    let webhook = Webhook {
+        url: Secret::new(format!("https://{address}/s3cr3t")),
+        bearer: None,
+        headers: BTreeMap::new(),
+        template: None,
+    };
     let route = Route {
         name: "ops".into(),
         min_severity: Severity::Info,

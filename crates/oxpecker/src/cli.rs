@@ -256,6 +256,8 @@ pub enum AlertCommand {
         #[arg(long, value_name = "NAME")]
         route: Vec<String>,
     },
+    /// The figures that conditions of own rules may name
+    Figures,
     /// Tell nobody of some alerts for a time; the log and the journal go on
     Silence(SilenceArgs),
     /// End a silence before its time

@@ -29,7 +29,7 @@ pub(crate) struct Facts {
 /// One rule: judges observations, remembers what it needs to tell about them.
 pub(crate) trait Rule: Send {
     /// Its stable name.
-    fn id(&self) -> &'static str;
+    fn id(&self) -> &str;
     /// What the condition is called in a resolve: `CPU of db1 saturated`.
     fn title(&self, subject: &Subject) -> String;
     fn gate(&mut self) -> &mut Gate;

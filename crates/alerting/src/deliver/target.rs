@@ -69,7 +69,7 @@ impl Targets {
     /// # Errors
     /// Where no heartbeat can get there, without its secret.
     pub(super) fn heartbeat(&self, heartbeat: &Heartbeat) -> Result<HttpTarget, String> {
-        let webhook = Webhook { url: heartbeat.url.clone(), bearer: None, headers: BTreeMap::new() };
+        let webhook = Webhook { url: heartbeat.url.clone(), bearer: None, headers: BTreeMap::new(), template: None };
         self.http(&webhook, Dialect::Own)
     }
 

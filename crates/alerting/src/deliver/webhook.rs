@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use model::Alert;
 use reqwest::{
     Client, Method, Response, StatusCode, Url,
-    header::{AUTHORIZATION, CACHE_CONTROL, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
+    header::{AUTHORIZATION, CACHE_CONTROL, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, RETRY_AFTER},
     redirect,
 };
 
@@ -15,6 +15,7 @@ use crate::{
     heartbeat::{self, Heartbeat},
     protocol::idempotency_key,
     route::{Secret, Webhook},
+    template::Template,
 };
 
 /// How long a connection may take, TLS included.
@@ -45,6 +46,7 @@ pub(crate) struct HttpTarget {
     dialect: Dialect,
     url: Url,
     headers: HeaderMap,
+    template: Option<Template>,
     secrets: Vec<String>,
 }
 
@@ -128,7 +130,7 @@ impl HttpTarget {
             headers.insert(AUTHORIZATION, value);
             secrets.push(token.reveal().to_owned());
         }
-        Ok(Self { client, dialect, url, headers, secrets })
+        Ok(Self { client, dialect, url, headers, template: webhook.template.clone(), secrets })
     }
 
     pub(super) fn dialect(&self) -> Dialect {
@@ -156,13 +158,30 @@ impl HttpTarget {
             let key = idempotency_key(alert);
             request = request.header("idempotency-key", &key).header("x-oxpecker-key", &key);
         }
-        let request = request.json(&self.dialect.body(alerts, Timestamp::now()));
+        let request = match self.shaped(alerts) {
+            // A header of the configuration's own has the last word.
+            Some((_, body)) if self.headers.contains_key(CONTENT_TYPE) => request.body(body),
+            Some((content_type, body)) => request.header(CONTENT_TYPE, content_type).body(body),
+            None => request.json(&self.dialect.body(alerts, Timestamp::now())),
+        };
         let response = request.send().await.map_err(|error| self.transport(&error, ATTEMPT_TIMEOUT))?;
         let status = response.status();
         let (retry_after, rest) = (retry_after(&response), rest(&response));
         drain(response).await;
         judge(status, retry_after)?;
         Ok(rest.max(self.dialect.pause()))
+    }
+
+    /// The body that the route's template makes, where it has one that works.
+    fn shaped(&self, alerts: &[&Alert]) -> Option<(&str, String)> {
+        let (Some(template), [alert]) = (&self.template, alerts) else { return None };
+        match template.render(alert) {
+            Ok(body) => Some((template.content_type(), body)),
+            Err(error) => {
+                tracing::warn!(key = %alert.key, "the template of a webhook failed, the alert goes out in our own JSON: {error}");
+                None
+            }
+        }
     }
 
     /// Tells a check outside that the guard lives.
@@ -376,6 +395,7 @@ mod tests {
             url: Secret::new(url),
             bearer: bearer.map(Secret::new),
             headers: BTreeMap::from([(header.to_owned(), "v4lue".to_owned())]),
+            template: None,
         };
         for bad in [
             webhook("s3cr3t", None, "x-a"),

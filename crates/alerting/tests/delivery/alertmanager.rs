@@ -83,7 +83,7 @@ async fn told_of(sink: &MockServer, what: &str, is: impl Fn(&Value) -> bool) -> 
 }
 
 fn to(url: &str) -> Vec<Route> {
-    let webhook = Webhook { url: Secret::new(url), bearer: None, headers: BTreeMap::new() };
+    let webhook = Webhook { url: Secret::new(url), bearer: None, headers: BTreeMap::new(), template: None };
     vec![Route {
         name: "am".into(),
         min_severity: Severity::Info,

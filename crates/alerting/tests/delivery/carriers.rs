@@ -1,6 +1,6 @@
 //! Each carrier against a receiver.
 
-use alerting::{Command, try_routes};
+use alerting::{Command, Template, try_routes};
 use serde_json::Value;
 
 use super::*;
@@ -16,7 +16,7 @@ fn to(name: &str, carrier: Carrier) -> Route {
 }
 
 fn hook(url: String) -> Webhook {
-    Webhook { url: Secret::new(url), bearer: None, headers: BTreeMap::new() }
+    Webhook { url: Secret::new(url), bearer: None, headers: BTreeMap::new(), template: None }
 }
 
 /// A thousand at once, to a chat that takes one message in a while: each is named, in a bounded number of messages.
@@ -49,6 +49,38 @@ async fn many_alerts_in_a_moment_become_few_messages_that_name_them() {
     for n in 0..ALERTS {
         assert!(said.contains(&format!("CRITICAL: n{n}.")), "n{n} is named");
     }
+}
+
+/// A receiver that knows nothing of our JSON gets its own.
+#[tokio::test]
+async fn a_template_gives_a_webhook_its_shape() {
+    let server = MockServer::start().await;
+    Mock::given(method("POST")).respond_with(ResponseTemplate::new(200)).mount(&server).await;
+    let place = Place::new();
+    let text = r#"{"topic": "db", "title": {{ summary }}, "priority": {{ 5 if severity == "critical" else 3 }}, "click": {{ labels.nosuch }}}"#;
+    let mut shaped = hook(format!("{}{SECRET_PATH}", server.uri()));
+    shaped.template = Some(Template::new(text.to_owned(), None).unwrap());
+    let mut plain = hook(format!("{}{SECRET_PATH}", server.uri()));
+    let words = Template::new("{{ summary }}".to_owned(), Some("text/plain; charset=utf-8".to_owned()));
+    plain.template = Some(words.unwrap());
+    let routes = vec![to("shaped", Carrier::Webhook(shaped)), to("plain", Carrier::Webhook(plain))];
+    let mut started = start(&place.outbox(), routes, place.worker());
+    let mut alert = alert("k", AlertState::Firing);
+    alert.summary = "table \"a\"\nis {{ full }}".into();
+    started.delivery.submit(alert.clone());
+    for _ in 0..2 {
+        delivered(&mut started.outcomes).await;
+    }
+    started.delivery.shutdown().await;
+    let mut bodies = BTreeMap::new();
+    for post in posts(&server).await {
+        let kind = post.headers.get("content-type").unwrap().to_str().unwrap().to_owned();
+        assert_eq!(post.headers.get("idempotency-key").unwrap(), "k/firing");
+        bodies.insert(kind, String::from_utf8(post.body).unwrap());
+    }
+    let shaped: Value = serde_json::from_str(&bodies["application/json"]).unwrap();
+    assert_eq!(shaped, serde_json::json!({ "topic": "db", "title": alert.summary, "priority": 5, "click": null }));
+    assert_eq!(bodies["text/plain; charset=utf-8"], alert.summary);
 }
 
 /// One that the receiver can't digest takes none of the others with it.

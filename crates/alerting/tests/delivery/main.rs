@@ -98,6 +98,7 @@ fn route(name: &str, origin: &str) -> Route {
         url: Secret::new(format!("{origin}{SECRET_PATH}")),
         bearer: Some(Secret::new(SECRET_TOKEN)),
         headers: BTreeMap::from([("x-team".to_owned(), "db".to_owned())]),
+        template: None,
     };
     Route {
         name: name.into(),

@@ -12,6 +12,7 @@
 
 mod backup;
 mod build;
+mod own;
 mod quiet;
 mod sensing;
 mod wal;
@@ -27,8 +28,8 @@ use model::{
     Severity, Share,
     event::DownReason,
     reading::{
-        ActivityReading, AgeReading, CgroupLimits, Connections, CpuShares, HostReading, LockWaits, Memory, OwnCost,
-        Pressure, ProcessReading, ProcessRole, TablesReading, VacuumKind, VacuumReading,
+        ActivityReading, AgeReading, CgroupLimits, Connections, CpuShares, Health, HostReading, LockWaits, Memory,
+        OwnCost, Pressure, ProcessReading, ProcessRole, ServiceReading, TablesReading, VacuumKind, VacuumReading,
     },
 };
 use proptest::prelude::*;

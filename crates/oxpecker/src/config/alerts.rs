@@ -2,14 +2,16 @@
 
 use std::{
     collections::BTreeMap,
+    fs::File,
+    io::Read as _,
     path::{Path, PathBuf},
 };
 
-use alerting::{Carrier, Secret, Security};
+use alerting::{Carrier, Secret, Security, Template, template::MAX_TEMPLATE_BYTES};
 use model::Severity;
 use serde::{Deserialize, Serialize};
 
-use super::{Heartbeat, HumanDuration, Peer};
+use super::{Heartbeat, HumanDuration, Peer, own_rules::OwnRule};
 
 /// `[alert]`: rules and routes.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -17,6 +19,9 @@ use super::{Heartbeat, HumanDuration, Peer};
 pub struct Alert {
     /// Thresholds.
     pub rules: alerting::RuleSettings,
+    /// The team's own rules.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub own_rule: Vec<OwnRule>,
     /// Where alerts go, beside the log.
     pub route: Vec<Route>,
     /// Who outside is to miss this guard when it is gone.
@@ -102,6 +107,12 @@ pub struct Webhook {
     /// More headers; not for secrets.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub headers: BTreeMap<String, String>,
+    /// A file with a template of what is posted, in place of our own JSON.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub template_file: Option<PathBuf>,
+    /// What the template gives. Default: application/json.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub content_type: Option<String>,
 }
 
 /// A route's `discord` or `slack`: exactly one of `webhook_file` and `webhook_env`. Whoever has the URL may post.
@@ -208,7 +219,30 @@ impl Webhook {
         let url = secret(self.url_file.as_deref(), self.url_env.as_deref(), "url_file and url_env")?;
         alerting::check_webhook_url(&url)?;
         let bearer = self.bearer_file.as_deref().map(Secret::from_file).transpose().map_err(|e| e.to_string())?;
-        Ok(alerting::Webhook { url, bearer, headers: self.headers.clone() })
+        Ok(alerting::Webhook { url, bearer, headers: self.headers.clone(), template: self.template()? })
+    }
+
+    fn template(&self) -> Result<Option<Template>, String> {
+        let Some(path) = &self.template_file else {
+            return match self.content_type {
+                Some(_) => {
+                    Err("content_type stands without template_file. Hint: our own JSON is application/json".to_owned())
+                }
+                None => Ok(None),
+            };
+        };
+        let unreadable = |error| {
+            format!(
+                "cannot read the template {}: {error}. Hint: the guard's user must be able to read it",
+                path.display()
+            )
+        };
+        // Not more of it than a template may have, should somebody name a log.
+        let file = File::open(path).map_err(unreadable)?;
+        let mut text = String::new();
+        file.take(MAX_TEMPLATE_BYTES as u64 + 1).read_to_string(&mut text).map_err(unreadable)?;
+        let template = Template::new(text, self.content_type.clone());
+        template.map(Some).map_err(|error| format!("{}: {error}", path.display()))
     }
 }
 
@@ -217,7 +251,7 @@ impl ChatWebhook {
         let names = "webhook_file and webhook_env";
         let url = secret(self.webhook_file.as_deref(), self.webhook_env.as_deref(), names)?;
         alerting::check_webhook_url(&url)?;
-        Ok(alerting::Webhook { url, bearer: None, headers: BTreeMap::new() })
+        Ok(alerting::Webhook { url, bearer: None, headers: BTreeMap::new(), template: None })
     }
 }
 
@@ -226,7 +260,7 @@ impl Alertmanager {
         let url = Secret::new(self.url.clone());
         alerting::check_webhook_url(&url)?;
         let bearer = self.bearer_file.as_deref().map(Secret::from_file).transpose().map_err(|e| e.to_string())?;
-        Ok(alerting::Webhook { url, bearer, headers: self.headers.clone() })
+        Ok(alerting::Webhook { url, bearer, headers: self.headers.clone(), template: None })
     }
 }
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 use alerting::Secret;
 use model::is_configured_name;
 
-use super::{Config, Lines, services};
+use super::{Config, Lines, own_rules, services};
 
 /// Something that is wrong with the configuration.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -87,6 +87,9 @@ pub fn check(config: &Config, lines: &Lines) -> Vec<Problem> {
     }
     if let Err(error) = config.alert.rules.check() {
         problem(format!("alert.rules.{}", error.key), format!("{}: {}", error.value, error.why), error.hint);
+    }
+    for (place, what, hint) in own_rules::problems(&config.alert.own_rule) {
+        problem(place, what, &hint);
     }
     let mut routes = BTreeSet::new();
     for route in &config.alert.route {

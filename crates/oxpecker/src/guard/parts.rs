@@ -37,7 +37,7 @@ use super::{
     wal::WalTask,
 };
 use crate::{
-    config::{Config, Loaded},
+    config::{Config, Loaded, OwnRule},
     exit::Failure,
     place::{self, Target},
 };
@@ -137,6 +137,10 @@ impl Parts {
 
         let mut rules =
             Rules::new(&rule_settings(config), Subject { cluster: config.postgres.name.clone(), host: host_name() });
+        let own = config.alert.own_rule.iter().map(OwnRule::declared).collect();
+        if let Err((name, error)) = rules.add_own(own) {
+            limitations.push(format!("the own rule {name} does not watch: {error}"));
+        }
         let Started { delivery, outcomes, open } = Delivery::start(DeliveryOptions {
             outbox_dir: state.path().join(OUTBOX),
             routes: routes(config)?,

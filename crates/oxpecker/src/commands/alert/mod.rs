@@ -1,5 +1,6 @@
-//! `oxpecker alert list|test|silence|unsilence|ack`.
+//! `oxpecker alert list|test|figures|silence|unsilence|ack`.
 
+mod figures;
 mod hush;
 mod list;
 mod test;
@@ -18,6 +19,7 @@ pub fn run(global: &Global, command: AlertCommand) -> Outcome {
     match command {
         AlertCommand::List => list::list(global),
         AlertCommand::Test { route } => test::test(global, &route),
+        AlertCommand::Figures => figures::figures(global),
         AlertCommand::Silence(args) => hush::silence(global, &args),
         AlertCommand::Unsilence { id } => hush::unsilence(global, &id),
         AlertCommand::Ack(args) => hush::ack(global, &args),
