@@ -83,6 +83,14 @@ pub enum DrillError {
         /// Why it failed.
         why: String,
     },
+    /// A replay could not be played.
+    #[error("the replay ({doing}): {why}\n  hint: end what else keeps this host busy, and run the drill again")]
+    Replay {
+        /// What was being done.
+        doing: &'static str,
+        /// Why it failed.
+        why: String,
+    },
     /// Somebody asked the drill to stop; everything that it had started is gone.
     #[error("stopped on request; the scratch cluster, its services and its files are gone")]
     Cancelled,
@@ -108,6 +116,10 @@ impl DrillError {
 
     pub(crate) fn cold(doing: &'static str, why: impl Into<String>) -> Self {
         Self::ColdStart { doing, why: why.into() }
+    }
+
+    pub(crate) fn replay(doing: &'static str, why: impl Into<String>) -> Self {
+        Self::Replay { doing, why: why.into() }
     }
 
     pub(crate) fn helper(kind: &str, why: impl Into<String>) -> Self {

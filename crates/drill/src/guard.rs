@@ -41,32 +41,43 @@ impl Guard {
     /// Writes the configuration, starts `oxpecker run` and waits for its READY=1.
     pub(crate) async fn start(options: &DrillOptions, around: &Surroundings<'_>) -> Result<Self, DrillError> {
         let config = write_config(around)?;
-        let socket = around.dir.join("notify.sock");
-        let notified = StdDatagram::bind(&socket)
-            .and_then(|datagram| datagram.set_nonblocking(true).map(|()| datagram))
-            .and_then(UnixDatagram::from_std)
-            .map_err(DrillError::file("listening on", &socket))?;
-        let args = vec!["--config".into(), config.clone().into_os_string(), "run".into()];
-        let mut command = Leash::of(&options.oxpecker, args, Some(around.core)).command(&options.helper)?;
-        command.env("NOTIFY_SOCKET", &socket);
-        let begun = Instant::now();
-        let mut process = Process::start("guard", command, around.dir)?;
-        tokio::select! {
-            ready = tokio::time::timeout(READY_PATIENCE, ready(&notified)) => match ready {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return Err(process.error(format!("can't be heard: {error}"))),
-                Err(_) => return Err(process.error(format!("was not ready within {READY_PATIENCE:?}"))),
-            },
-            error = process.died() => return Err(error),
-        }
+        let (process, ready_after) = ride(options, &config, around.dir, Some(around.core)).await?;
         let traces = Traces { include_file: around.include_file.to_owned(), state_dir: state_dir(around) };
-        Ok(Self { process, ready_after: begun.elapsed(), config, traces })
+        Ok(Self { process, ready_after, config, traces })
     }
 
     /// Stops it; tells whether it went in an orderly way, and where to look for what it left.
     pub(crate) async fn stop(self) -> (bool, PathBuf, Traces) {
         (self.process.stop().await, self.config, self.traces)
     }
+}
+
+/// Starts `oxpecker run` with this configuration, bound to a core where one is named, and waits for its READY=1. Returns how long that took, too.
+pub(crate) async fn ride(
+    options: &DrillOptions,
+    config: &Path,
+    dir: &Path,
+    core: Option<usize>,
+) -> Result<(Process, Duration), DrillError> {
+    let socket = dir.join("notify.sock");
+    let notified = StdDatagram::bind(&socket)
+        .and_then(|datagram| datagram.set_nonblocking(true).map(|()| datagram))
+        .and_then(UnixDatagram::from_std)
+        .map_err(DrillError::file("listening on", &socket))?;
+    let args = vec!["--config".into(), config.as_os_str().to_owned(), "run".into()];
+    let mut command = Leash::of(&options.oxpecker, args, core).command(&options.helper)?;
+    command.env("NOTIFY_SOCKET", &socket);
+    let begun = Instant::now();
+    let mut process = Process::start("guard", command, dir)?;
+    tokio::select! {
+        ready = tokio::time::timeout(READY_PATIENCE, ready(&notified)) => match ready {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => return Err(process.error(format!("can't be heard: {error}"))),
+            Err(_) => return Err(process.error(format!("was not ready within {READY_PATIENCE:?}"))),
+        },
+        error = process.died() => return Err(error),
+    }
+    Ok((process, begun.elapsed()))
 }
 
 fn state_dir(around: &Surroundings<'_>) -> PathBuf {

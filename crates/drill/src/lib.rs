@@ -32,6 +32,7 @@ mod run;
 mod services;
 mod sink;
 mod storm;
+mod surge;
 mod tables;
 mod verdict;
 
@@ -40,6 +41,7 @@ pub use error::DrillError;
 pub use helper::helper;
 pub use options::{ActKind, DrillOptions, HelperCommand};
 pub use progress::{Progress, ProgressEvent};
-pub use render::{render, render_cold_start};
+pub use render::{render, render_cold_start, render_surge};
 pub use result::*;
-pub use run::{cold_start, run};
+pub use run::{cold_start, connection_surge, run};
+pub use surge::{Surge, SurgeAlone, SurgeGuarded};

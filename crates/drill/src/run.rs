@@ -22,6 +22,7 @@ use crate::{
     result::{DrillResult, Kept, LoadFacts, SCHEMA_VERSION, Server, StormTable},
     services::{POOL_SIZE, POOL_TIMEOUT, SERVICE_TIMEOUT, STATEMENT_TIMEOUT},
     storm,
+    surge::{self, Surge},
     verdict::{Evidence, judge},
 };
 
@@ -81,6 +82,33 @@ async fn cold_start_alone(options: &DrillOptions, progress: &mut dyn Progress) -
     match &made.left()[..] {
         [] => Ok(played),
         left => Err(DrillError::cold("cleaning up", format!("left running: {}", left.join("; ")))),
+    }
+}
+
+/// Plays the connection surge, without and with a guard. As [`run`] otherwise.
+///
+/// # Errors
+/// As [`run`].
+pub async fn connection_surge(
+    options: &DrillOptions,
+    progress: &mut dyn Progress,
+    cancel: impl Future<Output = ()>,
+) -> Result<Surge, DrillError> {
+    options.check()?;
+    let playing = async {
+        let mut phases = Phases { progress, number: 0, of: 1, begun: Instant::now() };
+        let mut made = Made::default();
+        let work_dir = WorkDir::create(&std::env::temp_dir())?;
+        phases
+            .begin("one client opens sessions and closes none: unwatched, then with oxpecker".into(), surge::EXPECTED);
+        let played = surge::play(options, work_dir.path(), &mut made).await?;
+        phases.end(format!("{} sessions ended, {} of others", played.guarded.ended, played.guarded.ended_of_others));
+        Ok(played)
+    };
+    tokio::select! {
+        biased;
+        () = cancel => Err(DrillError::Cancelled),
+        played = playing => played,
     }
 }
 

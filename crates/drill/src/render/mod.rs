@@ -5,9 +5,14 @@ pub(crate) mod lanes;
 #[cfg(test)]
 pub(crate) mod samples;
 mod sections;
+mod surge;
 mod words;
 
-use crate::{cold_start::ColdStart, result::DrillResult};
+use crate::{
+    cold_start::ColdStart,
+    result::{DrillResult, Verdict},
+    surge::Surge,
+};
 
 /// Narrower terminals get lines that are broken by the terminal.
 const MIN_WIDTH: usize = 72;
@@ -41,6 +46,28 @@ pub fn render_cold_start(played: &ColdStart, width: usize, colour: bool) -> Stri
         text.push_str(&sections::claim(&line, width, paint));
     }
     text
+}
+
+/// A connection surge, with what to think of it.
+pub fn render_surge(played: &Surge, width: usize, colour: bool) -> String {
+    let width = width.clamp(MIN_WIDTH, MAX_WIDTH);
+    let paint = words::Paint { colour };
+    [surge::surge(played, width, paint), judged(&played.verdict, width, paint)].join("\n")
+}
+
+/// A verdict's lines, and in one word what they come to.
+fn judged(verdict: &Verdict, width: usize, paint: words::Paint) -> String {
+    let mut text: String = verdict.lines.iter().map(|line| sections::claim(line, width, paint)).collect();
+    for note in &verdict.notes {
+        text.push_str(&words::paragraph("  • ", note, width));
+    }
+    let word = if verdict.passed { paint.good("PASSED") } else { paint.bad("FAILED") };
+    let why = match verdict.lines.iter().filter(|line| !line.passed).count() {
+        0 => "all of it held".to_owned(),
+        1 => "one of the claims above did not hold".to_owned(),
+        failed => format!("{failed} of the claims above did not hold"),
+    };
+    text + &format!("\n{word}: {why}\n")
 }
 
 #[cfg(test)]

@@ -9,7 +9,9 @@ use crate::{
     cold_start::{ColdKind, ColdLane, ColdRun, ColdSide, ColdStart},
     options::ActKind,
     result::*,
-    storm, verdict,
+    storm,
+    surge::{Surge, SurgeAlone, SurgeGuarded},
+    verdict,
 };
 
 fn summary(requests: u64, failed: u64, p50_ms: f64, p99_ms: f64) -> Summary {
@@ -222,5 +224,48 @@ pub(crate) fn result() -> DrillResult {
         verdict,
         report: Some(PathBuf::from("oxpecker-demo/report.md")),
         kept: None,
+    }
+}
+
+/// A surge in which all is as it should be.
+pub(crate) fn surge() -> Surge {
+    let alone = SurgeAlone { opened: 51, exhausted_s: Some(1.0), refused: 57, tried_for_s: 6.0, let_in_s: None };
+    let guarded = SurgeGuarded {
+        opened: 50,
+        exhausted_s: Some(1.01),
+        decided_s: Some(0.84),
+        delivered_s: Some(0.89),
+        said: Some("drill: connections grew by 41 in 1 s to 48 of 57: role site, local".into()),
+        named_role: Some("site".into()),
+        named_application: Some("leaky-pool".into()),
+        refused: 18,
+        let_in_s: Some(2.9),
+        ended: 12,
+        ended_in_transaction: 7,
+        ended_of_others: 0,
+        ended_from_to_s: Some((1.9, 2.87)),
+        ended_because: Some("57 of 57 connections in use".into()),
+        gone: 12,
+        bystanders: 6,
+        bystanders_left: 6,
+        used_after: Some(45),
+        readings: 3,
+        longest_gap_s: 1.1,
+        superuser_in: true,
+        stopped_cleanly: true,
+    };
+    let lines = vec![
+        VerdictLine { claim: "the surge came".into(), passed: true, because: "after 1.0 s".into() },
+        VerdictLine { claim: "growth seen".into(), passed: true, because: "after 0.8 s".into() },
+    ];
+    Surge {
+        schema_version: 1,
+        server: "17.5".into(),
+        usable: 57,
+        relief_from: 46,
+        alone,
+        guarded,
+        left: Vec::new(),
+        verdict: Verdict { passed: true, lines, notes: Vec::new() },
     }
 }

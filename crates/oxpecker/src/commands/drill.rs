@@ -20,14 +20,16 @@ use crate::{
 };
 
 /// What can be replayed: its name and what it is.
-const DRILLS: [(&str, &str); 2] = [
+const DRILLS: [(&str, &str); 3] = [
     (
         "vacuum-storm",
         "autovacuum takes the database's only core, as in the outage: stock settings, throttling off, guarded",
     ),
     (COLD_START, "everything is killed with SIGKILL, PostgreSQL too: brought back without an order, then by oxpecker"),
+    (SURGE, "one client opens sessions until nobody else gets in: unwatched, then with relief for the role that leaks"),
 ];
 const COLD_START: &str = "cold-start";
+const SURGE: &str = "connection-surge";
 
 /// The result is laid out for this many columns where there is no terminal.
 const COLUMNS: u16 = 100;
@@ -69,6 +71,9 @@ pub fn run(global: &Global, name: &str, args: DemoArgs) -> Outcome {
     if name == COLD_START {
         return cold_start(global, args);
     }
+    if name == SURGE {
+        return connection_surge(global, args);
+    }
     let options = options(args)?;
     let mut progress = Shown::new(global);
     let result = block_on(async {
@@ -105,6 +110,26 @@ fn cold_start(global: &Global, args: DemoArgs) -> Outcome {
         drill::render_cold_start(&played, width, colour)
     })?;
     Ok(if played.is_well() { FINE } else { FINDING })
+}
+
+/// A client that leaks sessions, without and with a guard.
+fn connection_surge(global: &Global, args: DemoArgs) -> Outcome {
+    let options = options(args)?;
+    let mut progress = Shown::new(global);
+    let played = block_on(async {
+        let mut signals = Signals::listen()?;
+        let cancel = async {
+            let _ = signals.next().await;
+        };
+        drill::connection_surge(&options, &mut |event| progress.show(event), cancel).await.map_err(failure)
+    })?;
+    progress.end();
+    let played = played?;
+    output::result(global.output, "connection_surge", &played, || {
+        let (width, colour) = page();
+        drill::render_surge(&played, width, colour)
+    })?;
+    Ok(if played.verdict.passed { FINE } else { FINDING })
 }
 
 fn failure(error: DrillError) -> Failure {

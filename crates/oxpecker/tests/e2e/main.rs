@@ -9,6 +9,7 @@ mod backup;
 mod command_line;
 mod deaths;
 mod discover;
+mod drills;
 mod faults;
 mod guard;
 mod guarded_backup;
