@@ -79,6 +79,13 @@ impl Sink {
         Ok(Self { port: address.port(), arrivals, server })
     }
 
+    /// Closes its port; when this returns, it is.
+    pub(crate) async fn close(mut self) {
+        self.server.abort();
+        // Cancelled, which is what was asked for.
+        let _ = (&mut self.server).await;
+    }
+
     pub(crate) fn arrivals(&self) -> Vec<Arrival> {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -133,8 +133,9 @@ async fn guarded(
         Some(admin) => Some(relieved(admin).await?),
         None => None,
     };
-    let (gone, bystanders_left) = (leaked.gone().await, bystanders.left().await);
     let stopped_cleanly = guard.stop().await;
+    // Only now, so that nothing is ended that is not counted.
+    let (gone, bystanders_left) = (leaked.gone().await, bystanders.left().await);
 
     let since = |at_us| seconds_between(leaked.began_us, at_us);
     let (events, reads_us) = recorded(&state_dir, leaked.began_us, until_us)?;
@@ -148,8 +149,9 @@ async fn guarded(
         }
         _ => None,
     });
-    let arrival = sink
-        .arrivals()
+    let arrivals = sink.arrivals();
+    sink.close().await;
+    let arrival = arrivals
         .into_iter()
         .find(|arrival| arrival.rule == rule::CONNECTIONS_SURGING && arrival.state == AlertState::Firing);
     let ended: Vec<_> = events
