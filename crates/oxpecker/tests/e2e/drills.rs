@@ -28,10 +28,9 @@ fn a_connection_surge_is_seen_named_and_relieved() {
     let number = |name: &str| guarded[name].as_f64().unwrap_or_else(|| panic!("no {name}: {surge:#}"));
     assert!(number("decided_s") > 0.0 && number("delivered_s") >= number("decided_s"), "{surge:#}");
     assert!(guarded["said"].as_str().unwrap().contains("role site"), "{surge:#}");
-    assert!(
-        number("ended") >= 1.0 && number("let_in_s") > guarded["ended_from_to_s"][0].as_f64().unwrap(),
-        "{surge:#}"
-    );
+    // An event's moment is the one after the server's answer: a newcomer may be there a moment sooner.
+    let ended_from_s = guarded["ended_from_to_s"][0].as_f64().unwrap();
+    assert!(number("ended") >= 1.0 && number("let_in_s") > ended_from_s - 0.5, "{surge:#}");
     assert!(number("used_after") < surge["relief_from"].as_f64().unwrap(), "{surge:#}");
     assert!(surge["alone"]["let_in_s"].is_null(), "{surge:#}");
 }
