@@ -86,6 +86,8 @@ pub enum Command {
     /// Incidents and their reports
     #[command(subcommand)]
     Incident(IncidentCommand),
+    /// A page in the browser: what is wrong, why, and what is being done; also as JSON and for Prometheus
+    Console,
     /// Replays of incidents on scratch databases and services
     #[command(subcommand)]
     Drill(DrillCommand),

@@ -4,6 +4,7 @@ mod alert;
 pub mod audit;
 mod backup;
 mod config;
+mod console;
 pub mod discover;
 mod drill;
 mod incident;
@@ -28,7 +29,8 @@ use crate::{
 /// Does what the command line says.
 pub fn dispatch(cli: Cli) -> Outcome {
     // Long-running processes tell what they do; commands only what went wrong.
-    let level = if matches!(cli.command, Command::Run(_) | Command::Worker(_)) { "info" } else { "warn" };
+    let level =
+        if matches!(cli.command, Command::Run(_) | Command::Worker(_) | Command::Console) { "info" } else { "warn" };
     logging::start(&cli.global, level);
     let global = &cli.global;
     match cli.command {
@@ -55,6 +57,7 @@ pub fn dispatch(cli: Cli) -> Outcome {
         Command::Approve(args) => service::approve(global, &args),
         Command::Incident(IncidentCommand::List) => incident::list(global),
         Command::Incident(IncidentCommand::Report { id }) => incident::report(global, id.as_deref()),
+        Command::Console => console::console(global),
         Command::Config(ConfigCommand::Check) => config::check(global),
         Command::Config(ConfigCommand::Show) => config::show(global),
         Command::Release => release::release(global),

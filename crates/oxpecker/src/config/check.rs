@@ -114,6 +114,10 @@ pub fn check(config: &Config, lines: &Lines) -> Vec<Problem> {
         let (what, hint) = error.split_once(". Hint: ").unwrap_or((&error, "the guard's user must be able to read it"));
         problem("alert.peer".into(), what.to_owned(), hint);
     }
+    if let Err(error) = config.console.check() {
+        let (what, hint) = error.split_once(". Hint: ").unwrap_or((&error, "see [console]"));
+        problem("console".into(), what.to_owned(), hint);
+    }
     found
 }
 

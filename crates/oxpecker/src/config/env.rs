@@ -8,7 +8,7 @@ use toml::{Table, Value};
 const PREFIX: &str = "OXPECKER_";
 
 /// Sections whose keys can be set so.
-const SECTIONS: [&str; 6] = ["postgres", "journal", "host", "autovacuum", "repository", "backup"];
+const SECTIONS: [&str; 7] = ["postgres", "journal", "host", "autovacuum", "repository", "backup", "console"];
 
 /// Holds the passphrase or the recovery key of the repository: a secret, and so no key of the configuration.
 pub const PASSPHRASE: &str = "OXPECKER_REPOSITORY_PASSPHRASE";

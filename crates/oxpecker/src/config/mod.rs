@@ -6,6 +6,7 @@
 mod alerts;
 pub mod backups;
 mod check;
+mod console;
 mod env;
 mod heartbeat;
 mod lines;
@@ -27,6 +28,7 @@ use serde::{Deserialize, Serialize};
 pub use alerts::Alert;
 pub use backups::{Backup, Keep, ProofQuery, ProveWhen, Repository, SourceChoice};
 pub use check::{Problem, check};
+pub use console::Console;
 pub use env::PASSPHRASE as REPOSITORY_PASSPHRASE;
 pub use heartbeat::Heartbeat;
 pub use lines::Lines;
@@ -72,6 +74,8 @@ pub struct Config {
     pub wal: Wal,
     /// Rules and routes.
     pub alert: Alert,
+    /// The page in the browser.
+    pub console: Console,
 }
 
 services::with_driver_keys! {

@@ -40,7 +40,7 @@ pub use document::GuardStatus;
 pub use memory::last_words;
 pub use recovery::{Reporter, SAID_EVERY, protocol as recovery_protocol};
 pub use relief::ReliefStatus;
-pub use screen::{governor_in_words, render, vacuum_in_words};
+pub use screen::{governor_in_words, now, render, vacuum_in_words};
 pub use shedding::SheddingStatus;
 pub use signals::Signals;
 pub use socket::{AskError, Request, ask};

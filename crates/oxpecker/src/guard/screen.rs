@@ -1,6 +1,7 @@
 //! The document as one screen for a tired person: what is well, what is not, and why.
 
 mod backup;
+mod console;
 mod death;
 mod receive;
 mod recovery;
@@ -17,6 +18,8 @@ use model::{
     reading::{Health, VacuumKind, VacuumReading},
 };
 use owo_colors::OwoColorize as _;
+
+pub use console::now;
 
 use super::document::{GuardStatus, ServerState};
 use crate::output;
@@ -48,19 +51,7 @@ const SHOWN: usize = 5;
 
 /// The document as text, and whether all is well.
 pub fn render(status: &GuardStatus) -> (String, bool) {
-    let mut lines = vec![server(status), host(status), connections(status), transactions(status)];
-    lines.push(vacuum(status));
-    if !status.services.is_empty() {
-        lines.push(services(status));
-    }
-    lines.extend(death::line(status.death.as_ref(), status.now));
-    lines.extend(recovery::line(status.recovery.as_ref()));
-    lines.extend(shedding::line(status.shedding.as_ref()));
-    lines.extend(relief::line(status.relief.as_ref()));
-    lines.push(alerts(status));
-    lines.push(journal(status));
-    lines.push(backup::line(status.backup.as_ref(), status.receive.is_some(), status.now));
-    lines.extend(receive::line(status.receive.as_ref()));
+    let lines = lines(status);
     let well = lines.iter().all(|l| l.state != State::NotWell);
 
     let mut text = format!(
@@ -101,6 +92,24 @@ pub fn render(status: &GuardStatus) -> (String, bool) {
         }
     }
     (text, well)
+}
+
+/// Everything that is shown, in its order.
+fn lines(status: &GuardStatus) -> Vec<Line> {
+    let mut lines = vec![server(status), host(status), connections(status), transactions(status)];
+    lines.push(vacuum(status));
+    if !status.services.is_empty() {
+        lines.push(services(status));
+    }
+    lines.extend(death::line(status.death.as_ref(), status.now));
+    lines.extend(recovery::line(status.recovery.as_ref()));
+    lines.extend(shedding::line(status.shedding.as_ref()));
+    lines.extend(relief::line(status.relief.as_ref()));
+    lines.push(alerts(status));
+    lines.push(journal(status));
+    lines.push(backup::line(status.backup.as_ref(), status.receive.is_some(), status.now));
+    lines.extend(receive::line(status.receive.as_ref()));
+    lines
 }
 
 fn server(status: &GuardStatus) -> Line {

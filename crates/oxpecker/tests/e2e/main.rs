@@ -7,6 +7,7 @@ mod alerts;
 mod audit;
 mod backup;
 mod command_line;
+mod console;
 mod deaths;
 mod discover;
 mod drills;

@@ -162,6 +162,7 @@ impl BackupTask {
             recovery: _,
             shedding: _,
             relief: _,
+            console: _,
         } = config;
         let ours = &self.config;
         (state_dir, postgres, repository, backup) == (&ours.state_dir, &ours.postgres, &ours.repository, &ours.backup)
