@@ -131,6 +131,7 @@ mod tests {
             min_severity: model::Severity::Info,
             matches: Matches::new(),
             escalate_after: escalate_after.map(Duration::from_secs),
+            members: false,
             carrier: Carrier::Command(Command { argv: vec!["/bin/true".into()] }),
         }
     }

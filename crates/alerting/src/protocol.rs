@@ -4,7 +4,7 @@
 //! environment are shown by ps(1) and `/proc`. Both ends are the same binary, yet the protocol has a version: after an upgrade
 //! on disk a running guard starts workers of the new version.
 
-use model::{Alert, AlertState};
+use model::{Alert, AlertState, alert::rule};
 use serde::{Deserialize, Serialize};
 
 use crate::{heartbeat::Heartbeat, peer::Peer, route::Route};
@@ -107,5 +107,9 @@ pub(crate) fn idempotency_key(alert: &Alert) -> String {
         AlertState::Firing => "firing",
         AlertState::Resolved => "resolved",
     };
+    if alert.rule.0 == rule::MEMBERS_WORD {
+        // An outage has many words, each one is news.
+        return format!("{}/{state}-{:x}", alert.key, alert.decided.boot_us);
+    }
     format!("{}/{state}", alert.key)
 }

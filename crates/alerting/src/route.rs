@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use model::{Alert, Severity};
+use model::{Alert, Severity, alert::rule};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -200,6 +200,9 @@ pub struct Route {
     /// It is told only of what nobody acknowledged for so long after the decision; at once where there is none.
     #[serde(default)]
     pub escalate_after: Option<Duration>,
+    /// Whether it is for those who only use the services: it carries their words, and nothing else.
+    #[serde(default)]
+    pub members: bool,
     /// By what means.
     pub carrier: Carrier,
 }
@@ -207,6 +210,10 @@ pub struct Route {
 impl Route {
     /// Whether this alert goes there.
     pub fn carries(&self, alert: &Alert) -> bool {
+        let for_members = alert.rule.0 == rule::MEMBERS_WORD;
+        if for_members || self.members {
+            return for_members == self.members;
+        }
         alert.severity >= self.min_severity && matches_labels(&self.matches, alert)
     }
 }
@@ -240,6 +247,7 @@ mod tests {
             min_severity: Severity::Info,
             matches: Matches::new(),
             escalate_after: None,
+            members: false,
             carrier,
         };
         let shown = format!("{route:?} {route:#?}");
@@ -271,6 +279,7 @@ mod tests {
                 .map(|(name, values)| ((*name).to_owned(), values.iter().map(|v| (*v).to_owned()).collect()))
                 .collect(),
             escalate_after: None,
+            members: false,
             carrier: Carrier::Command(Command { argv: vec!["true".into()] }),
         };
         let info = Severity::Info;

@@ -115,6 +115,7 @@ fn start_with(outbox: &Path, address: SocketAddr, authority: &Path, heartbeat: O
         min_severity: Severity::Info,
         matches: BTreeMap::new(),
         escalate_after: None,
+        members: false,
         carrier: Carrier::Webhook(webhook),
     };
     let args = ["--exact", "worker_process", "--nocapture", "--test-threads=2"];

@@ -85,6 +85,8 @@ pub mod rule {
     pub const PEER_SILENT: &str = "peer-silent";
     /// Something that was seen before is no longer seen.
     pub const TARGET_VANISHED: &str = "target-vanished";
+    /// What those who only use the services are told.
+    pub const MEMBERS_WORD: &str = "members-word";
     /// A declared service does not answer its health check as it should.
     pub const SERVICE_UNHEALTHY: &str = "service-unhealthy";
 
@@ -98,6 +100,7 @@ pub mod rule {
             CLOCK_OFF,
             DISK_FILLING,
             GUARD_WAS_SILENT,
+            MEMBERS_WORD,
             PEER_SILENT,
             REPOSITORY_UNPROTECTED,
             SLOT_RETAINING,

@@ -22,7 +22,7 @@ use lettre::{
         client::{Tls, TlsParameters},
     },
 };
-use model::{Alert, AlertState};
+use model::{Alert, AlertState, alert::rule};
 
 use super::{target::Failure, webhook::REFUSED_PAUSE, words};
 use crate::{
@@ -124,7 +124,9 @@ impl EmailTarget {
         // A repetition has the same name, and readers show it once.
         let keys: Vec<String> = alerts.iter().map(|alert| idempotency_key(alert)).collect();
         builder = builder.message_id(Some(id_of(&keys, domain)));
-        if let [Alert { state: AlertState::Resolved, .. }] = alerts {
+        if let [Alert { state: AlertState::Resolved, rule: of, .. }] = alerts
+            && of.0 != rule::MEMBERS_WORD
+        {
             let begin = Alert { state: AlertState::Firing, ..alerts[0].clone() };
             let begin = id_of(&[idempotency_key(&begin)], domain);
             builder = builder.in_reply_to(begin.clone()).references(begin);

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use model::{Alert, AlertState, Severity};
+use model::{Alert, AlertState, Severity, alert::rule};
 
 /// Alerts that one message holds at most. What a receiver refuses as too long helps nobody.
 pub(super) const MAX_TOGETHER: usize = 50;
@@ -22,6 +22,10 @@ pub(super) struct Message {
 /// One alert in full, or several by one line each.
 pub(super) fn message(alerts: &[&Alert], title_chars: usize, body_chars: usize) -> Message {
     match alerts {
+        // To members: of several words the newest, for it says how things are now.
+        [.., word] if word.rule.0 == rule::MEMBERS_WORD => {
+            Message { title: fit(&word.summary, title_chars), body: fit(&word.details.join("\n"), body_chars) }
+        }
         [alert] => Message { title: fit(&headline(alert), title_chars), body: whole(alert, body_chars) },
         _ => Message { title: fit(&count(alerts), title_chars), body: list(alerts, body_chars) },
     }

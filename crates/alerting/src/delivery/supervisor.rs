@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use model::{Alert, AlertKey, AlertState, EventKind, Moment};
+use model::{Alert, AlertKey, AlertState, EventKind, Moment, alert::rule};
 use tokio::sync::{mpsc, watch};
 
 use super::{
@@ -232,7 +232,9 @@ impl Supervisor {
     fn accept(&mut self, alert: &Alert) {
         match alert.state {
             AlertState::Firing => {
-                let known = self.open.get(&alert.key).map(|episode| episode.told.clone());
+                // Each word to members is news, also to whom the one before it was told.
+                let known = self.open.get(&alert.key).filter(|_| alert.rule.0 != rule::MEMBERS_WORD);
+                let known = known.map(|episode| episode.told.clone());
                 let told = known.unwrap_or_default();
                 let silence = self.hush.borrow().silence(alert, clock::now().wall).cloned();
                 if let Some(Silence { id, until, by, .. }) = silence {

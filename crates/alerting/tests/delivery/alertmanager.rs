@@ -89,6 +89,7 @@ fn to(url: &str) -> Vec<Route> {
         min_severity: Severity::Info,
         matches: BTreeMap::new(),
         escalate_after: None,
+        members: false,
         carrier: Carrier::Alertmanager(webhook),
     }]
 }

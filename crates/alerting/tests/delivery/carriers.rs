@@ -11,6 +11,7 @@ fn to(name: &str, carrier: Carrier) -> Route {
         min_severity: Severity::Warning,
         matches: BTreeMap::new(),
         escalate_after: None,
+        members: false,
         carrier,
     }
 }
@@ -81,6 +82,50 @@ async fn a_template_gives_a_webhook_its_shape() {
     let shaped: Value = serde_json::from_str(&bodies["application/json"]).unwrap();
     assert_eq!(shaped, serde_json::json!({ "topic": "db", "title": alert.summary, "priority": 5, "click": null }));
     assert_eq!(bodies["text/plain; charset=utf-8"], alert.summary);
+}
+
+/// Those who only use the services get each word in plain words, and no alert; the team's route gets alerts, and no word.
+#[tokio::test]
+async fn members_hear_words_and_the_team_hears_alerts() {
+    let server = MockServer::start().await;
+    Mock::given(method("POST")).respond_with(ResponseTemplate::new(204)).mount(&server).await;
+    let place = Place::new();
+    let team = to("team", Carrier::Webhook(hook(format!("{}{SECRET_PATH}/team", server.uri()))));
+    let chat = Carrier::Slack(hook(format!("{}{SECRET_PATH}/members", server.uri())));
+    let members = Route { members: true, ..to("members", chat) };
+    let mut started = start(&place.outbox(), vec![team, members], place.worker());
+    let word = |n: u64, state, summary: &str| {
+        let mut word = alert("members-word/main/1", state);
+        word.rule = model::alert::rule::MEMBERS_WORD.into();
+        word.severity = Severity::Info;
+        word.decided.boot_us += n;
+        word.summary = summary.into();
+        word.details = vec!["Working: e-mail.".into()];
+        word
+    };
+    started.delivery.submit(alert("k", AlertState::Firing));
+    let mut went = vec![delivered(&mut started.outcomes).await];
+    let (firing, resolved) = (AlertState::Firing, AlertState::Resolved);
+    let said = ["Not working: the gate", "Not working: all", "Everything works again"];
+    for (n, (state, summary)) in [firing, firing, resolved].into_iter().zip(said).enumerate() {
+        started.delivery.submit(word(n as u64, state, summary));
+        went.push(delivered(&mut started.outcomes).await);
+    }
+    started.delivery.shutdown().await;
+    let posts = posts(&server).await;
+    let to = |end: &str| posts.iter().filter(|post| post.url.path().ends_with(end)).collect::<Vec<_>>();
+    assert_eq!((to("/team").len(), to("/members").len()), (1, 3), "{went:?}");
+    let keys: std::collections::BTreeSet<_> = to("/members")
+        .iter()
+        .map(|post| post.headers["idempotency-key"].clone())
+        .map(|key| key.to_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(keys.len(), 3, "each word is news: {keys:?}");
+    for (post, summary) in to("/members").iter().zip(said) {
+        let body: Value = serde_json::from_slice(&post.body).unwrap();
+        assert_eq!(body["text"], summary);
+        assert_eq!(body["blocks"][1]["text"]["text"], "Working: e-mail.", "no key, no severity, no rule");
+    }
 }
 
 /// One that the receiver can't digest takes none of the others with it.

@@ -73,6 +73,7 @@ impl MailServer {
             min_severity: Severity::Info,
             matches: BTreeMap::new(),
             escalate_after: None,
+            members: false,
             carrier,
         }]
     }

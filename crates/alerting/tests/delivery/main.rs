@@ -105,6 +105,7 @@ fn route(name: &str, origin: &str) -> Route {
         min_severity: Severity::Warning,
         matches: BTreeMap::new(),
         escalate_after: None,
+        members: false,
         carrier: Carrier::Webhook(webhook),
     }
 }

@@ -5,6 +5,7 @@ use std::{
     fs::File,
     io::Read as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use alerting::{Carrier, Secret, Security, Template, template::MAX_TEMPLATE_BYTES};
@@ -24,6 +25,8 @@ pub struct Alert {
     pub own_rule: Vec<OwnRule>,
     /// Where alerts go, beside the log.
     pub route: Vec<Route>,
+    /// When those who only use the services are told.
+    pub members: MembersWords,
     /// Who outside is to miss this guard when it is gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub heartbeat: Option<Heartbeat>,
@@ -57,6 +60,9 @@ pub struct Route {
     /// A program and its arguments, started once for each alert, with the alert as JSON on its standard input.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub command: Option<Vec<String>>,
+    /// For whom it is.
+    #[serde(default)]
+    pub audience: Audience,
     /// The least severity that it carries.
     #[serde(default = "default_min_severity")]
     pub min_severity: Severity,
@@ -67,6 +73,62 @@ pub struct Route {
     #[serde(default, rename = "match", skip_serializing_if = "BTreeMap::is_empty")]
     pub matches: BTreeMap<String, OneOrMore>,
 }
+
+/// For whom a route is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Audience {
+    /// Those who keep the services: alerts.
+    #[default]
+    Team,
+    /// Those who only use them: plain words about what is down and what works.
+    Members,
+}
+
+/// `[alert.members]`: when those who only use the services are told.
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct MembersWords {
+    /// How long something must be down to be worth a word, and up to count as back.
+    pub after: HumanDuration,
+    /// From one word to the next while nothing changes.
+    pub every: HumanDuration,
+    /// In which zone times are told, by its IANA name.
+    pub time_zone: String,
+}
+
+impl Default for MembersWords {
+    fn default() -> Self {
+        let (after, every) = (Duration::from_secs(60), Duration::from_secs(30 * 60));
+        Self { after: HumanDuration(after), every: HumanDuration(every), time_zone: "UTC".to_owned() }
+    }
+}
+
+impl Alert {
+    /// What members' words need; none where no route is for them.
+    ///
+    /// # Errors
+    /// In words, where it can't work.
+    pub fn members(&self) -> Result<Option<alerting::MembersSettings>, String> {
+        let MembersWords { after, every, time_zone } = &self.members;
+        let zone = jiff::tz::TimeZone::get(time_zone).map_err(|_| {
+            format!("time_zone {time_zone:?} is not known here. Hint: such as \"Europe/Berlin\"; package tzdata")
+        })?;
+        if !(LEAST_EVERY..=Duration::from_secs(86_400)).contains(&every.0) {
+            return Err("every is out of bounds. Hint: from 1m to 1d".to_owned());
+        }
+        if after.0 > Duration::from_secs(3_600) {
+            return Err("after is too long. Hint: at most 1h, or nobody is told".to_owned());
+        }
+        let for_members = |route: &&Route| route.audience == Audience::Members;
+        let team_is_told = !self.route.iter().all(|route| for_members(&route));
+        let settings = alerting::MembersSettings { after: after.0, every: every.0, zone, team_is_told };
+        Ok(self.route.iter().any(|route| for_members(&route)).then_some(settings))
+    }
+}
+
+/// Words come no more often.
+const LEAST_EVERY: Duration = Duration::from_secs(60);
 
 /// One value, or several of which any will do.
 #[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
@@ -188,11 +250,22 @@ impl Route {
             ));
         }
         let escalate_after = self.escalate_after.map(|after| after.0);
+        let members = self.audience == Audience::Members;
+        if members && (escalate_after.is_some() || !matches.is_empty()) {
+            return Err(
+                "a route for members carries their words and nothing else. Hint: leave out escalate_after and match"
+                    .to_owned(),
+            );
+        }
+        if members && matches!(carrier, Carrier::Alertmanager(_)) {
+            return Err("an Alertmanager has no readers. Hint: members read a chat or mail".to_owned());
+        }
         Ok(alerting::Route {
             name: self.name.clone(),
             min_severity: self.min_severity,
             matches,
             escalate_after,
+            members,
             carrier,
         })
     }

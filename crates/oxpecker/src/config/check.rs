@@ -106,6 +106,18 @@ pub fn check(config: &Config, lines: &Lines) -> Vec<Problem> {
             problem(format!("alert.route {:?}", route.name), what.to_owned(), hint);
         }
     }
+    match config.alert.members() {
+        Err(error) => {
+            let (what, hint) = error.split_once(". Hint: ").unwrap_or((&error, ""));
+            problem("alert.members".into(), what.to_owned(), hint);
+        }
+        Ok(Some(_)) if config.service.iter().all(|service| service.impact.is_empty()) => problem(
+            "alert.members".into(),
+            "a route is for members, and no service says what they lose without it".into(),
+            "declare it: [[service]] impact = [\"the entry gate\"]",
+        ),
+        Ok(_) => {}
+    }
     if let Some(Err(error)) = config.alert.heartbeat.as_ref().map(super::Heartbeat::resolve) {
         let (what, hint) = error.split_once(". Hint: ").unwrap_or((&error, "the guard's user must be able to read it"));
         problem("alert.heartbeat".into(), what.to_owned(), hint);

@@ -186,7 +186,8 @@ impl Guard {
 
     /// One observation: alerts out, governor told, journal last.
     fn observe(&mut self, parts: &mut Parts, observation: &Observation) {
-        let alerts = parts.rules.observe(observation);
+        let mut alerts = parts.rules.observe(observation);
+        alerts.extend(parts.members.as_mut().and_then(|members| members.observe(observation)));
         for alert in &alerts {
             parts.delivery.submit(alert.clone());
         }

@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 
-use alerting::{Delivery, DeliveryOptions, Heartbeat, Peer, Route, Rules, Started, Subject, WorkerCommand};
+use alerting::{Delivery, DeliveryOptions, Heartbeat, Members, Peer, Route, Rules, Started, Subject, WorkerCommand};
 use autovacuum::{Governor, GovernorOptions, ReleaseCommand};
 use collector::{
     clock,
@@ -18,7 +18,7 @@ use collector::{
     services::{self, ServiceProbe},
 };
 use journal::{EventQuery, Journal, JournalError, JournalOptions, Reader, Retention, StateDir};
-use model::{Alert, ByteSize, EventKind, Moment, Observation, Pid, ServiceName, reading::Health};
+use model::{Alert, ByteSize, EventKind, Moment, Observation, Pid, ServiceName, alert::rule, reading::Health};
 use tokio::{
     sync::{mpsc, watch},
     task::JoinSet,
@@ -60,6 +60,8 @@ pub struct Parts {
     pub started: Moment,
     pub target: Target,
     pub rules: Rules,
+    /// What those who only use the services are told, where a route is for them.
+    pub members: Option<Members>,
     pub journal: Journal,
     pub delivery: Delivery,
     pub governor: GovernorTask,
@@ -156,6 +158,8 @@ impl Parts {
             limitations
                 .push("no alert.route is declared: alerts only reach this log, where nobody may be looking".to_owned());
         }
+        let mut members = members(config)?;
+        let open = resume_members(members.as_mut(), open);
         let mut first_alerts = rules.resume(open, started);
         for kind in past {
             first_alerts.extend(rules.observe(&Observation::Event(started, kind)));
@@ -242,6 +246,7 @@ impl Parts {
             started,
             target,
             rules,
+            members,
             journal,
             delivery,
             governor,
@@ -482,6 +487,25 @@ async fn record_rest(journal: &Journal, events: &mut mpsc::Receiver<(Moment, Eve
     while let Ok(Some((at, kind))) = timeout(REST_TIMEOUT, events.recv()).await {
         drop(journal.append(at, &kind));
     }
+}
+
+/// What decides what members are told.
+fn members(config: &Config) -> Result<Option<Members>, Failure> {
+    let settings = config.alert.members();
+    let settings = settings.map_err(|error| Failure::usage(anyhow::anyhow!(error).context("alert.members")))?;
+    let impacts = config.service.iter().filter(|service| !service.impact.is_empty());
+    let impacts = impacts.map(|service| (service.name.as_str().into(), service.impact.clone())).collect();
+    let subject = Subject { cluster: config.postgres.name.clone(), host: host_name() };
+    Ok(settings.map(|settings| Members::new(settings, subject, impacts)))
+}
+
+/// Hands the outage that members were told of to whom it concerns; answers the other open alerts.
+fn resume_members(members: Option<&mut Members>, open: Vec<Alert>) -> Vec<Alert> {
+    let (words, others) = open.into_iter().partition::<Vec<_>, _>(|alert| alert.rule.0 == rule::MEMBERS_WORD);
+    if let (Some(members), Some(word)) = (members, words.into_iter().next_back()) {
+        members.resume(word);
+    }
+    others
 }
 
 /// The routes of alerts with their secrets.

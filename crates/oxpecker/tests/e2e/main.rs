@@ -23,6 +23,7 @@ mod map_wal;
 mod mended;
 mod node;
 mod over_the_network;
+mod own_words;
 mod peers;
 mod pitr;
 mod prompts;

@@ -9,7 +9,7 @@ use alerting::{
     outbox::{self, Recovered},
 };
 use jiff::Timestamp;
-use model::{Alert, Severity};
+use model::{Alert, Severity, alert::rule};
 use serde::Serialize;
 
 use crate::{
@@ -61,6 +61,8 @@ fn open<'a>(found: &'a Recovered, hush: &'a Hush, now: Timestamp) -> Vec<Open<'a
     let mut open: Vec<Open<'a>> = found
         .open
         .iter()
+        // What members are told is no alert: nobody is to take it on.
+        .filter(|alert| alert.rule.0 != rule::MEMBERS_WORD)
         .map(|alert| {
             let waits = |route: &str| found.pending.iter().any(|p| p.alert.key == alert.key && p.route == route);
             let told = found.told.get(&alert.key).into_iter().flatten().map(String::as_str);
