@@ -249,7 +249,7 @@ mod tests {
 
     fn service(members: &mut Members, seconds: u64, name: &str, health: Health) {
         let (took, detail) = (Duration::ZERO, None);
-        let reading = ServiceReading { at: at(seconds), service: name.into(), health, took, detail };
+        let reading = ServiceReading { at: at(seconds), service: name.into(), health, took, detail, stopped_by: None };
         assert_eq!(members.observe(&Observation::Reading(Reading::Service(reading))), None);
     }
 

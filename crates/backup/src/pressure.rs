@@ -131,7 +131,12 @@ impl Pressure {
             Observation::Reading(Reading::Host(reading)) => self.host = Some(reading.clone()),
             Observation::Reading(Reading::Activity(reading)) => self.activity = Some(reading.clone()),
             Observation::Reading(Reading::Service(reading)) => {
-                self.services.insert(reading.service.clone(), (reading.at, reading.health));
+                if reading.stopped_by.is_some() {
+                    // It is not this work that hurts it.
+                    self.services.remove(&reading.service);
+                } else {
+                    self.services.insert(reading.service.clone(), (reading.at, reading.health));
+                }
             }
             _ => {}
         }
@@ -279,6 +284,7 @@ mod tests {
             health,
             took,
             detail,
+            stopped_by: None,
         }))
     }
 

@@ -540,6 +540,9 @@ pub struct ServiceReading {
     pub took: Duration,
     /// What was wrong: `status 503`, `connection refused`, `no answer within 2 s`.
     pub detail: Option<String>,
+    /// Who stopped it, where it was stopped on purpose: then it is unhealthy, and nobody has to be called.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stopped_by: Option<String>,
 }
 
 #[cfg(test)]

@@ -60,6 +60,10 @@ impl ServiceUnhealthy {
     fn take_in(&mut self, reading: &ServiceReading) {
         let detail = reading.detail.clone().unwrap_or_default();
         match reading.health {
+            // Whoever stopped it on purpose need not be told.
+            _ if reading.stopped_by.is_some() => {
+                self.unhealthy.remove(&reading.service);
+            }
             Health::Healthy => {
                 self.unhealthy.remove(&reading.service);
             }

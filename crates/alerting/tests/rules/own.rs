@@ -100,6 +100,7 @@ fn services_that_fail_are_counted() {
             health,
             took,
             detail,
+            stopped_by: None,
         }))
     };
     let (well, ill) = (Health::Healthy, Health::Unhealthy);

@@ -102,6 +102,7 @@ fn checked(ms: u64, name: &str, healthy: bool) -> Observation {
         health: if healthy { Health::Healthy } else { Health::Unhealthy },
         took: Duration::from_millis(3),
         detail: (!healthy).then(|| "status 503".to_owned()),
+        stopped_by: None,
     }))
 }
 

@@ -20,9 +20,11 @@ pub fn of(outcome: &Result<(), String>) -> Health {
 /// A change of a service's health.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Change {
+    /// How it is now.
     pub health: Health,
     /// When the first check of the row that decided ended: earlier than the decision.
     pub since: Moment,
+    /// What was wrong, or for how long it was.
     pub detail: String,
 }
 
@@ -84,6 +86,7 @@ mod tests {
                     health: if good { Health::Healthy } else { Health::Unhealthy },
                     took: Duration::ZERO,
                     detail: (!good).then(|| "status 503".to_owned()),
+                    stopped_by: None,
                 })
             })
             .map(|change| format!("{} {:?} {}", change.since.since(start).as_secs(), change.health, change.detail))

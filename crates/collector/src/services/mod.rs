@@ -15,7 +15,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval_at},
 };
 
-pub use health::{FAILURES_TO_UNHEALTHY, SUCCESSES_TO_HEALTHY};
+pub use health::{Change, FAILURES_TO_UNHEALTHY, Hysteresis, SUCCESSES_TO_HEALTHY};
 pub use probe::{Check, CheckError};
 
 use crate::clock;
@@ -77,6 +77,7 @@ async fn watch(probe: ServiceProbe, start: Instant, places: Arc<Semaphore>, obse
             health: health::of(&outcome),
             took: begin.elapsed(),
             detail: outcome.err(),
+            stopped_by: None,
         };
         if let Some(change) = health.observe(&reading) {
             let event = EventKind::ServiceChanged {

@@ -213,11 +213,13 @@ fn vacuum(status: &GuardStatus) -> Line {
 }
 
 fn services(status: &GuardStatus) -> Line {
-    let (well, bad): (Vec<_>, Vec<_>) = status.services.iter().partition(|s| s.health == Health::Healthy);
+    let (stopped, others): (Vec<_>, Vec<_>) = status.services.iter().partition(|s| s.stopped_by.is_some());
+    let (well, bad): (Vec<_>, Vec<_>) = others.into_iter().partition(|s| s.health == Health::Healthy);
     let mut parts: Vec<String> = bad
         .iter()
         .map(|s| format!("{} unhealthy: {}", s.service, s.detail.as_deref().unwrap_or("no reason given")))
         .collect();
+    parts.extend(stopped.iter().filter_map(|s| Some(format!("{} stopped by {}", s.service, s.stopped_by.as_ref()?))));
     if !well.is_empty() {
         parts.push(format!("{} well", well.iter().map(|s| s.service.to_string()).collect::<Vec<_>>().join(", ")));
     }

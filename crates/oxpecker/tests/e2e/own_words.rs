@@ -9,7 +9,7 @@ use std::{
 use model::{AlertState, EventKind};
 use serde_json::Value;
 
-use crate::harness::{Guard, PATIENCE, Place, said};
+use crate::harness::{Guard, PATIENCE, Place, cluster, said};
 
 /// Nothing listens there.
 const NOWHERE: &str = "postgresql:///postgres?host=/nonexistent&user=nobody";
@@ -113,6 +113,41 @@ fn what_cannot_work_is_refused_with_its_place() {
     let figures = place.json(&["alert", "figures"]);
     let named = |name: &str| figures["figures"].as_array().unwrap().iter().any(|figure| figure["name"] == name);
     assert!(named("sessions_active") && named("backup_age_seconds"), "{figures}");
+}
+
+/// A service that the observers can't ask, only the worker that brings services back: by a command.
+#[test]
+fn a_service_that_is_asked_by_a_command_is_alarmed_for_and_told_of() {
+    let place = Place::new();
+    let up = place.path().join("up");
+    fs::write(&up, "").unwrap();
+    let config = format!(
+        "[[service]]\nname = \"bot-1\"\nimpact = [\"moderation\"]\n\
+         health = {{ command = [\"/usr/bin/test\", \"-e\", {:?}], interval = \"1s\" }}\n\
+         [alert.rules.service-unhealthy]\nfor_s = 1\n[alert.members]\nafter = \"1s\"\n{}{}",
+        up.display().to_string(),
+        route(&place, "members", "audience = \"members\""),
+        route(&place, "team", ""),
+    );
+    // The rule counts only while PostgreSQL is up, or was never seen.
+    let Some(cluster) = cluster(&[]) else { return };
+    place.configure(&cluster.url("postgres"), &format!("\n{config}"));
+    let guard = Guard::start(&place);
+    place.await_status("it is seen to be well", |status| {
+        status["services"].as_array().is_some_and(|all| all.iter().any(|one| one["health"] == "healthy"))
+    });
+    fs::remove_file(&up).unwrap();
+    let unhealthy = place.await_event("the change", 0, |kind| {
+        matches!(kind, EventKind::ServiceChanged { health: model::reading::Health::Unhealthy, impact, .. } if impact == &["moderation"])
+    });
+    place.await_event("the alert", unhealthy.id.0 - 1, |kind| {
+        matches!(kind, EventKind::Alerted { alert } if alert.rule.0 == "service-unhealthy" && alert.labels["service"] == "bot-1")
+    });
+    assert_eq!(words(&place, 1)[0]["summary"], "Not working: moderation");
+    let status = place.ask(&["status"]);
+    assert_eq!(status.status.code(), Some(1));
+    assert!(said(&status).contains("bot-1 unhealthy"), "{}", said(&status));
+    assert!(guard.stop().success());
 }
 
 fn with_members(place: &Place, address: SocketAddr, mail: SocketAddr) {

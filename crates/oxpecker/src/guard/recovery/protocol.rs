@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use model::{EventKind, Mode, ServiceName};
+use model::{EventKind, Mode, ServiceName, reading::Health};
 use serde::{Deserialize, Serialize};
 use services::plan::Action;
 
@@ -98,6 +98,9 @@ pub struct ServiceSeen {
     /// Who stopped it, where it was stopped on purpose.
     #[serde(default)]
     pub stopped_by: Option<String>,
+    /// How it is to whoever uses it; `None` where nothing fresh is known.
+    #[serde(default)]
+    pub health: Option<Health>,
     /// Whether its process runs; `None` where that is not known.
     #[serde(default)]
     pub runs: Option<bool>,

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use model::{EventKind, Mode, ServiceName, event::RecoveryFigures};
+use model::{EventKind, Mode, ServiceName, event::RecoveryFigures, reading::Health};
 use services::{
     execute::{Ended, Round},
     graph::Graph,
@@ -164,7 +164,8 @@ impl Reporter {
                 _ => None,
             };
             let service = graph.name(id).clone();
-            ServiceSeen { service, state: state.to_string(), well: is_well(state), stopped_by, runs: None }
+            let (health, well) = (health(state), is_well(state));
+            ServiceSeen { service, state: state.to_string(), well, stopped_by, health, runs: None }
         });
         let steps = plan.steps.iter().take(STEPS_MAX).map(|step| NextStep {
             service: step.service.clone(),
@@ -203,6 +204,15 @@ fn kind(state: &State) -> &'static str {
         State::Removed => "removed",
         State::Damaged { .. } => "damaged",
         State::Unknown { .. } => "unknown",
+    }
+}
+
+/// How a service in this state is to whoever uses it.
+fn health(state: &State) -> Option<Health> {
+    match state {
+        State::Stable | State::Settling => Some(Health::Healthy),
+        State::Unknown { .. } => None,
+        _ => Some(Health::Unhealthy),
     }
 }
 

@@ -1,9 +1,15 @@
 //! The loop that keeps the worker running, and passes on what it says.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use collector::clock;
-use model::{Moment, Observation};
+use collector::{
+    clock,
+    services::{Change, Hysteresis},
+};
+use model::{
+    EventKind, Moment, Observation, Reading, ServiceName,
+    reading::{Health, ServiceReading},
+};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::{MissedTickBehavior, interval, timeout},
@@ -14,7 +20,7 @@ use super::{
     protocol::{Begin, PROTOCOL, RecoveryStatus, ToGuard, ToWorker},
 };
 use crate::{
-    config::Config,
+    config::{Config, Service},
     guard::{
         child::{Process, Said},
         lines::to_line,
@@ -47,6 +53,16 @@ pub struct Keeping {
     /// Orders that the worker has not answered.
     open: Vec<u64>,
     obeyed: watch::Sender<Obeyed>,
+    /// Services that only the worker asks.
+    ours: BTreeMap<ServiceName, Ours>,
+}
+
+/// A service that only the worker asks.
+#[derive(Default)]
+struct Ours {
+    health: Hysteresis,
+    /// What people lose while it is down.
+    impact: Vec<String>,
 }
 
 /// What came of the newest order: its number, and why it failed.
@@ -61,7 +77,15 @@ impl Keeping {
         obeyed: watch::Sender<Obeyed>,
     ) -> Self {
         let now = clock::now();
+        let asked_by_others =
+            |service: &Service| service.health.all().iter().any(|one| matches!(one.check(), Ok(Some(_))));
+        let ours = config.service.iter().filter(|service| !asked_by_others(service));
+        let ours = ours.map(|service| {
+            let impact = service.impact.clone();
+            (service.name.as_str().into(), Ours { impact, ..Ours::default() })
+        });
         Self {
+            ours: ours.collect(),
             config,
             worker: None,
             started: now,
@@ -143,6 +167,7 @@ impl Keeping {
             }
             ToGuard::Status(status) => {
                 self.failed = None;
+                self.observe_services(&status, now).await;
                 self.status.send_replace(Some((now, *status)));
             }
             ToGuard::Obeyed { order, failed } => {
@@ -150,6 +175,31 @@ impl Keeping {
                 self.obeyed.send_replace(Some((order, failed.map_or(Ok(()), Err))));
             }
             ToGuard::Failed { error } => self.failed = Some(error),
+        }
+    }
+
+    /// What the rules judge on of services that nobody else asks: the observers ask by `http` and `tcp`, the worker in every way.
+    async fn observe_services(&mut self, status: &RecoveryStatus, now: Moment) {
+        for seen in &status.services {
+            let (Some(ours), Some(health)) = (self.ours.get_mut(&seen.service), seen.health) else { continue };
+            let unhealthy = health == Health::Unhealthy;
+            let reading = ServiceReading {
+                at: now,
+                service: seen.service.clone(),
+                health,
+                // What the worker's look took says nothing about one service.
+                took: Duration::ZERO,
+                detail: unhealthy.then(|| seen.state.clone()),
+                stopped_by: seen.stopped_by.clone(),
+            };
+            // A stop on purpose is no change of its health.
+            let change = if reading.stopped_by.is_none() { ours.health.observe(&reading) } else { None };
+            if let Some(Change { health, since, detail }) = change {
+                let (service, impact) = (seen.service.clone(), ours.impact.clone());
+                let kind = EventKind::ServiceChanged { service, health, detail, impact };
+                let _ = self.observations.send(Observation::Event(since, kind)).await;
+            }
+            let _ = self.observations.send(Observation::Reading(Reading::Service(reading))).await;
         }
     }
 

@@ -19,7 +19,11 @@ pub fn now(status: &GuardStatus) -> Now {
     });
     let services = status.services.iter().map(|service| Line {
         name: service.service.to_string(),
-        state: if service.health == Health::Healthy { State::Well } else { State::NotWell },
+        state: match (service.health, &service.stopped_by) {
+            (_, Some(_)) => State::Unknown,
+            (Health::Healthy, None) => State::Well,
+            (Health::Unhealthy, None) => State::NotWell,
+        },
         text: service.detail.clone().unwrap_or_default(),
     });
     let vacuums = status.activity.iter().flat_map(|a| &a.vacuums).map(|vacuum| Line {

@@ -314,7 +314,7 @@ mod tests {
 
     fn seen(stopped_by: Option<&str>, runs: Option<bool>) -> ServiceSeen {
         let stopped_by = stopped_by.map(str::to_owned);
-        ServiceSeen { service: "bot".into(), state: String::new(), well: true, stopped_by, runs }
+        ServiceSeen { service: "bot".into(), state: String::new(), well: true, stopped_by, health: None, runs }
     }
 
     #[test]
