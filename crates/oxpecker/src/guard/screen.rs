@@ -55,7 +55,7 @@ pub fn render(status: &GuardStatus) -> (String, bool) {
     let well = lines.iter().all(|l| l.state != State::NotWell);
 
     let mut text = format!(
-        "{} at {} · oxpecker {}, guard {} since {}, mode {}\n\n",
+        "{} at {}\noxpecker {}, guard {} since {}, mode {}\n\n",
         status.cluster.bold(),
         status.address,
         status.version,

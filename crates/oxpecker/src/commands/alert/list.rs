@@ -101,7 +101,7 @@ fn in_words(open: &[Open<'_>], silences: &[&Silence], guard_runs: bool, now: Tim
             let _ = writeln!(text, "  {id}  {what}, until {} ({by}: {why})", work::moment(*until));
         }
     }
-    text
+    output::prose(&text)
 }
 
 fn tell(text: &mut String, one: &Open<'_>, now: Timestamp) {
