@@ -243,6 +243,7 @@ mod tests {
             cgroup: CgroupLimits::default(),
             processes: Vec::new(),
             oom: None,
+            largest: Vec::new(),
         }))
     }
 

@@ -202,6 +202,20 @@ pub struct HostReading {
     /// What the kernel killed for want of memory since the sample before; none where it killed nothing, or does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oom: Option<Box<OomKills>>,
+    /// Who holds the most memory, most first, bounded; empty while memory is not short.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub largest: Vec<LargeProcess>,
+}
+
+/// A process that holds much memory, whoever's it is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LargeProcess {
+    /// Its pid, as the guard sees it.
+    pub pid: Pid,
+    /// Its command, up to 15 bytes.
+    pub name: String,
+    /// Resident memory, shared memory included.
+    pub rss: ByteSize,
 }
 
 /// What the kernel killed for want of memory.

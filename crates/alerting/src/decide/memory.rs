@@ -6,16 +6,20 @@
 //! it), and PSI's `full` of memory. Low is judged by share *and* in absolute terms: 8 % of 512 GiB is plenty.
 //! *First things to do*: find the process that grew; lower what takes memory per connection; make room before the kernel does.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
-use model::{ByteSize, Observation, Reading, Severity, Share, reading::HostReading};
+use model::{
+    ByteSize, Observation, Reading, Severity, Share,
+    alert::label,
+    reading::{HostReading, LargeProcess},
+};
 
 use super::{
     cpu,
     cpu::MAX_GAP,
     gate::{Confirmation, Gate, Judgement, Verdict},
     rule::{Facts, Rule, Subject, steps},
-    text::percent,
+    text::{percent, short},
 };
 use crate::settings::{self, duration};
 
@@ -141,19 +145,36 @@ impl Rule for MemoryLow {
         let mut details = facts_of(host);
         let mut largest: Vec<_> = host.processes.iter().collect();
         largest.sort_by_key(|process| std::cmp::Reverse(process.rss));
-        details
-            .extend(largest.iter().take(NAMED_PROCESSES).map(|p| format!("pid {} holds {} resident", p.id.pid, p.rss)));
+        details.extend(
+            largest
+                .iter()
+                .take(NAMED_PROCESSES)
+                .map(|p| format!("{} (pid {}) holds {} resident", cpu::role(&p.role), p.id.pid, p.rss)),
+        );
+        let named = |one: &LargeProcess| format!("{} (pid {}) with {}", short(&one.name), one.pid, one.rss);
+        if !host.largest.is_empty() {
+            let all: Vec<_> = host.largest.iter().map(named).collect();
+            details.push(format!("largest on the host: {}", all.join(", ")));
+        }
+        let top = host.largest.first();
+        let mut labels =
+            BTreeMap::from([("limit".to_owned(), if room.own_limit { "cgroup" } else { "host" }.to_owned())]);
+        if let Some(top) = top {
+            labels.insert(label::PID.to_owned(), top.pid.to_string());
+            labels.insert("process".to_owned(), top.name.clone());
+        }
         Facts {
             summary: format!(
-                "Memory of {} low: {} of {} left to {} ({:.0} %)",
+                "Memory of {} low: {} of {} left to {} ({:.0} %){}",
                 subject.host,
                 room.available,
                 room.total,
                 room.whose(),
-                room.percent()
+                room.percent(),
+                top.map(|top| format!("; largest: {}", named(top))).unwrap_or_default()
             ),
             details,
-            labels: [("limit".to_owned(), if room.own_limit { "cgroup" } else { "host" }.to_owned())].into(),
+            labels,
             next_steps: steps(&[
                 "find what grew: `ps -eo pid,rss,cmd --sort=-rss | head` on the host",
                 "stop or restart that process yourself, before the kernel kills the largest one, which may be PostgreSQL",

@@ -10,7 +10,7 @@ use std::time::Duration;
 use model::{
     ByteSize, Moment, Observation, Reading, Severity,
     alert::rule,
-    reading::{HostReading, ProcessReading},
+    reading::{HostReading, LargeProcess, ProcessReading},
 };
 
 use super::{
@@ -19,7 +19,7 @@ use super::{
     gate::{Confirmation, Gate, Judgement, Verdict},
     memory::{Room, room},
     rule::{Facts, Rule, Subject, steps},
-    text::span,
+    text::{short, span},
 };
 use crate::settings::{self, duration};
 
@@ -38,6 +38,8 @@ struct Finding {
     rate: f64,
     /// Who grew, and by how much, most first.
     who: Vec<(ProcessReading, ByteSize)>,
+    /// Who holds most on the host, whoever's process it is.
+    largest: Vec<LargeProcess>,
 }
 
 /// The rule's state.
@@ -123,13 +125,13 @@ impl Rule for MemoryFilling {
             Verdict::Good
         };
         let rate = line.map_or(0.0, |line| -line.per_second);
-        self.finding = Some(Finding { room, left, rate, who: self.grew(host) });
+        self.finding = Some(Finding { room, left, rate, who: self.grew(host), largest: host.largest.clone() });
         self.remember(host);
         Some(Judgement { window: host.window, ..Judgement::instant(host.at, verdict) })
     }
 
     fn facts(&self, subject: &Subject, _: Severity) -> Facts {
-        let Some(Finding { room, left, rate, who }) = &self.finding else { return Facts::default() };
+        let Some(Finding { room, left, rate, who, largest }) = &self.finding else { return Facts::default() };
         let left = left.map(span).unwrap_or_default();
         let rate = ByteSize(duration(*rate).as_secs());
         let mut details = vec![format!(
@@ -143,6 +145,11 @@ impl Rule for MemoryFilling {
             let role = cpu::role(&process.role);
             format!("{role} (pid {}) grew by {by} to {} resident, shared memory included", process.id.pid, process.rss)
         }));
+        if !largest.is_empty() {
+            let all: Vec<_> =
+                largest.iter().map(|one| format!("{} (pid {}) with {}", short(&one.name), one.pid, one.rss));
+            details.push(format!("largest on the host: {}", all.join(", ")));
+        }
         if who.is_empty() {
             details.push(
                 "no process of PostgreSQL or of a declared service grew: it is something else on the host".to_owned(),

@@ -2,13 +2,34 @@
 
 use model::{
     Lsn,
-    reading::{Archiver, ConnectionGroup, FileSystem, LongTransaction, OomKills, OomVictim, WalReading},
+    reading::{Archiver, ConnectionGroup, FileSystem, LargeProcess, LongTransaction, OomKills, OomVictim, WalReading},
 };
 
 use super::*;
 
 const SECOND: Duration = Duration::from_secs(1);
 const MIB: u64 = 1 << 20;
+
+#[test]
+fn low_memory_is_told_with_the_name_of_who_holds_most() {
+    let low = |s: u64| {
+        let memory = Memory { available: ByteSize(300 * MIB), ..host(0).memory };
+        let one = |pid, name: &str, rss| LargeProcess { pid: Pid(pid), name: name.into(), rss: ByteSize(rss) };
+        let largest = vec![one(4711, "importer", 12 << 30), one(77, "postgres", 2 << 30)];
+        of_host(HostReading { memory, largest, ..host(s * 1_000) })
+    };
+    let alerts = observe(&mut rules(), (0..3).map(low));
+    assert_eq!(names(&alerts), ["memory-low fires critical"]);
+    let alert = &alerts[0];
+    assert_eq!(
+        alert.summary,
+        "Memory of db1 low: 300 MiB of 16 GiB left to the host (2 %); largest: importer (pid 4711) with 12 GiB"
+    );
+    assert_eq!((alert.labels["process"].as_str(), alert.labels["pid"].as_str()), ("importer", "4711"));
+    let named = "largest on the host: importer (pid 4711) with 12 GiB, postgres (pid 77) with 2.0 GiB";
+    assert!(alert.details.iter().any(|line| line == named), "{:?}", alert.details);
+    check_shape(alert);
+}
 
 fn connected(ms: u64, site: u32, bot: u32) -> Observation {
     let group = |role: &str, client: &str, count| ConnectionGroup {

@@ -3,6 +3,7 @@
 mod cgroup;
 mod family;
 mod kept_file;
+mod largest;
 mod oom;
 mod parse;
 pub mod process;

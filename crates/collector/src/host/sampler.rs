@@ -15,6 +15,7 @@ use super::{
     cgroup::Cgroups,
     family::{Family, Watched},
     kept_file::{Buffer, KeptFile},
+    largest::Largest,
     oom::OomWatch,
     parse::{self, CpuSet, CpuTicks},
     process::ProcessTable,
@@ -98,6 +99,7 @@ pub struct HostSampler {
     family: Family,
     cgroups: Cgroups,
     oom: OomWatch,
+    largest: Largest,
     affinity: Option<(model::Pid, CpuSet)>,
     rediscovered: Moment,
     before: (Moment, Counters),
@@ -128,6 +130,7 @@ impl HostSampler {
             family: Family::new(watched),
             cgroups: Cgroups::find(&proc_root, &sys_root),
             oom,
+            largest: Largest::new(&proc_root),
             proc_root,
             sys_root,
             affinity: None,
@@ -163,6 +166,8 @@ impl HostSampler {
         let (database_cpus, database_cpu) = self.database_cpu(&counters).unzip();
         let [cpu_pressure, memory_pressure, io_pressure] = pressure;
         let oom = self.oom.look(&mut self.buffer).map(Box::new);
+        let memory = read_memory(&mut self.memory, &mut self.buffer)?;
+        let cgroup = self.cgroups.limits();
         let reading = HostReading {
             at,
             window,
@@ -175,11 +180,12 @@ impl HostSampler {
             cpu_pressure,
             memory_pressure,
             io_pressure,
-            memory: read_memory(&mut self.memory, &mut self.buffer)?,
+            memory,
             file_systems: self.watched_paths().filter_map(file_system).collect(),
-            cgroup: self.cgroups.limits(),
+            cgroup,
             processes,
             oom,
+            largest: self.largest.look(at, memory, cgroup),
         };
         self.spare = std::mem::replace(&mut self.before, (at, counters)).1;
         Ok(reading)

@@ -5,9 +5,9 @@ use std::{collections::BTreeMap, time::Duration};
 use model::{
     ByteSize, Cores, Moment, Oid, PgVersion, Pid, ProcessId, Reading, Share,
     reading::{
-        ActivityReading, CgroupLimits, ConnectionGroup, Connections, CpuShares, FileSystem, HostReading, LockWaits,
-        LongTransaction, Memory, OomKills, OomVictim, OwnCost, Pressure, ProcessReading, ProcessRole, VacuumKind,
-        VacuumReading,
+        ActivityReading, CgroupLimits, ConnectionGroup, Connections, CpuShares, FileSystem, HostReading, LargeProcess,
+        LockWaits, LongTransaction, Memory, OomKills, OomVictim, OwnCost, Pressure, ProcessReading, ProcessRole,
+        VacuumKind, VacuumReading,
     },
 };
 
@@ -70,6 +70,7 @@ pub fn host(at: Moment, processes: u32) -> Reading {
             count: 1,
             victims: vec![OomVictim { pid: Pid(1_234_568), name: "postgres".into(), in_cgroup: true }],
         })),
+        largest: vec![LargeProcess { pid: Pid(4_711), name: "importer".into(), rss: ByteSize(12_345_678_912) }],
     })
 }
 
