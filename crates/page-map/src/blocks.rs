@@ -173,7 +173,10 @@ impl BlockSet {
     /// Removes `end` and all beyond.
     pub fn truncate(&mut self, end: u32) {
         let (high, low) = split(end);
-        drop(self.chunks.split_off(&high.saturating_add(1)));
+        // The last chunk has none behind it.
+        if let Some(next) = high.checked_add(1) {
+            drop(self.chunks.split_off(&next));
+        }
         if let Some(chunk) = self.chunks.get_mut(&high) {
             chunk.truncate(low);
             if chunk.count() == 0 {
@@ -227,6 +230,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn the_last_chunk_is_truncated_like_any_other() {
+        let (low, high) = (u32::MAX << 16, u32::MAX - 1);
+        let mut blocks: BlockSet = [0, low, high].into_iter().collect();
+        blocks.truncate(u32::MAX);
+        assert_eq!(blocks.iter().collect::<Vec<_>>(), [0, low, high]);
+        blocks.truncate(high);
+        assert_eq!(blocks.iter().collect::<Vec<_>>(), [0, low]);
+        blocks.truncate(low);
+        assert_eq!(blocks.iter().collect::<Vec<_>>(), [0]);
+    }
 
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(50))]
