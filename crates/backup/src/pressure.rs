@@ -243,7 +243,7 @@ mod tests {
             cgroup: CgroupLimits::default(),
             processes: Vec::new(),
             oom: None,
-            largest: Vec::new(),
+            largest: Box::default(),
         }))
     }
 

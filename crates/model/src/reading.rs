@@ -203,8 +203,8 @@ pub struct HostReading {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub oom: Option<Box<OomKills>>,
     /// Who holds the most memory, most first, bounded; empty while memory is not short.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub largest: Vec<LargeProcess>,
+    #[serde(default, skip_serializing_if = "<[_]>::is_empty")]
+    pub largest: Box<[LargeProcess]>,
 }
 
 /// A process that holds much memory, whoever's it is.

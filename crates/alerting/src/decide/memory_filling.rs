@@ -39,7 +39,7 @@ struct Finding {
     /// Who grew, and by how much, most first.
     who: Vec<(ProcessReading, ByteSize)>,
     /// Who holds most on the host, whoever's process it is.
-    largest: Vec<LargeProcess>,
+    largest: Box<[LargeProcess]>,
 }
 
 /// The rule's state.
@@ -147,7 +147,7 @@ impl Rule for MemoryFilling {
         }));
         if !largest.is_empty() {
             let all: Vec<_> =
-                largest.iter().map(|one| format!("{} (pid {}) with {}", short(&one.name), one.pid, one.rss));
+                largest.iter().map(|one| format!("{} (pid {}) with {}", short(&one.name), one.pid, one.rss)).collect();
             details.push(format!("largest on the host: {}", all.join(", ")));
         }
         if who.is_empty() {

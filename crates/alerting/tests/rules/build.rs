@@ -33,7 +33,7 @@ pub(crate) fn host(ms: u64) -> HostReading {
         cgroup: CgroupLimits::default(),
         processes: Vec::new(),
         oom: None,
-        largest: Vec::new(),
+        largest: Box::default(),
     }
 }
 

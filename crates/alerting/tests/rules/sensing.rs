@@ -15,7 +15,7 @@ fn low_memory_is_told_with_the_name_of_who_holds_most() {
     let low = |s: u64| {
         let memory = Memory { available: ByteSize(300 * MIB), ..host(0).memory };
         let one = |pid, name: &str, rss| LargeProcess { pid: Pid(pid), name: name.into(), rss: ByteSize(rss) };
-        let largest = vec![one(4711, "importer", 12 << 30), one(77, "postgres", 2 << 30)];
+        let largest = vec![one(4711, "importer", 12 << 30), one(77, "postgres", 2 << 30)].into();
         of_host(HostReading { memory, largest, ..host(s * 1_000) })
     };
     let alerts = observe(&mut rules(), (0..3).map(low));

@@ -39,7 +39,7 @@ fn host(ms: u64, busy: f64, pressure: Option<f64>) -> HostReading {
         cgroup: CgroupLimits::default(),
         processes: Vec::new(),
         oom: None,
-        largest: Vec::new(),
+        largest: Box::default(),
     }
 }
 

@@ -263,7 +263,7 @@ impl Rig {
             cgroup: CgroupLimits::default(),
             processes: Vec::new(),
             oom: None,
-            largest: Vec::new(),
+            largest: Box::default(),
         })));
     }
 

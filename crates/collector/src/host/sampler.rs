@@ -185,7 +185,7 @@ impl HostSampler {
             cgroup,
             processes,
             oom,
-            largest: self.largest.look(at, memory, cgroup),
+            largest: self.largest.look(at, memory, cgroup).into(),
         };
         self.spare = std::mem::replace(&mut self.before, (at, counters)).1;
         Ok(reading)

@@ -70,7 +70,7 @@ pub fn host(at: Moment, processes: u32) -> Reading {
             count: 1,
             victims: vec![OomVictim { pid: Pid(1_234_568), name: "postgres".into(), in_cgroup: true }],
         })),
-        largest: vec![LargeProcess { pid: Pid(4_711), name: "importer".into(), rss: ByteSize(12_345_678_912) }],
+        largest: vec![LargeProcess { pid: Pid(4_711), name: "importer".into(), rss: ByteSize(12_345_678_912) }].into(),
     })
 }
 

@@ -214,7 +214,7 @@ impl World {
             cgroup: CgroupLimits::default(),
             processes: Vec::new(),
             oom: None,
-            largest: Vec::new(),
+            largest: Box::default(),
         }
     }
 
