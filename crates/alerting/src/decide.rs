@@ -22,10 +22,11 @@ mod disk;
 mod forecast;
 mod gate;
 mod lock_queue;
+pub mod members;
 mod memory;
 mod memory_filling;
 mod oom;
-mod own;
+pub mod own;
 mod peer;
 mod recording;
 mod recovery;
@@ -53,13 +54,11 @@ use model::{Alert, AlertKey, AlertState, Moment, Observation, RuleId, Severity, 
 pub use self::rule::Subject;
 use self::{
     gate::Step,
+    own::{OwnRule, OwnRuleError},
     rule::{Facts, Rule},
     text::{SUMMARY_CHARS, fit, span},
 };
-use crate::{
-    own::{OwnRule, OwnRuleError},
-    settings::RuleSettings,
-};
+use crate::settings::RuleSettings;
 
 /// An episode that began and has not ended: its firing alert.
 #[derive(Clone, Debug, PartialEq)]

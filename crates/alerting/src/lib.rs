@@ -14,9 +14,7 @@ pub mod delivery;
 pub mod heartbeat;
 pub mod hush;
 mod lines;
-pub mod members;
 pub mod outbox;
-pub mod own;
 pub mod peer;
 mod protocol;
 pub mod route;
@@ -25,13 +23,15 @@ pub mod template;
 #[cfg(test)]
 mod testing;
 
-pub use decide::{Rules, Subject};
+pub use decide::{
+    Rules, Subject,
+    members::{Members, MembersSettings},
+    own::{FIGURES, Figure, OwnRule, OwnRuleError},
+};
 pub use deliver::{Trial, check_email, check_webhook_url, try_routes};
 pub use delivery::{Delivery, DeliveryOptions, Started, WorkerCommand};
 pub use heartbeat::{Heartbeat, Method, SENSED_WITHIN};
 pub use hush::{Ack, Book, Silence};
-pub use members::{Members, MembersSettings};
-pub use own::{FIGURES, Figure, OwnRule, OwnRuleError};
 pub use peer::Peer;
 pub use route::{Carrier, Command, Email, Matches, Route, Secret, Security, Webhook};
 pub use settings::{RuleSettings, SettingsError};

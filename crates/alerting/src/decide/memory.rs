@@ -96,6 +96,17 @@ impl MemoryLow {
     }
 }
 
+/// A large process in words.
+fn large(one: &LargeProcess) -> String {
+    format!("{} (pid {}) with {}", short(&one.name), one.pid, one.rss)
+}
+
+/// The largest in a line, where they were looked up.
+pub(super) fn largest_words(largest: &[LargeProcess]) -> Option<String> {
+    let all: Vec<_> = largest.iter().map(large).collect();
+    (!all.is_empty()).then(|| format!("largest on the host: {}", all.join(", ")))
+}
+
 fn facts_of(host: &HostReading) -> Vec<String> {
     let memory = host.memory;
     let mut facts = vec![format!("host: {} of {} available", memory.available, memory.total)];
@@ -151,11 +162,7 @@ impl Rule for MemoryLow {
                 .take(NAMED_PROCESSES)
                 .map(|p| format!("{} (pid {}) holds {} resident", cpu::role(&p.role), p.id.pid, p.rss)),
         );
-        let named = |one: &LargeProcess| format!("{} (pid {}) with {}", short(&one.name), one.pid, one.rss);
-        if !host.largest.is_empty() {
-            let all: Vec<_> = host.largest.iter().map(named).collect();
-            details.push(format!("largest on the host: {}", all.join(", ")));
-        }
+        details.extend(largest_words(&host.largest));
         let top = host.largest.first();
         let mut labels =
             BTreeMap::from([("limit".to_owned(), if room.own_limit { "cgroup" } else { "host" }.to_owned())]);
@@ -171,7 +178,7 @@ impl Rule for MemoryLow {
                 room.total,
                 room.whose(),
                 room.percent(),
-                top.map(|top| format!("; largest: {}", named(top))).unwrap_or_default()
+                top.map(|top| format!("; largest: {}", large(top))).unwrap_or_default()
             ),
             details,
             labels,

@@ -17,9 +17,9 @@ use super::{
     cpu,
     forecast::History,
     gate::{Confirmation, Gate, Judgement, Verdict},
-    memory::{Room, room},
+    memory::{Room, largest_words, room},
     rule::{Facts, Rule, Subject, steps},
-    text::{short, span},
+    text::span,
 };
 use crate::settings::{self, duration};
 
@@ -145,11 +145,7 @@ impl Rule for MemoryFilling {
             let role = cpu::role(&process.role);
             format!("{role} (pid {}) grew by {by} to {} resident, shared memory included", process.id.pid, process.rss)
         }));
-        if !largest.is_empty() {
-            let all: Vec<_> =
-                largest.iter().map(|one| format!("{} (pid {}) with {}", short(&one.name), one.pid, one.rss)).collect();
-            details.push(format!("largest on the host: {}", all.join(", ")));
-        }
+        details.extend(largest_words(largest));
         if who.is_empty() {
             details.push(
                 "no process of PostgreSQL or of a declared service grew: it is something else on the host".to_owned(),

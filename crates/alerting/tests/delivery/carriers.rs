@@ -106,7 +106,7 @@ async fn members_hear_words_and_the_team_hears_alerts() {
     started.delivery.submit(alert("k", AlertState::Firing));
     let mut went = vec![delivered(&mut started.outcomes).await];
     let (firing, resolved) = (AlertState::Firing, AlertState::Resolved);
-    let said = ["Not working: the gate", "Not working: all", "Everything works again"];
+    let said = ["Not working: the gate", "Not working: all", "Working again: all"];
     for (n, (state, summary)) in [firing, firing, resolved].into_iter().zip(said).enumerate() {
         started.delivery.submit(word(n as u64, state, summary));
         went.push(delivered(&mut started.outcomes).await);

@@ -190,7 +190,7 @@ fn members_hear_what_is_down_and_when_it_is_back_also_over_a_kill() {
     let guard = Guard::start(&place);
     let all = words(&place, 2);
     assert_eq!(all.len(), 2, "nothing is said twice: {all:?}");
-    assert_eq!((&all[1]["summary"], &all[1]["key"]), (&"Everything works again".into(), &first["key"]));
+    assert_eq!((&all[1]["summary"], &all[1]["key"]), (&"Working again: the entry gate".into(), &first["key"]));
     assert!(heard(&place, "team").iter().all(|alert| alert["rule"] != "members-word"));
     assert!(guard.stop().success());
 }

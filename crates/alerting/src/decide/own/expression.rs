@@ -29,16 +29,16 @@ static ENGINE: LazyLock<Environment<'static>> = LazyLock::new(|| {
 });
 
 /// The values of figures, by name.
-pub(crate) type Values = BTreeMap<&'static str, f64>;
+pub(super) type Values = BTreeMap<&'static str, f64>;
 
 /// Whether something holds.
-pub(crate) struct Condition {
+pub(super) struct Condition {
     expression: Expression<'static, 'static>,
     figures: Vec<&'static Figure>,
 }
 
 /// What is said, with figures in it.
-pub(crate) struct Saying {
+pub(super) struct Saying {
     text: String,
     figures: Vec<&'static Figure>,
 }
@@ -73,12 +73,12 @@ impl Condition {
         Ok(condition)
     }
 
-    pub(crate) fn figures(&self) -> &[&'static Figure] {
+    pub(super) fn figures(&self) -> &[&'static Figure] {
         &self.figures
     }
 
     /// Whether it holds; `None` where one of its figures is not known, or it can't be computed of these.
-    pub(crate) fn holds(&self, values: &Values) -> Option<bool> {
+    pub(super) fn holds(&self, values: &Values) -> Option<bool> {
         if self.figures.iter().any(|figure| !values.contains_key(figure.name)) {
             return None;
         }
@@ -101,12 +101,12 @@ impl Saying {
         Ok(saying)
     }
 
-    pub(crate) fn figures(&self) -> &[&'static Figure] {
+    pub(super) fn figures(&self) -> &[&'static Figure] {
         &self.figures
     }
 
     /// What is said. A figure that is not known is said to be so.
-    pub(crate) fn say(&self, values: &Values, cluster: &str, host: &str) -> String {
+    pub(super) fn say(&self, values: &Values, cluster: &str, host: &str) -> String {
         self.render(values, cluster, host).unwrap_or_else(|_| {
             let missing = self.figures.iter().filter(|figure| !values.contains_key(figure.name));
             let missing: Vec<_> = missing.map(|figure| figure.name).collect();

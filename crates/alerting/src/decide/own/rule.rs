@@ -1,31 +1,38 @@
-//! A team's own rules, see [`crate::own`].
+//! What an own rule remembers, and how it judges.
 //!
 //! Each keeps the figures that it names. One that was not read lately is not known, and of what is not known a rule says nothing: an
 //! episode stays open, and none begins.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use model::{Moment, Observation, Reading, ServiceName, Severity, reading::Health};
 
 use super::{
-    gate::{Confirmation, Gate, Judgement, Verdict},
-    rule::{Facts, Rule, Subject},
-    text::{SUMMARY_CHARS, fit},
+    super::{
+        gate::{Confirmation, Gate, Judgement, Verdict},
+        rule::{Facts, Rule, Subject},
+        text::{SUMMARY_CHARS, fit},
+    },
+    Compiled, Figure, OwnRule, OwnRuleError,
+    figures::Of,
 };
-use crate::own::{Compiled, Figure, OwnRule, OwnRuleError};
 
 /// Services whose health is remembered.
 const MAX_SERVICES: usize = 512;
 
 /// The rule's state.
-pub(super) struct Own {
+pub(in super::super) struct Own {
     declared: OwnRule,
     compiled: Compiled,
     figures: Vec<&'static Figure>,
     gate: Gate,
     /// The newest value of each figure, and of when it is.
     seen: BTreeMap<&'static str, (f64, Moment)>,
-    unhealthy: BTreeMap<ServiceName, f64>,
+    /// Services whose newest check failed, and that nobody stopped on purpose.
+    unhealthy: BTreeSet<ServiceName>,
     subject: Subject,
     now: Option<Moment>,
 }
@@ -33,7 +40,7 @@ pub(super) struct Own {
 impl Own {
     /// # Errors
     /// Where its texts are not understood.
-    pub(super) fn new(declared: OwnRule, subject: Subject) -> Result<Self, OwnRuleError> {
+    pub(in super::super) fn new(declared: OwnRule, subject: Subject) -> Result<Self, OwnRuleError> {
         let compiled = declared.compile()?;
         let mut figures: Vec<&'static Figure> = Vec::new();
         let clear = compiled.clear_when.iter().flat_map(|condition| condition.figures());
@@ -50,46 +57,41 @@ impl Own {
             forget: Duration::ZERO,
             max_gap: slowest,
         });
-        let (seen, unhealthy) = (BTreeMap::new(), BTreeMap::new());
+        let (seen, unhealthy) = (BTreeMap::new(), BTreeSet::new());
         Ok(Self { declared, compiled, figures, gate, seen, unhealthy, subject, now: None })
     }
 
     /// Takes in what a reading says about our figures; whether it says anything.
     fn take_in(&mut self, reading: &Reading) -> bool {
-        let at = reading.at();
+        if let Reading::Service(one) = reading {
+            if one.health == Health::Healthy || one.stopped_by.is_some() {
+                self.unhealthy.remove(&one.service);
+            } else if self.unhealthy.len() < MAX_SERVICES {
+                self.unhealthy.insert(one.service.clone());
+            }
+        }
         let mut told = false;
         for figure in self.figures.iter().filter(|figure| figure.source.is_of(reading)) {
             told = true;
-            match (figure.of)(reading) {
-                None => {
-                    self.seen.remove(figure.name);
-                }
-                Some(value) => {
-                    let value = match reading {
-                        Reading::Service(one) => {
-                            if one.health == Health::Healthy {
-                                self.unhealthy.remove(&one.service);
-                            } else if self.unhealthy.len() < MAX_SERVICES {
-                                self.unhealthy.insert(one.service.clone(), value);
-                            }
-                            self.unhealthy.values().sum()
-                        }
-                        _ => value,
-                    };
-                    self.seen.insert(figure.name, (value, at));
-                }
-            }
+            let value = match figure.of {
+                Of::Reading(of) => of(reading),
+                Of::Services => u32::try_from(self.unhealthy.len()).ok().map(f64::from),
+            };
+            match value {
+                Some(value) => self.seen.insert(figure.name, (value, reading.at())),
+                None => self.seen.remove(figure.name),
+            };
         }
         told
     }
 
     /// The figures that are known at this moment.
     fn known(&self, now: Moment) -> BTreeMap<&'static str, f64> {
-        let fresh = |figure: &&&'static Figure| {
+        let fresh = |figure: &&'static Figure| {
             let (value, at) = self.seen.get(figure.name)?;
             (now.since(*at) <= figure.source.fresh_for()).then_some((figure.name, *value))
         };
-        self.figures.iter().filter_map(|figure| fresh(&figure)).collect()
+        self.figures.iter().filter_map(fresh).collect()
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use model::{ByteSize, Reading, reading::Health};
+use model::{ByteSize, Reading};
 
 /// Where a figure comes from, and with that how soon it is too old to say anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub enum Source {
 
 impl Source {
     /// Whether this reading is of it.
-    pub(crate) fn is_of(self, reading: &Reading) -> bool {
+    pub(super) fn is_of(self, reading: &Reading) -> bool {
         match reading {
             Reading::Host(_) => self == Self::Host,
             Reading::Activity(_) => self == Self::Activity,
@@ -40,7 +40,7 @@ impl Source {
     }
 
     /// How old a figure may be and still count: several times the pause between two readings, which grows where they cost too much.
-    pub(crate) fn fresh_for(self) -> Duration {
+    pub(super) fn fresh_for(self) -> Duration {
         Duration::from_secs(match self {
             Self::Host => 5,
             Self::Activity => 20,
@@ -73,17 +73,25 @@ pub struct Figure {
     pub source: Source,
     /// What it is, with its unit.
     pub what: &'static str,
+    pub(super) of: Of,
+}
+
+/// How a figure is had.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Of {
     /// From a reading of its source; `None` where that could not be read.
-    pub(crate) of: fn(&Reading) -> Option<f64>,
+    Reading(fn(&Reading) -> Option<f64>),
+    /// From the readings of all services: how many are unhealthy.
+    Services,
 }
 
 /// The figure of this name.
-pub(crate) fn find(name: &str) -> Option<&'static Figure> {
+pub(super) fn find(name: &str) -> Option<&'static Figure> {
     FIGURES.iter().find(|figure| figure.name == name)
 }
 
 /// The name that a misspelt one is most like.
-pub(crate) fn nearest(name: &str) -> Option<&'static str> {
+pub(super) fn nearest(name: &str) -> Option<&'static str> {
     let like = |figure: &Figure| strsim::jaro_winkler(name, figure.name);
     FIGURES.iter().max_by(|a, b| like(a).total_cmp(&like(b))).map(|figure| figure.name)
 }
@@ -114,7 +122,7 @@ macro_rules! of {
 
 macro_rules! figure {
     ($name:literal, $kind:ident, $what:literal, |$reading:ident| $value:expr) => {
-        Figure { name: $name, source: Source::$kind, what: $what, of: of!($kind, |$reading| $value) }
+        Figure { name: $name, source: Source::$kind, what: $what, of: Of::Reading(of!($kind, |$reading| $value)) }
     };
 }
 
@@ -219,10 +227,12 @@ pub const FIGURES: &[Figure] = &[
         .iter()
         .map(|age| count(age.multixact_age))
         .max_by(f64::total_cmp)),
-    figure!("services_unhealthy", Service, "declared services whose newest check failed", |r| Some(
-        // Added up over all services by whoever keeps them.
-        f64::from(u8::from(r.health == Health::Unhealthy))
-    )),
+    Figure {
+        name: "services_unhealthy",
+        source: Source::Service,
+        what: "declared services whose newest check failed, but for those stopped on purpose",
+        of: Of::Services,
+    },
     figure!("backup_age_seconds", Backup, "age of what the newest proven backup restores to", |r| r
         .proven
         .as_ref()

@@ -5,14 +5,16 @@
 
 mod expression;
 mod figures;
+mod rule;
 
 use std::time::Duration;
 
 use model::Severity;
 use thiserror::Error;
 
-pub(crate) use self::expression::{Condition, Saying};
+use self::expression::{Condition, Saying};
 pub use self::figures::{FIGURES, Figure, Source};
+pub(super) use self::rule::Own;
 
 /// Longest condition or text, in bytes: they are evaluated with each reading.
 const MAX_BYTES: usize = 2_000;
@@ -57,10 +59,10 @@ pub struct OwnRuleError {
 }
 
 /// An own rule whose texts are understood.
-pub(crate) struct Compiled {
-    pub(crate) when: Condition,
-    pub(crate) clear_when: Option<Condition>,
-    pub(crate) summary: Saying,
+struct Compiled {
+    when: Condition,
+    clear_when: Option<Condition>,
+    summary: Saying,
 }
 
 impl OwnRule {
@@ -72,7 +74,7 @@ impl OwnRule {
         self.compile().map(drop)
     }
 
-    pub(crate) fn compile(&self) -> Result<Compiled, OwnRuleError> {
+    fn compile(&self) -> Result<Compiled, OwnRuleError> {
         let clear_when = self.clear_when.as_ref().map(|text| Condition::new("clear_when", text)).transpose()?;
         Ok(Compiled {
             when: Condition::new("when", &self.when)?,

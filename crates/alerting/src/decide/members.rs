@@ -9,14 +9,14 @@ use std::{
     time::Duration,
 };
 
-use jiff::tz::TimeZone;
+use jiff::{Timestamp, tz::TimeZone};
 use model::{
     Alert, AlertKey, AlertState, Moment, Observation, Reading, RuleId, ServiceName, Severity,
     alert::{label, rule},
     reading::Health,
 };
 
-use crate::Subject;
+use super::Subject;
 
 /// Between two words at least this, whatever changes: what flaps must not fill a chat.
 const APART: Duration = Duration::from_secs(60);
@@ -24,7 +24,7 @@ const APART: Duration = Duration::from_secs(60);
 /// What a word names at most.
 const NAMED: usize = 12;
 
-/// The label that keeps what was said to be down, a line each, for the next guard.
+/// The label that keeps what was said to be down, and since when, as JSON: for the next guard.
 const DOWN_LABEL: &str = "down";
 
 /// When members are told.
@@ -47,6 +47,9 @@ struct Seen {
     since: Moment,
 }
 
+/// What is down, each since when.
+type Down = BTreeMap<String, Timestamp>;
+
 /// Decides what members are told.
 pub struct Members {
     settings: MembersSettings,
@@ -55,7 +58,7 @@ pub struct Members {
     impacts: BTreeMap<ServiceName, Vec<String>>,
     seen: BTreeMap<ServiceName, Seen>,
     /// The last word of the open outage, and what it said to be down.
-    open: Option<(Alert, BTreeSet<String>)>,
+    open: Option<(Alert, Down)>,
 }
 
 impl Members {
@@ -66,8 +69,11 @@ impl Members {
 
     /// Goes on with an outage that the guard before told of.
     pub fn resume(&mut self, word: Alert) {
-        let down = word.labels.get(DOWN_LABEL).map(|lines| lines.lines().map(str::to_owned).collect());
-        self.open = Some((word, down.unwrap_or_default()));
+        let down = word.labels.get(DOWN_LABEL).and_then(|label| serde_json::from_str::<Down>(label).ok());
+        let mut down = down.unwrap_or_default();
+        // What no service declares any more, nobody will see come back.
+        down.retain(|impact, _| self.impacts.values().flatten().any(|declared| declared == impact));
+        self.open = Some((word, down));
     }
 
     /// The word that is due.
@@ -88,22 +94,19 @@ impl Members {
     }
 
     fn word(&mut self, now: Moment) -> Option<Alert> {
-        let (down, since) = self.down(now);
+        let down = self.down(now);
         match &self.open {
             None if down.is_empty() => None,
             None => {
-                let since = since.unwrap_or(now);
-                let key = format!(
-                    "{}/{}/{}-{:x}",
-                    rule::MEMBERS_WORD,
-                    self.subject.cluster,
-                    since.wall.strftime("%Y%m%dT%H%M%SZ"),
-                    since.boot_us
-                );
-                Some(self.say(AlertKey(key), since, now, down))
+                let first = down.values().min().copied().unwrap_or(now.wall);
+                let stamp = first.strftime("%Y%m%dT%H%M%SZ");
+                let key = format!("{}/{}/{stamp}-{:x}", rule::MEMBERS_WORD, self.subject.cluster, now.boot_us);
+                let ago = Duration::try_from(now.wall.duration_since(first)).unwrap_or_default();
+                let boot_us = now.boot_us.saturating_sub(u64::try_from(ago.as_micros()).unwrap_or(u64::MAX));
+                Some(self.say(AlertKey(key), Moment { wall: first, boot_us }, now, down))
             }
-            Some((last, _)) if down.is_empty() => {
-                let word = self.last_word(last, now);
+            Some((last, told)) if down.is_empty() => {
+                let word = self.last_word(last, told, now);
                 self.open = None;
                 Some(word)
             }
@@ -111,41 +114,47 @@ impl Members {
                 // The boot clock begins anew with the host.
                 let ago =
                     if now.boot_us >= last.decided.boot_us { now.since(last.decided) } else { self.settings.every };
-                let due = ago >= self.settings.every || (*told != down && ago >= APART);
+                let changed = !told.keys().eq(down.keys());
+                let due = ago >= self.settings.every || (changed && ago >= APART);
                 let (key, since) = (last.key.clone(), last.since);
                 due.then(|| self.say(key, since, now, down))
             }
         }
     }
 
-    /// What is down for long enough, or was said to be and is not back for long enough; and since when.
-    fn down(&self, now: Moment) -> (BTreeSet<String>, Option<Moment>) {
-        let told = self.open.as_ref().map(|(_, down)| down);
-        let mut down = BTreeSet::new();
-        let mut since: Option<Moment> = None;
+    /// What is down for long enough, or was said to be and is not back for long enough; each since when.
+    fn down(&self, now: Moment) -> Down {
+        let mut down = Down::new();
         for (service, impacts) in &self.impacts {
             let seen = self.seen.get(service);
             let for_long = seen.is_some_and(|seen| now.since(seen.since) >= self.settings.after);
             for impact in impacts {
-                let was_told = told.is_some_and(|told| told.contains(impact));
-                let is_down = match seen.map(|seen| seen.health) {
-                    Some(Health::Unhealthy) => for_long || was_told,
-                    Some(Health::Healthy) => was_told && !for_long && told.is_some(),
-                    // Nobody has looked since: what was said holds.
-                    None => was_told,
+                let told = self.open.as_ref().and_then(|(_, down)| down.get(impact).copied());
+                let since = match seen.map(|seen| (seen.health, seen.since.wall)) {
+                    // What was said to be down since then is down since then, whatever flapped meanwhile.
+                    Some((Health::Unhealthy, since)) if for_long || told.is_some() => Some(told.unwrap_or(since)),
+                    Some((Health::Healthy, _)) if for_long => None,
+                    Some((Health::Unhealthy, _)) => None,
+                    // Not back for long enough, or nobody has looked since: what was said holds.
+                    Some((Health::Healthy, _)) | None => told,
                 };
-                if is_down {
-                    down.insert(impact.clone());
-                    let began = seen.filter(|seen| seen.health == Health::Unhealthy).map(|seen| seen.since);
-                    since = [since, began].into_iter().flatten().min_by_key(|moment| moment.boot_us);
+                if let Some(since) = since {
+                    let first = down.entry(impact.clone()).or_insert(since);
+                    *first = since.min(*first);
                 }
             }
         }
-        (down, since)
+        down
+    }
+
+    /// When the last of the services that bring it was back.
+    fn back(&self, impact: &str, now: Moment) -> Timestamp {
+        let bring = self.impacts.iter().filter(|(_, impacts)| impacts.iter().any(|one| one == impact));
+        bring.filter_map(|(service, _)| Some(self.seen.get(service)?.since.wall)).max().unwrap_or(now.wall)
     }
 
     /// What is known to work.
-    fn working(&self, down: &BTreeSet<String>) -> BTreeSet<&str> {
+    fn working(&self, down: &Down) -> BTreeSet<&str> {
         let well = |service: &ServiceName| self.seen.get(service).is_some_and(|seen| seen.health == Health::Healthy);
         let mut unknown = BTreeSet::new();
         let mut working = BTreeSet::new();
@@ -153,11 +162,11 @@ impl Members {
             let all = if well(service) { &mut working } else { &mut unknown };
             all.extend(impacts.iter().map(String::as_str));
         }
-        working.into_iter().filter(|impact| !unknown.contains(impact) && !down.contains(*impact)).collect()
+        working.into_iter().filter(|impact| !unknown.contains(impact) && !down.contains_key(*impact)).collect()
     }
 
-    fn say(&mut self, key: AlertKey, since: Moment, now: Moment, down: BTreeSet<String>) -> Alert {
-        let mut details = vec![format!("Since {}: {}.", self.time(since), listed(down.iter().map(String::as_str)))];
+    fn say(&mut self, key: AlertKey, since: Moment, now: Moment, down: Down) -> Alert {
+        let mut details = grouped(down.iter().map(|(impact, since)| (format!("Since {}", self.time(*since)), impact)));
         let working = self.working(&down);
         if !working.is_empty() {
             details.push(format!("Working: {}.", listed(working)));
@@ -166,12 +175,11 @@ impl Members {
             details.push("Those in charge have been told.".to_owned());
         }
         let next = now.plus(self.settings.every);
-        details.push(format!("Next word by {}, or as soon as this changes.", self.time(next)));
-        let summary = format!("Not working: {}", listed(down.iter().map(String::as_str)));
-        let lines: Vec<&str> = down.iter().map(String::as_str).collect();
+        details.push(format!("Next word by {}, or as soon as this changes.", self.time(next.wall)));
+        let summary = format!("Not working: {}", listed(down.keys().map(String::as_str)));
         let labels = BTreeMap::from([
             (label::CLUSTER.to_owned(), self.subject.cluster.clone()),
-            (DOWN_LABEL.to_owned(), lines.join("\n")),
+            (DOWN_LABEL.to_owned(), serde_json::json!(down).to_string()),
         ]);
         let word = Alert {
             key,
@@ -189,23 +197,40 @@ impl Members {
         word
     }
 
-    fn last_word(&self, last: &Alert, now: Moment) -> Alert {
-        let minutes = now.wall.duration_since(last.since.wall).as_secs().max(0).div_euclid(60).max(1);
-        let minutes = if minutes == 1 { "a minute".to_owned() } else { format!("{minutes} minutes") };
-        let down = last.labels.get(DOWN_LABEL).map_or("", String::as_str);
-        let times = format!("from {} to {}, {minutes}", self.time(last.since), self.time(now));
-        Alert {
-            state: AlertState::Resolved,
-            decided: now,
-            summary: "Everything works again".to_owned(),
-            details: vec![format!("Was not working, {times}: {}.", listed(down.lines()))],
-            ..last.clone()
-        }
+    fn last_word(&self, last: &Alert, told: &Down, now: Moment) -> Alert {
+        let (summary, details) = if told.is_empty() {
+            ("No longer watched".to_owned(), vec!["What was told before is no longer watched.".to_owned()])
+        } else {
+            let lasted = told.iter().map(|(impact, since)| {
+                let back = self.back(impact, now);
+                let minutes = back.duration_since(*since).as_secs().max(0).div_euclid(60);
+                let minutes = match minutes {
+                    0 => "less than a minute".to_owned(),
+                    1 => "a minute".to_owned(),
+                    minutes => format!("{minutes} minutes"),
+                };
+                (format!("From {} to {}, {minutes}", self.time(*since), self.time(back)), impact)
+            });
+            (format!("Working again: {}", listed(told.keys().map(String::as_str))), grouped(lasted))
+        };
+        Alert { state: AlertState::Resolved, decided: now, summary, details, ..last.clone() }
     }
 
-    fn time(&self, moment: Moment) -> String {
-        moment.wall.to_zoned(self.settings.zone.clone()).strftime("%-d %b %H:%M %Z").to_string()
+    fn time(&self, at: Timestamp) -> String {
+        at.to_zoned(self.settings.zone.clone()).strftime("%-d %b %H:%M %Z").to_string()
     }
+}
+
+/// A line for each time, with all that it is true of.
+fn grouped<'a>(each: impl Iterator<Item = (String, &'a String)>) -> Vec<String> {
+    let mut groups: Vec<(String, Vec<&str>)> = Vec::new();
+    for (time, impact) in each {
+        match groups.iter_mut().find(|(known, _)| *known == time) {
+            Some((_, impacts)) => impacts.push(impact),
+            None => groups.push((time, vec![impact])),
+        }
+    }
+    groups.into_iter().map(|(time, impacts)| format!("{time}: {}.", listed(impacts))).collect()
 }
 
 /// `a, b and c`; what does not fit is counted.
@@ -284,19 +309,23 @@ mod tests {
         assert_eq!((&second.key, second.since), (&first.key, first.since));
         assert_eq!(members.word(at(1_935)), None);
         let third = members.word(at(1_936)).unwrap();
-        assert!(third.details[0].starts_with("Since 24 Nov 15:02"), "{:?}", third.details);
+        // Each since when it was down, not all since the first.
+        let since =
+            ["Since 24 Nov 15:03 +01: moderation and welcome messages.", "Since 24 Nov 15:02 +01: the entry gate."];
+        assert_eq!(third.details[..2], since);
 
         service(&mut members, 2_000, "gate", Health::Healthy);
         service(&mut members, 2_000, "bot", Health::Healthy);
         assert!((2_000..2_060).all(|s| members.word(at(s)).is_none()));
         let last = members.word(at(2_060)).unwrap();
-        assert_eq!((last.summary.as_str(), last.state), ("Everything works again", AlertState::Resolved));
-        assert_eq!(
-            last.details,
-            [
-                "Was not working, from 24 Nov 15:02 +01 to 24 Nov 15:36 +01, 34 minutes: moderation, the entry gate and welcome messages."
-            ]
-        );
+        let again = "Working again: moderation, the entry gate and welcome messages";
+        assert_eq!((last.summary.as_str(), last.state), (again, AlertState::Resolved));
+        // Until it was back, not until that was certain.
+        let lasted = [
+            "From 24 Nov 15:03 +01 to 24 Nov 15:35 +01, 32 minutes: moderation and welcome messages.",
+            "From 24 Nov 15:02 +01 to 24 Nov 15:35 +01, 33 minutes: the entry gate.",
+        ];
+        assert_eq!(last.details, lasted);
         assert_eq!(last.key, first.key);
         assert!((2_061..9_000).all(|s| members.word(at(s)).is_none()));
     }
@@ -314,6 +343,17 @@ mod tests {
         assert_eq!(second.word(at(659)), None);
         let last = second.word(at(660)).unwrap();
         assert_eq!((&last.key, last.state), (&word.key, AlertState::Resolved));
+    }
+
+    #[test]
+    fn what_is_no_longer_declared_is_not_said_to_work() {
+        let mut first = members();
+        service(&mut first, 0, "gate", Health::Unhealthy);
+        let word = first.word(at(60)).unwrap();
+        let mut second = members();
+        second.impacts.remove(&ServiceName::from("gate"));
+        second.resume(word);
+        assert_eq!(second.word(at(61)).unwrap().summary, "No longer watched");
     }
 
     #[test]
