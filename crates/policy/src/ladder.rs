@@ -116,7 +116,14 @@ pub fn decide(facts: &Facts<'_>, state: &State, settings: &Settings) -> (State, 
     // What is ordinary is no news, but that it is ordinary again is.
     let quiet =
         |kind: Option<HoldKind>| kind.map(|kind| if kind == HoldKind::Watching { HoldKind::Calm } else { kind });
-    let news = kind.is_none() || !notes.is_empty() || quiet(kind) != quiet(next.said.or(Some(HoldKind::Calm)));
+    // Neither is what is in force or on its way: an act may show before it is seen under way.
+    let in_force = |state: &State| -> Vec<Rung> {
+        state.held().iter().filter(|held| held.carried_out).map(|held| held.rung).collect()
+    };
+    let news = kind.is_none()
+        || !notes.is_empty()
+        || quiet(kind) != quiet(next.said.or(Some(HoldKind::Calm)))
+        || in_force(&next) != in_force(state);
     next.said = kind;
     (next, Decision { step, why, cause, passed, notes, news })
 }

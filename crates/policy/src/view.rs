@@ -26,8 +26,11 @@ pub struct RungView {
     pub ready: bool,
     /// What would be done, or why it can't be.
     pub words: String,
-    /// Since when it is in force by us, or proposed to be.
+    /// Since when it is in force by us, or asked for, or proposed to be.
     pub held_since: Option<Moment>,
+    /// Whether it was asked for and is not in force yet.
+    #[serde(default)]
+    pub underway: bool,
     /// Whether that was carried out.
     pub carried_out: bool,
     /// Whether its way back is being gone, or was tried in vain, and why it failed.
@@ -50,8 +53,10 @@ fn one(rung: Rung, ladder: &[Rung], facts: &Facts<'_>, state: &State, settings: 
     let now = facts.now;
     let declared = settings.of(rung);
     let held = state.held().iter().find(|held| held.rung == rung);
+    let underway = held.is_some_and(|held| held.carried_out && held.in_force.is_none());
     let unapproved = rung == Rung::StopPostgres && settings.stop_postgres_approved_by.is_none();
     let (ready, words) = match standing::of(rung, facts, state, settings, None) {
+        _ if underway => (false, "being carried out".to_owned()),
         _ if held.is_some() => (false, "in force".to_owned()),
         Standing::Ready(_) if unapproved => (false, "nobody approved it in the configuration".to_owned()),
         Standing::Ready(act) => (true, act.to_string()),
@@ -69,6 +74,7 @@ fn one(rung: Rung, ladder: &[Rung], facts: &Facts<'_>, state: &State, settings: 
         ready,
         words,
         held_since: held.map(|held| held.in_force.unwrap_or(held.asked)),
+        underway,
         carried_out: held.is_some_and(|held| held.carried_out),
         returning,
         spent: state.spent(rung, now),

@@ -68,6 +68,8 @@ pub enum Answer {
     Starting,
     /// A database that replays its log after a crash. It rejects connections, and that *is* progress: nothing may restart it.
     Recovering,
+    /// It shuts down: a database writes its last checkpoint. Nothing may start, restart or kill it until it is gone.
+    Stopping,
     /// It doesn't do its work.
     Unhealthy {
         /// What was answered, or that nothing was.
@@ -81,7 +83,7 @@ pub enum Answer {
 }
 
 impl Answer {
-    /// Several probes of one service as one answer: the gravest, where "recovering" is graver than "unhealthy" because it forbids a restart.
+    /// Several probes of one service as one answer: the gravest, where "recovering" and "stopping" are graver than "unhealthy" because they forbid a restart.
     pub fn of_all(answers: impl IntoIterator<Item = Self>) -> Self {
         let rank = |answer: &Self| match answer {
             Self::Healthy => 0,
@@ -89,6 +91,7 @@ impl Answer {
             Self::Starting => 2,
             Self::Unhealthy { .. } => 3,
             Self::Recovering => 4,
+            Self::Stopping => 5,
         };
         let gravest = answers.into_iter().max_by_key(rank);
         gravest.unwrap_or_else(|| Self::Unknown { why: "no probe is configured".to_owned() })
@@ -387,6 +390,7 @@ mod tests {
     #[test]
     fn the_gravest_answer_counts() {
         assert_eq!(Answer::of_all([Answer::Healthy, sick(), Answer::Recovering]), Answer::Recovering);
+        assert_eq!(Answer::of_all([Answer::Stopping, sick(), Answer::Recovering]), Answer::Stopping);
         assert_eq!(Answer::of_all([Answer::Healthy, sick()]), sick());
         assert!(matches!(Answer::of_all([]), Answer::Unknown { .. }));
     }

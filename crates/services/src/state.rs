@@ -63,6 +63,11 @@ pub enum State {
         /// Whether it is a database in crash recovery, which nothing may restart.
         recovering: bool,
     },
+    /// It shuts down by somebody's will, or its supervisor's: whatever comes next waits until it is gone.
+    Stopping {
+        /// Whether it has advanced lately.
+        advancing: bool,
+    },
     /// It needs a hand, once what it needs is stable.
     Broken {
         /// What is wrong.
@@ -129,6 +134,8 @@ impl fmt::Display for State {
             Self::Starting { recovering: true, advancing: true } => f.write_str("in crash recovery"),
             Self::Starting { recovering: true, advancing: false } => f.write_str("in crash recovery, without progress"),
             Self::Starting { .. } => f.write_str("starting"),
+            Self::Stopping { advancing: true } => f.write_str("shutting down"),
+            Self::Stopping { advancing: false } => f.write_str("shutting down, without progress"),
             Self::Broken { how: Broken::Down { code: Some(code) } } => write!(f, "down (exit code {code})"),
             Self::Broken { how: Broken::Down { code: None } } => f.write_str("down"),
             Self::Broken { how: Broken::HeldBack } => f.write_str("held back by its supervisor"),
@@ -262,6 +269,11 @@ fn of_running(
     from: &dyn Fn(Duration, Duration) -> Option<Duration>,
 ) -> (State, Duration, Option<Duration>) {
     let (history, now) = (facts.history, facts.now);
+    if seen.answer == Answer::Stopping {
+        let waited = now.saturating_sub(history.advanced_at().max(troubled));
+        let advancing = waited < patience_for(facts.service, patience, 0);
+        return (State::Stopping { advancing }, troubled, None);
+    }
     if let Some((since, why)) = history.wrong() {
         return (State::Wrong { why: why.to_owned() }, since, from(since, patience.self_heal));
     }
@@ -379,6 +391,12 @@ mod tests {
             ),
         ] {
             assert_eq!(state(&seen, needs, now), (expected, act_from), "{what}");
+        }
+        for (until, advancing) in [(101, true), (180, false)] {
+            let well = running([90], &Answer::Healthy);
+            let seen: Vec<_> = well.into_iter().chain(running(100..=until, &Answer::Stopping)).collect();
+            assert_eq!(state(&seen, Some(0), until), (State::Stopping { advancing }, None), "nothing is done to it");
+            assert_eq!(state(&seen, None, until).1, None);
         }
         assert!(matches!(state(&one(Removed), Some(0), 200).0, State::Unknown { .. }), "stale");
         assert!(matches!(state(&[], Some(0), 200).0, State::Unknown { .. }), "never seen");

@@ -3,13 +3,15 @@
 use std::{
     env, fs,
     io::{self, IsTerminal as _},
+    pin::Pin,
     time::Duration,
 };
 
-use drill::{DrillError, DrillOptions, ProgressEvent};
+use drill::{DrillError, DrillOptions, Progress, ProgressEvent};
 use indicatif::{ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use scratch::Installation;
+use serde::Serialize;
 
 use super::block_on;
 use crate::{
@@ -42,7 +44,7 @@ brought back: without an order, and in order. Everything below is measured in th
 ";
 
 /// `oxpecker demo`: the drill with the story around it.
-pub fn demo(global: &Global, args: DemoArgs) -> Outcome {
+pub fn demo(global: &Global, args: &DemoArgs) -> Outcome {
     if global.output == Format::Text && !global.quiet {
         output::note(STORY);
     }
@@ -59,7 +61,7 @@ pub fn list(global: &Global) -> Outcome {
 }
 
 /// `oxpecker drill run NAME`.
-pub fn run(global: &Global, name: &str, args: DemoArgs) -> Outcome {
+pub fn run(global: &Global, name: &str, args: &DemoArgs) -> Outcome {
     if !DRILLS.iter().any(|(known, _)| *known == name) {
         let known: Vec<&str> = DRILLS.iter().map(|(known, _)| *known).collect();
         return Err(Failure::usage(anyhow::anyhow!(
@@ -68,68 +70,72 @@ pub fn run(global: &Global, name: &str, args: DemoArgs) -> Outcome {
         ))
         .hint("`oxpecker drill list` says what each does"));
     }
-    if name == COLD_START {
-        return cold_start(global, args);
+    match name {
+        COLD_START => {
+            let told =
+                Told { kind: "cold_start", render: drill::render_cold_start, is_well: drill::ColdStart::is_well };
+            play(global, &options(args)?, &told, async |options, progress, cancel| {
+                drill::cold_start(options, progress, cancel).await
+            })
+        }
+        SURGE => {
+            let told = Told {
+                kind: "connection_surge",
+                render: drill::render_surge,
+                is_well: |played: &drill::Surge| played.verdict.passed,
+            };
+            play(global, &options(args)?, &told, async |options, progress, cancel| {
+                drill::connection_surge(options, progress, cancel).await
+            })
+        }
+        _ => {
+            let told = Told {
+                kind: "drill_result",
+                render: drill::render,
+                is_well: |played: &drill::DrillResult| played.verdict.passed,
+            };
+            play(global, &with_report(options(args)?, args)?, &told, async |options, progress, cancel| {
+                drill::run(options, progress, cancel).await
+            })
+        }
     }
-    if name == SURGE {
-        return connection_surge(global, args);
-    }
-    let options = options(args)?;
-    let mut progress = Shown::new(global);
-    let result = block_on(async {
-        let mut signals = Signals::listen()?;
-        let cancel = async {
-            let _ = signals.next().await;
-        };
-        drill::run(&options, &mut |event| progress.show(event), cancel).await.map_err(failure)
-    })?;
-    progress.end();
-    let result = result?;
-    output::result(global.output, "drill_result", &result, || {
-        let (width, colour) = page();
-        drill::render(&result, width, colour)
-    })?;
-    Ok(if result.verdict.passed { FINE } else { FINDING })
 }
 
-/// Act 3 alone.
-fn cold_start(global: &Global, args: DemoArgs) -> Outcome {
-    let options = options(args)?;
+/// How a drill's result is told.
+struct Told<T> {
+    /// Its name in JSON.
+    kind: &'static str,
+    /// As text: so many columns, with colours or without.
+    render: fn(&T, usize, bool) -> String,
+    /// Whether all that it should show did show.
+    is_well: fn(&T) -> bool,
+}
+
+/// Ends when somebody wants the drill to end.
+type Cancel = Pin<Box<dyn Future<Output = ()>>>;
+
+/// Plays a drill with its progress shown. A signal ends it, and all that it made.
+fn play<T: Serialize>(
+    global: &Global,
+    options: &DrillOptions,
+    told: &Told<T>,
+    drill: impl AsyncFnOnce(&DrillOptions, &mut dyn Progress, Cancel) -> Result<T, DrillError>,
+) -> Outcome {
     let mut progress = Shown::new(global);
     let played = block_on(async {
         let mut signals = Signals::listen()?;
-        let cancel = async {
+        let cancel = async move {
             let _ = signals.next().await;
         };
-        drill::cold_start(&options, &mut |event| progress.show(event), cancel).await.map_err(failure)
+        drill(options, &mut |event| progress.show(event), Box::pin(cancel)).await.map_err(failure)
     })?;
     progress.end();
     let played = played?;
-    output::result(global.output, "cold_start", &played, || {
+    output::result(global.output, told.kind, &played, || {
         let (width, colour) = page();
-        drill::render_cold_start(&played, width, colour)
+        (told.render)(&played, width, colour)
     })?;
-    Ok(if played.is_well() { FINE } else { FINDING })
-}
-
-/// A client that leaks sessions, without and with a guard.
-fn connection_surge(global: &Global, args: DemoArgs) -> Outcome {
-    let options = options(args)?;
-    let mut progress = Shown::new(global);
-    let played = block_on(async {
-        let mut signals = Signals::listen()?;
-        let cancel = async {
-            let _ = signals.next().await;
-        };
-        drill::connection_surge(&options, &mut |event| progress.show(event), cancel).await.map_err(failure)
-    })?;
-    progress.end();
-    let played = played?;
-    output::result(global.output, "connection_surge", &played, || {
-        let (width, colour) = page();
-        drill::render_surge(&played, width, colour)
-    })?;
-    Ok(if played.verdict.passed { FINE } else { FINDING })
+    Ok(if (told.is_well)(&played) { FINE } else { FINDING })
 }
 
 fn failure(error: DrillError) -> Failure {
@@ -154,7 +160,7 @@ fn columns() -> u16 {
         .unwrap_or(COLUMNS)
 }
 
-fn options(args: DemoArgs) -> Result<DrillOptions, Failure> {
+fn options(args: &DemoArgs) -> Result<DrillOptions, Failure> {
     let postgres = match &args.pg_bin {
         Some(dir) => Installation::at(dir).ok_or_else(|| {
             Failure::usage(anyhow::anyhow!("there is no PostgreSQL server in {}", dir.display()))
@@ -165,11 +171,6 @@ fn options(args: DemoArgs) -> Result<DrillOptions, Failure> {
                 .hint("install a server (Debian: postgresql), or run `make demo`, which does it for you")
         })?,
     };
-    let report_dir = args.report_dir;
-    fs::create_dir_all(&report_dir).map_err(|e| {
-        Failure::usage(anyhow::Error::new(e).context(format!("can't create {}", report_dir.display())))
-            .hint("name another folder with --report-dir")
-    })?;
     let mut options = DrillOptions::new(env::current_exe()?, postgres);
     options.load_share = f64::from(args.load) / 100.0;
     options.storm = Duration::from_secs(args.act.into());
@@ -177,13 +178,23 @@ fn options(args: DemoArgs) -> Result<DrillOptions, Failure> {
     options.rescue = !args.without_backup;
     options.cold_start = !args.without_cold_start;
     options.cold_start_scale = args.clock;
-    options.report = report_dir.join(format!("incident-{}.md", Timestamp::now().strftime("%Y%m%dT%H%M%SZ")));
     if let Some(seed) = args.seed {
         options.seed = seed;
     }
     if let Some(rows) = args.rows {
         options.rows = rows;
     }
+    Ok(options)
+}
+
+/// The same, with a place for the report that it writes.
+fn with_report(mut options: DrillOptions, args: &DemoArgs) -> Result<DrillOptions, Failure> {
+    let dir = &args.report_dir;
+    fs::create_dir_all(dir).map_err(|e| {
+        Failure::usage(anyhow::Error::new(e).context(format!("can't create {}", dir.display())))
+            .hint("name another folder with --report-dir")
+    })?;
+    options.report = dir.join(format!("incident-{}.md", Timestamp::now().strftime("%Y%m%dT%H%M%SZ")));
     Ok(options)
 }
 

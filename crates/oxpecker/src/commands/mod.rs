@@ -34,9 +34,9 @@ pub fn dispatch(cli: Cli) -> Outcome {
     logging::start(&cli.global, level);
     let global = &cli.global;
     match cli.command {
-        Command::Demo(args) => drill::demo(global, args),
+        Command::Demo(args) => drill::demo(global, &args),
         Command::Drill(DrillCommand::List) => drill::list(global),
-        Command::Drill(DrillCommand::Run { name, args }) => drill::run(global, &name, args),
+        Command::Drill(DrillCommand::Run { name, args }) => drill::run(global, &name, &args),
         Command::Run(args) => run::run(global, args),
         Command::Status => status::status(global),
         Command::Backup(command) => backup::run(global, command),

@@ -19,6 +19,7 @@ mod harness;
 mod heartbeat;
 mod holds;
 mod kept_wal;
+mod last_rung;
 mod map_wal;
 mod mended;
 mod node;

@@ -9,12 +9,13 @@ use serde_json::Value;
 use crate::harness::{Guard, Place, cluster, said};
 
 /// Less memory than twice what there is counts as critical: every host has that.
-const PRESSED: &str = "memory_left = [2.0, 3.0]\nmemory_ample = \"1 PiB\"";
+pub const PRESSED: &str = "memory_left = [2.0, 3.0]\nmemory_ample = \"1 PiB\"";
 /// No host is pressed, and every one is calm.
-const CALM: &str = "memory_left = [0.000001, 0.000002]\nmemory_stalled = [100.0, 99.0]\nio_stalled = [100.0, 99.0]\n\
+pub const CALM: &str = "memory_left = [0.000001, 0.000002]\nmemory_stalled = [100.0, 99.0]\nio_stalled = [100.0, 99.0]\n\
                     cpu_busy = [100.0, 99.0]\ncpu_stalled = [100.0, 99.0]\nqueue_per_cpu = [100000.0, 99999.0]\nanswer = [\"2h\", \"1h\"]";
 /// A busy machine samples late; that is no finding here.
-const PATIENT: &str = "starved_window = \"1h\"\nsuspended_window = \"1h\"\nhost_lost = \"10m\"\nactivity_lost = \"1h\"";
+pub const PATIENT: &str =
+    "starved_window = \"1h\"\nsuspended_window = \"1h\"\nhost_lost = \"10m\"\nactivity_lost = \"1h\"";
 
 /// A guard with a service `bot` that is marked, and one `site` that is not.
 struct Stage {

@@ -67,6 +67,20 @@ fn what_was_taken_is_given_back_from_the_top() {
     assert_eq!((decision.step, decision.news), (Step::Hold { kind: HoldKind::Calm }, false));
 }
 
+/// An act may be done before the next look: its end is told all the same, or an alert for it would never end.
+#[test]
+fn that_nothing_is_in_force_any_more_is_told_once() {
+    let mut world = crowded();
+    world.run(30);
+    assert!(!world.state.held().is_empty());
+    world.other = 0.0;
+    assert_eq!(world.run(60), ["60: start metabase again"]);
+    let end = world.second();
+    assert_eq!((end.step, end.news), (Step::Hold { kind: HoldKind::Calm }, true));
+    assert!(world.state.held().is_empty());
+    assert!(!world.second().news);
+}
+
 #[test]
 fn a_rung_has_a_longest_time_whatever_the_pressure() {
     let mut world = nothing_helps();

@@ -208,7 +208,7 @@ impl Track {
                 (self.open, self.was_stable) = (None, false);
                 return;
             }
-            State::Settling | State::Starting { .. } | State::Unknown { .. } => return,
+            State::Settling | State::Starting { .. } | State::Stopping { .. } | State::Unknown { .. } => return,
             State::Broken { .. }
             | State::Stuck { .. }
             | State::Wrong { .. }

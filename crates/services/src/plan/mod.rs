@@ -105,7 +105,11 @@ fn task(input: &Input<'_>, id: Id, escalations: &mut Vec<Escalation>) -> Task {
     // What is out of sight, or recovers and doesn't get on, is not waited for without a word.
     let told = matches!(
         status.state,
-        State::Stable | State::Stopped { .. } | State::Unknown { .. } | State::Starting { advancing: false, .. }
+        State::Stable
+            | State::Stopped { .. }
+            | State::Unknown { .. }
+            | State::Starting { advancing: false, .. }
+            | State::Stopping { advancing: false }
     );
     let in_progress =
         |attempt: &Attempt| attempt.handed_over.is_none() && !matches!(status.state, State::Stopped { .. });
@@ -122,6 +126,11 @@ fn task(input: &Input<'_>, id: Id, escalations: &mut Vec<Escalation>) -> Task {
         State::Starting { .. } => {
             escalations.push(Escalation::NotAdvancing { service: service.name.clone() });
             return Task::Blocked("in crash recovery without progress; it is never restarted for that".to_owned());
+        }
+        State::Stopping { advancing: true } => return wait_from(status.since),
+        State::Stopping { advancing: false } => {
+            escalations.push(Escalation::NotEnding { service: service.name.clone() });
+            return Task::Blocked("shutting down without progress; it is never killed for that".to_owned());
         }
         State::Stopped { by } => return Task::Blocked(format!("stopped on purpose by {}", shown(by))),
         State::Unknown { why } => {

@@ -159,6 +159,11 @@ pub enum Escalation {
         /// Which.
         service: ServiceName,
     },
+    /// A service that shuts down and doesn't advance.
+    NotEnding {
+        /// Which.
+        service: ServiceName,
+    },
     /// A database whose data directory is damaged.
     Damaged {
         /// Which.
@@ -222,6 +227,12 @@ impl fmt::Display for Escalation {
                 write!(
                     f,
                     "{service} is in crash recovery and doesn't advance; look at its disk and its log, and don't restart it"
+                )
+            }
+            Self::NotEnding { service } => {
+                write!(
+                    f,
+                    "{service} is shutting down and doesn't advance; look at its sessions, at what receives its WAL, at its disk and its log; a kill would be a crash"
                 )
             }
             Self::Damaged { service, why, offer } => {

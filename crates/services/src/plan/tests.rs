@@ -161,6 +161,26 @@ fn a_database_in_recovery_is_never_restarted() {
 }
 
 #[test]
+fn what_shuts_down_is_waited_for_and_started_only_when_it_is_gone() {
+    let graph = Graph::new(vec![Service::new("db"), Service::new("site").needs("db")]).unwrap();
+    let stopping = |advancing| status(State::Stopping { advancing }, true);
+    let plan = made(&graph, &[stopping(true), status(down(), false)], &Ledger::default(), &calm());
+    assert_eq!((plan.due().count(), plan.outcome), (0, Outcome::Working));
+    let plan = made(&graph, &[stopping(false), status(down(), false)], &Ledger::default(), &calm());
+    assert_eq!((plan.steps.len(), plan.outcome), (0, Outcome::Escalated));
+    let told: Vec<String> = plan.escalations.iter().map(ToString::to_string).collect();
+    assert!(told[0].starts_with("db is shutting down and doesn't advance"), "{told:?}");
+    let plan = made(&graph, &[status(down(), true), status(down(), false)], &Ledger::default(), &calm());
+    assert_eq!(
+        plan.due().map(|step| (step.service.as_str(), step.action)).collect::<Vec<_>>(),
+        [("db", Action::Start)]
+    );
+    // Nor is an act done that was planned before it was seen to stop.
+    let still = Precondition::StillNeeds("db".into(), Action::Restart);
+    assert!(!still.holds(&graph, &[stopping(true), status(down(), false)], |_| true));
+}
+
+#[test]
 fn a_restart_still_in_progress_is_not_judged() {
     let graph = Graph::new(vec![Service::new("db")]).unwrap();
     let seconds = Duration::from_secs;

@@ -22,6 +22,9 @@ const STARTED: &str = "SELECT (extract(epoch FROM pg_catalog.pg_postmaster_start
 ///
 /// A server that starts up replays its log first where it crashed; it then rejects connections (SQLSTATE 57P03), and that is progress. Its messages for it are
 /// translated (`lc_messages`), so whatever is not known as shutting down counts as recovering: better waited for in vain than killed in recovery.
+///
+/// One that shuts down says so too, and writes it into its postmaster.pid, which also tells it where it does not answer: its last checkpoint may take minutes, and
+/// a start or a kill in the midst of it is a crash.
 #[derive(Clone, Debug)]
 pub struct Postgres {
     sql: Sql,
@@ -53,18 +56,23 @@ impl Postgres {
             Some(Ok(run)) => run,
         };
         let Err(error) = asked else { return Said { run, ..Said::of(Answer::Healthy) } };
-        let of = |trouble: Trouble| Said { run, ..Err(trouble).into() };
-        if error.code() != Some(&SqlState::CANNOT_CONNECT_NOW) {
-            return of(trouble(&error));
+        let rejects = error.code() == Some(&SqlState::CANNOT_CONNECT_NOW);
+        let says_so = rejects && error.as_db_error().is_some_and(|error| error.message().contains("shutting down"));
+        let stops = self.data_dir.as_deref().and_then(recovery::stops);
+        if says_so || stops.is_some() {
+            return Said { answer: Answer::Stopping, progress: stops, run };
         }
-        let said = error.as_db_error().map_or("", |error| error.message());
-        let stops = said.contains("shutting down")
-            || self.data_dir.as_deref().and_then(recovery::postmaster).is_some_and(|postmaster| postmaster.stops);
-        if stops {
-            return of(Trouble::Service("the database system is shutting down".into()));
+        if !rejects {
+            return Said { run, ..Err(trouble(&error)).into() };
         }
         let progress = self.data_dir.as_deref().and_then(recovery::progress);
         Said { answer: Answer::Recovering, progress, run }
+    }
+
+    /// What there is to say where it did not answer in time.
+    pub(super) fn silent(&self) -> Option<Said> {
+        let stops = self.data_dir.as_deref().and_then(recovery::stops)?;
+        Some(Said { progress: Some(stops), ..Said::of(Answer::Stopping) })
     }
 
     /// When the server says that it was started. Nothing of the session is left when it is given up: the connection is driven here.

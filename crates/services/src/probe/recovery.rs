@@ -1,4 +1,4 @@
-//! How far a PostgreSQL on this host has come with its recovery.
+//! How far a PostgreSQL on this host has come with its recovery, or with its shutdown.
 //!
 //! The process that replays the log shows the segment that it reads in its title: `postgres: startup recovering 000000010000000000000005`
 //! (src/backend/access/transam/xlogrecovery.c and utils/misc/ps_status.c). Before and after that, and with `update_process_title` off, the CPU time of all
@@ -23,11 +23,11 @@ pub(super) struct Postmaster {
     /// When it was started, in seconds since 1970.
     started: Option<u64>,
     /// It says that it shuts down.
-    pub(super) stops: bool,
+    stops: bool,
 }
 
 /// From postmaster.pid, where it can be read.
-pub(super) fn postmaster(data_dir: &Path) -> Option<Postmaster> {
+fn postmaster(data_dir: &Path) -> Option<Postmaster> {
     read(data_dir).ok()?
 }
 
@@ -57,21 +57,37 @@ pub fn serves_at(data_dir: &Path) -> bool {
     progress(data_dir).is_some()
 }
 
-/// How far it has come; `None` where that can't be seen from here.
+/// How far a server that shuts down has come; `None` where it doesn't, or can't be seen from here. The file alone says nothing: a server that was killed meanwhile
+/// left it behind.
+pub(super) fn stops(data_dir: &Path) -> Option<Progress> {
+    if !postmaster(data_dir)?.stops {
+        return None;
+    }
+    let processes = processes();
+    let done = its(&processes, data_dir)?.iter().map(|one| one.ticks).sum();
+    Some(Progress { phase: "shutting down".into(), done })
+}
+
+/// How far its recovery has come; `None` where that can't be seen from here.
 pub(super) fn progress(data_dir: &Path) -> Option<Progress> {
     let processes = processes();
+    let its = its(&processes, data_dir)?;
+    let replayed = its.iter().find_map(|one| replayed(&one.title));
+    Some(match replayed {
+        Some(done) => Progress { phase: "replaying WAL".into(), done },
+        None => Progress { phase: "starting up".into(), done: its.iter().map(|one| one.ticks).sum() },
+    })
+}
+
+/// The processes of the server on that directory; `None` where none can be seen.
+fn its<'a>(processes: &'a [Process], data_dir: &Path) -> Option<Vec<&'a Process>> {
     let found = postmaster(data_dir).map(|postmaster| postmaster.pid);
     // Its file may be another's to read; its command line is everybody's.
     let pid = found.filter(|pid| processes.iter().any(|one| one.pid == *pid)).or_else(|| {
         let mut serving = processes.iter().filter(|one| serves(&one.title, data_dir));
         serving.next().map(|one| one.pid)
     })?;
-    let its: Vec<&Process> = processes.iter().filter(|one| one.parent == pid || one.pid == pid).collect();
-    let replayed = its.iter().find_map(|one| replayed(&one.title));
-    Some(match replayed {
-        Some(done) => Progress { phase: "replaying WAL".into(), done },
-        None => Progress { phase: "starting up".into(), done: its.iter().map(|one| one.ticks).sum() },
-    })
+    Some(processes.iter().filter(|one| one.parent == pid || one.pid == pid).collect())
 }
 
 struct Process {

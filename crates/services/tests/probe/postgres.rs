@@ -3,6 +3,7 @@
 use std::{
     fs,
     io::Write as _,
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     time::{Duration, Instant},
 };
@@ -100,6 +101,59 @@ async fn recovery_is_told(installation: &Installation) {
     let cluster = tokio::task::spawn_blocking(|| starting.join().unwrap()).await.unwrap();
     assert_eq!(ask(&url, Some(&data)).await.answer, Answer::Healthy);
     drop(cluster);
+}
+
+/// A server that shuts down, held in it by an archive_command that waits for a file to come; and one that was killed meanwhile.
+#[tokio::test]
+async fn a_shutdown_is_told_until_it_is_over() {
+    let Some(installation) = newest() else { return };
+    let go = tempfile::tempdir().unwrap();
+    let open = go.path().join("go");
+    // The server runs as another user where the tests run as root.
+    fs::set_permissions(go.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let command = format!("while [ ! -e {0} ]; do sleep 0.1; done", open.display());
+    let builder = ScratchCluster::builder(&installation).setting("archive_mode", "on");
+    let cluster = builder.setting("archive_command", &command).start().unwrap();
+    let (url, data) = (cluster.url("postgres"), cluster.data_dir());
+    let (client, connection) = tokio_postgres::connect(&url, tokio_postgres::NoTls).await.unwrap();
+    let session = tokio::spawn(connection);
+    client.batch_execute("CREATE TABLE t (); SELECT pg_switch_wal()").await.unwrap();
+    let postmaster = Pid::from_raw(cluster.postmaster_pid().unwrap().try_into().unwrap()).unwrap();
+    kill_process(postmaster, Signal::INT).unwrap();
+    let deadline = Instant::now() + WITHIN;
+    let said = loop {
+        let said = ask(&url, Some(&data)).await;
+        if said.answer == Answer::Stopping && said.progress.is_some() {
+            break said;
+        }
+        assert!(Instant::now() < deadline, "{said:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    assert_eq!(said.progress.unwrap().phase, "shutting down");
+    // From afar, by what it says; and where it says nothing at all, by its file.
+    assert_eq!(ask(&url, None).await.answer, Answer::Stopping);
+    let silent = tempfile::tempdir().unwrap();
+    let elsewhere = format!("host={} user=postgres", silent.path().display());
+    assert_eq!(ask(&elsewhere, Some(&data)).await.answer, Answer::Stopping);
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let mute = format!("host=127.0.0.1 port={} user=postgres", listener.local_addr().unwrap().port());
+    let probe = Probe::Postgres(Box::new(Postgres::new(&mute, Some(&data)).unwrap()));
+    assert_eq!(probe.ask(Duration::from_millis(300)).await.answer, Answer::Stopping);
+    // Killed in the midst of it, it leaves a file that says "stopping", and nobody who does.
+    kill_process(postmaster, Signal::KILL).unwrap();
+    fs::write(&open, "").unwrap();
+    let deadline = Instant::now() + WITHIN;
+    loop {
+        let said = ask(&url, Some(&data)).await;
+        if matches!(said.answer, Answer::Unhealthy { .. }) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{said:?}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    let left = fs::read_to_string(data.join("postmaster.pid")).unwrap();
+    assert_eq!(left.lines().nth(7).map(str::trim), Some("stopping"));
+    drop((client, session));
 }
 
 #[tokio::test]

@@ -35,7 +35,7 @@ pub use self::{
     list::list,
     logs::logs,
     show::plan,
-    stop::{down, start, stop},
+    stop::{down, gone, start, stop},
 };
 use super::block_on;
 use crate::{

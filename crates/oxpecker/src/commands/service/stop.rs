@@ -86,6 +86,11 @@ fn needed_by(place: &Place, graph: &Graph, name: &ServiceName) -> Result<Vec<Str
 /// Stops it and sees that it doesn't run; `within`: how long it may still be seen to, once the driver has acted.
 pub async fn down(driver: &dyn Driver, name: &ServiceName, within: Duration) -> Result<(), anyhow::Error> {
     driver.act(name, Act::Stop).await?;
+    gone(driver, name, within).await
+}
+
+/// Waits until it doesn't run.
+pub async fn gone(driver: &dyn Driver, name: &ServiceName, within: Duration) -> Result<(), anyhow::Error> {
     let deadline = Instant::now() + within;
     loop {
         let seen = driver.list().await.into_iter().find(|(listed, _)| listed == name).map(|(_, seen)| seen.process);

@@ -21,6 +21,7 @@ pub fn slug(state: &State) -> &'static str {
         State::Settling => "settling",
         State::Starting { recovering: true, .. } => "recovering",
         State::Starting { .. } => "starting",
+        State::Stopping { .. } => "stopping",
         State::Broken { .. } => "broken",
         State::Stuck { .. } => "stuck",
         State::Wrong { .. } => "wrong",
@@ -47,7 +48,7 @@ pub fn is(status: &Status, executor: &Executor, id: Id) -> String {
         (State::Starting { recovering: false, .. }, Some(Answer::Unhealthy { why })) => {
             format!("runs, not healthy: {}", plain(why))
         }
-        (State::Starting { .. }, _) => match history.counted() {
+        (State::Starting { .. } | State::Stopping { .. }, _) => match history.counted() {
             Some(progress) => format!("{}: {}, {}", status.state, plain(&progress.phase), progress.done),
             None => status.state.to_string(),
         },
@@ -57,7 +58,7 @@ pub fn is(status: &Status, executor: &Executor, id: Id) -> String {
 
 /// Whether a longer look would tell more of it.
 pub fn is_open(status: &Status) -> bool {
-    matches!(status.state, State::Settling | State::Starting { .. })
+    matches!(status.state, State::Settling | State::Starting { .. } | State::Stopping { .. })
 }
 
 /// Words of strangers: short, and drawing nothing.

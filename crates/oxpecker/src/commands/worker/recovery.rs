@@ -11,14 +11,20 @@ use jiff::Timestamp;
 use model::{Mode, ServiceName};
 use services::{
     execute::{ExecuteError, Executor, Round, Scene, boot_id, intent},
-    health::Process,
+    health::{Answer, Process},
     plan::Outcome as Stand,
     state::State,
 };
-use tokio::{io::BufReader, sync::mpsc};
+use tokio::{
+    io::BufReader,
+    sync::{mpsc, watch},
+};
 
 use crate::{
-    commands::{block_on, service::down},
+    commands::{
+        block_on,
+        service::{down, gone},
+    },
     config::Config,
     exit::{FAILED, FINE, Failure, Outcome},
     guard::{
@@ -37,7 +43,7 @@ const WATCH_EVERY: Duration = Duration::from_secs(3);
 const BUSY_EVERY: Duration = Duration::from_secs(2);
 /// Orders that wait while one is begun.
 const ORDERS: usize = 8;
-/// How long a service that the ladder stops may still be seen to run: a server writes its last checkpoint.
+/// How long a service that the ladder stops may still be seen to run, unless it is seen to shut down.
 const GONE_WITHIN: Duration = Duration::from_secs(180);
 /// How long acts may take to be handed over when the guard ends.
 const FINISH: Duration = Duration::from_secs(4);
@@ -102,6 +108,8 @@ struct Keeper {
     tried: Instant,
     /// Services that recover, as last seen: nothing stops those.
     recovering: Vec<ServiceName>,
+    /// Services that shut down, as last seen.
+    stopping: watch::Sender<Vec<ServiceName>>,
 }
 
 impl Keeper {
@@ -118,6 +126,7 @@ impl Keeper {
             said: None,
             tried,
             recovering: vec![],
+            stopping: watch::Sender::default(),
         })
     }
 
@@ -161,8 +170,9 @@ impl Keeper {
     fn see(&mut self, round: &Round, status: &mut RecoveryStatus) {
         let graph = self.executor.graph();
         for (id, seen) in graph.ids().zip(&mut status.services) {
-            let process = self.executor.history(id).latest().map(|latest| &latest.process);
-            seen.runs = match process {
+            let latest = self.executor.history(id).latest();
+            seen.stops = latest.is_some_and(|seen| seen.process == Process::Running && seen.answer == Answer::Stopping);
+            seen.runs = match latest.map(|latest| &latest.process) {
                 None | Some(Process::Unknown { .. }) => None,
                 Some(Process::Running | Process::BackingOff { .. }) => Some(true),
                 Some(Process::Ended { .. } | Process::Damaged { .. } | Process::Removed) => Some(false),
@@ -171,6 +181,8 @@ impl Keeper {
         let recovers = |state: &State| matches!(state, State::Starting { recovering: true, .. });
         let recovering = graph.ids().filter(|id| recovers(&round.statuses[id.index()].state));
         self.recovering = recovering.map(|id| graph.name(id).clone()).collect();
+        let stopping = status.services.iter().filter(|seen| seen.stops).map(|seen| seen.service.clone());
+        self.stopping.send_replace(stopping.collect());
     }
 
     /// Does what the ladder orders. What takes time goes on beside the rounds, and is answered when it is done.
@@ -211,10 +223,16 @@ impl Keeper {
         for (name, _) in &to_stop {
             intent::stop(&dir, name, STOPPED_BY, Timestamp::now()).map_err(|error| error.to_string())?;
         }
+        let stopping = self.stopping.subscribe();
         tokio::spawn(async move {
             let mut failed = Vec::new();
             for (name, driver) in to_stop {
-                if let Err(error) = down(&*driver, &name, GONE_WITHIN).await {
+                let mut came = down(&*driver, &name, GONE_WITHIN).await;
+                // A server's last checkpoint takes what it takes. To take the word back now would be to start it while it still writes.
+                while came.is_err() && stopping.borrow().contains(&name) {
+                    came = gone(&*driver, &name, GONE_WITHIN).await;
+                }
+                if let Err(error) = came {
                     // It runs on, so it is meant to.
                     let taken_back = intent::start(&dir, &name).err();
                     failed.push(error.to_string());

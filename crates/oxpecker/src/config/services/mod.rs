@@ -170,8 +170,11 @@ impl Postgres {
     fn driven(&self) -> Driven {
         let mut driven = Driven::from(self);
         if self.driver == DriverKind::Process {
-            // "Fast": its sessions end, and a checkpoint is written, which may take long. Killed in it, it begins with a crash recovery.
+            // "Fast": its sessions end. An image of PostgreSQL says so itself.
             driven.stop_signal.get_or_insert_with(|| "SIGINT".to_owned());
+        }
+        if matches!(self.driver, DriverKind::Process | DriverKind::Docker) {
+            // A checkpoint is written, which may take long. Killed in it, as an engine does after 10 s, it begins with a crash recovery.
             driven.stop_within.get_or_insert(HumanDuration(STOP_WITHIN_MAX));
         }
         driven
@@ -260,5 +263,30 @@ impl Config {
             observer = observer.with_directory(database, data_dir.clone(), move || offers.offer());
         }
         Ok(Scene { observer, drivers, definitions, budgets: self.budgets(), patience: self.recovery.patience(), graph })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_gets_the_time_that_its_last_checkpoint_takes() {
+        for (driver, signal, within) in [
+            ("process", Some("SIGINT"), Some(STOP_WITHIN_MAX)),
+            ("docker", None, Some(STOP_WITHIN_MAX)),
+            // systemd's own time-out counts.
+            ("systemd", None, None),
+        ] {
+            let postgres: Postgres = toml::from_str(&format!("driver = {driver:?}")).unwrap();
+            let driven = postgres.driven();
+            assert_eq!(
+                (driven.stop_signal.as_deref(), driven.stop_within.map(|one| one.0)),
+                (signal, within),
+                "{driver}"
+            );
+        }
+        let own: Postgres = toml::from_str("driver = \"docker\"\nstop_within = \"30s\"").unwrap();
+        assert_eq!(own.driven().stop_within, Some(HumanDuration(Duration::from_secs(30))));
     }
 }

@@ -104,6 +104,9 @@ pub struct ServiceSeen {
     /// Whether its process runs; `None` where that is not known.
     #[serde(default)]
     pub runs: Option<bool>,
+    /// Whether it runs and shuts down.
+    #[serde(default)]
+    pub stops: bool,
 }
 
 /// A step that is planned.

@@ -165,7 +165,7 @@ impl Reporter {
             };
             let service = graph.name(id).clone();
             let (health, well) = (health(state), is_well(state));
-            ServiceSeen { service, state: state.to_string(), well, stopped_by, health, runs: None }
+            ServiceSeen { service, state: state.to_string(), well, stopped_by, health, runs: None, stops: false }
         });
         let steps = plan.steps.iter().take(STEPS_MAX).map(|step| NextStep {
             service: step.service.clone(),
@@ -197,6 +197,7 @@ fn kind(state: &State) -> &'static str {
         State::Stable | State::Settling => UP,
         State::Starting { recovering: true, .. } => "in crash recovery",
         State::Starting { .. } => "starting",
+        State::Stopping { .. } => "shutting down",
         State::Broken { .. } => "broken",
         State::Stuck { .. } => "stuck",
         State::Wrong { .. } => "healthy and wrong",

@@ -61,6 +61,7 @@ mod tests {
             well,
             stopped_by: None,
             runs: None,
+            stops: false,
             health: None,
         };
         RecoveryStatus {

@@ -12,7 +12,11 @@ pub fn line(status: Option<&SheddingStatus>) -> Option<Line> {
     let mut parts: Vec<String> = held
         .map(|rung| {
             let since = rung.held_since.map_or(String::new(), |since| clock(since.wall));
-            let how = if rung.carried_out { "in force since" } else { "would be in force since" };
+            let how = match (rung.carried_out, rung.underway) {
+                (true, true) => "being carried out since",
+                (true, false) => "in force since",
+                (false, _) => "would be in force since",
+            };
             let back = rung.returning.as_ref().map_or(String::new(), |back| format!(", {back}"));
             format!("{}: {how} {since}{back} ({} of {} today)", rung.rung, rung.spent, rung.per_day)
         })

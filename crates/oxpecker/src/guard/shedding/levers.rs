@@ -187,8 +187,9 @@ impl Levers {
         }
         let Some(status) = self.status() else { return };
         let stale = |name: &ServiceName| {
-            let runs_all_the_same =
-                |one: &ServiceSeen| one.stopped_by.as_deref() == Some(STOPPED_BY) && one.runs == Some(true);
+            let runs_all_the_same = |one: &ServiceSeen| {
+                one.stopped_by.as_deref() == Some(STOPPED_BY) && one.runs == Some(true) && !one.stops
+            };
             status.services.iter().any(|one| one.service == *name && runs_all_the_same(one))
         };
         let database = (self.database.clone(), Rung::StopPostgres);
@@ -231,7 +232,10 @@ impl Levers {
         let hand = service_hand(seen, mode, self.recovery, acting);
         match &self.order {
             Order::Underway { rung: of, .. } if *of == rung => Hand { effect: Effect::Underway, ..hand },
-            Order::Failed { rung: of, why } if *of == rung && hand.effect != Effect::InForce => {
+            // A worker that died in the midst of it has failed; what it began goes on.
+            Order::Failed { rung: of, why }
+                if *of == rung && hand.effect != Effect::InForce && !seen.is_some_and(|seen| seen.stops) =>
+            {
                 Hand { effect: Effect::Failed(why.clone()), ..hand }
             }
             _ => hand,
@@ -289,6 +293,8 @@ fn service_hand(seen: Option<&ServiceSeen>, mode: Mode, recovery: Mode, acting: 
         return Hand { ability, effect: Effect::Underway };
     };
     let effect = match &seen.stopped_by {
+        // A server writes its last checkpoint, for minutes perhaps: our stop, whoever of us began it and was killed meanwhile.
+        Some(by) if by == STOPPED_BY && seen.stops => Effect::Underway,
         Some(by) if by == STOPPED_BY && seen.runs == Some(true) => Effect::Off,
         Some(by) if by == STOPPED_BY => Effect::InForce,
         Some(by) => Effect::Elsewhere(format!("was stopped by {by}")),
@@ -297,6 +303,7 @@ fn service_hand(seen: Option<&ServiceSeen>, mode: Mode, recovery: Mode, acting: 
     let ability = match seen.runs {
         Some(false) => nothing("does not run"),
         None => Ability::Unavailable("whether it runs is not known".to_owned()),
+        Some(true) if seen.stops => nothing("shuts down already"),
         Some(true) if mode == Mode::Act && recovery != Mode::Act => {
             Ability::Unavailable(format!("[recovery] mode is {recovery}: nobody would bring it back"))
         }
@@ -314,7 +321,15 @@ mod tests {
 
     fn seen(stopped_by: Option<&str>, runs: Option<bool>) -> ServiceSeen {
         let stopped_by = stopped_by.map(str::to_owned);
-        ServiceSeen { service: "bot".into(), state: String::new(), well: true, stopped_by, health: None, runs }
+        ServiceSeen {
+            service: "bot".into(),
+            state: String::new(),
+            well: true,
+            stopped_by,
+            health: None,
+            runs,
+            stops: false,
+        }
     }
 
     #[test]
@@ -326,6 +341,11 @@ mod tests {
         assert_eq!(hand(Some(STOPPED_BY), Some(false)).effect, Effect::InForce);
         // A person started it by other means: it is theirs now.
         assert_eq!(hand(Some(STOPPED_BY), Some(true)).effect, Effect::Off);
+        // Not while it shuts down: that is ours, and goes on.
+        let stops = |stopped_by| ServiceSeen { stops: true, ..seen(stopped_by, Some(true)) };
+        let hand_of = |seen: &ServiceSeen| service_hand(Some(seen), Mode::Act, Mode::Act, true);
+        assert_eq!(hand_of(&stops(Some(STOPPED_BY))).effect, Effect::Underway);
+        assert!(matches!(hand_of(&stops(None)), Hand { ability: Ability::Nothing(_), effect: Effect::Off }));
         assert_eq!(hand(Some("eva"), Some(false)).effect, Effect::Elsewhere("was stopped by eva".to_owned()));
         assert_eq!(service_hand(None, Mode::Act, Mode::Act, true).effect, Effect::Underway);
     }

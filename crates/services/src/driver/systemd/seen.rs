@@ -163,7 +163,7 @@ pub(super) fn seen(unit: &Unit, job: Option<&str>, slept: Duration) -> Seen {
         "reloading" | "refreshing" => (Process::Running, None),
         "activating" if unit.waits_to_restart() => (Process::BackingOff { until: unit.due(slept) }, None),
         "activating" => (Process::Running, Some(Answer::Starting)),
-        "deactivating" => (Process::Running, Some(Answer::Unhealthy { why: "systemd stops it".to_owned() })),
+        "deactivating" => (Process::Running, Some(Answer::Stopping)),
         "inactive" | "failed" => (down(unit, job), None),
         other => (Process::Unknown { why: format!("systemd calls {} '{other}'", unit.id) }, None),
     };
@@ -255,7 +255,7 @@ mod tests {
             assert_eq!(seen.run, (expected == Process::Running).then_some(7), "{unit:?}");
         }
         let stops = look(&loaded("deactivating", "stop-sigterm"));
-        assert!(matches!((stops.process, stops.health), (Process::Running, Some(Answer::Unhealthy { .. }))));
+        assert_eq!((stops.process, stops.health), (Process::Running, Some(Answer::Stopping)));
     }
 
     #[test]
