@@ -239,7 +239,7 @@ mod tests {
                 available: ByteSize((total as f64 * available) as u64),
                 ..Memory::default()
             },
-            file_systems: Vec::new(),
+            file_systems: Box::default(),
             cgroup: CgroupLimits::default(),
             processes: Vec::new(),
             oom: None,

@@ -128,15 +128,18 @@ pub struct FileSystem {
     pub inodes_free: u64,
 }
 
-/// Limits of the control group that the guard itself runs in, the tightest on the way up.
+/// Limits of control groups, the tightest on the way up: of the one that PostgreSQL runs in where that has any, else of the guard's own.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct CgroupLimits {
     /// CPU bandwidth (`cpu.max`, or `cpu.cfs_quota_us` by `cpu.cfs_period_us`).
     pub cpu: Option<Cores>,
     /// Memory (`memory.max`, or `memory.limit_in_bytes`).
     pub memory: Option<ByteSize>,
-    /// Memory in use there.
+    /// Memory in use there, without the page cache that the kernel gives up first (`inactive_file`): what others call the working set.
     pub memory_used: Option<ByteSize>,
+    /// Whether the limit of memory is one that PostgreSQL runs under.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub binds_database: bool,
 }
 
 /// What a process is to us.
@@ -194,7 +197,7 @@ pub struct HostReading {
     /// Memory and swap.
     pub memory: Memory,
     /// File systems of the watched paths.
-    pub file_systems: Vec<FileSystem>,
+    pub file_systems: Box<[FileSystem]>,
     /// Own control group.
     pub cgroup: CgroupLimits,
     /// Watched processes, busiest first, bounded.

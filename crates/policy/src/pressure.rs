@@ -3,7 +3,7 @@
 use std::{fmt, time::Duration};
 
 use model::{
-    Moment,
+    ByteSize, Moment,
     reading::{ActivityReading, HostReading},
 };
 use serde::{Deserialize, Serialize};
@@ -170,22 +170,42 @@ fn cpu(host: &HostReading, thresholds: &Thresholds) -> Level {
     more(shares.busy().0, thresholds.cpu_busy).min(waits)
 }
 
-fn memory(host: &HostReading, thresholds: &Thresholds) -> Level {
+/// What is left of memory: available, and of how much.
+type Left = (ByteSize, ByteSize);
+
+fn share((available, total): Left) -> f64 {
+    available.0 as f64 / total.0 as f64
+}
+
+/// Of the host, and of the group whose limit counts, where one does.
+fn left(host: &HostReading) -> (Option<Left>, Option<Left>) {
     let memory = host.memory;
-    let left = |available: u64, total: u64| if total > 0 { Some(available as f64 / total as f64) } else { None };
-    let of_host = left(memory.available.0, memory.total.0);
-    // A group's use counts its page cache, which is no shortage: only stalls tell there.
+    let of_host = (memory.total.0 > 0).then_some((memory.available, memory.total));
     let of_group = match (host.cgroup.memory, host.cgroup.memory_used) {
-        (Some(limit), Some(used)) => left(limit.0.saturating_sub(used.0), limit.0),
+        (Some(limit), Some(used)) if limit.0 > 0 && limit < memory.total => {
+            Some((ByteSize(limit.0.saturating_sub(used.0)), limit))
+        }
         _ => None,
     };
-    let short = of_host.map_or(Level::Calm, |share| {
-        let ample = memory.available >= thresholds.memory_ample;
-        if ample { Level::Calm } else { less(share, thresholds.memory_left) }
+    (of_host, of_group)
+}
+
+/// The tighter of the host's and that of PostgreSQL's own group: where either is full, it is killed. A group that is ours alone is our own affair.
+fn tightest(host: &HostReading) -> Option<(Left, bool)> {
+    let (of_host, of_group) = left(host);
+    let of_group = of_group.filter(|_| host.cgroup.binds_database);
+    let both = of_host.map(|left| (left, false)).into_iter().chain(of_group.map(|left| (left, true)));
+    both.min_by(|one, other| share(one.0).total_cmp(&share(other.0)))
+}
+
+fn memory(host: &HostReading, thresholds: &Thresholds) -> Level {
+    let short = tightest(host).map_or(Level::Calm, |(left, _)| {
+        if left.0 >= thresholds.memory_ample { Level::Calm } else { less(share(left), thresholds.memory_left) }
     });
-    let tightest = of_host.into_iter().chain(of_group).fold(1.0, f64::min);
+    let (of_host, of_group) = left(host);
+    let least = of_host.into_iter().chain(of_group).map(share).fold(1.0, f64::min);
     let stalls = host.memory_pressure.map_or(Level::Calm, |p| more(p.full.0, thresholds.memory_stalled));
-    let stalls = if tightest < thresholds.memory_stalled_below { stalls } else { stalls.min(Level::Between) };
+    let stalls = if least < thresholds.memory_stalled_below { stalls } else { stalls.min(Level::Between) };
     short.max(stalls)
 }
 
@@ -200,7 +220,9 @@ fn cpu_words(host: &HostReading) -> String {
 
 fn memory_words(host: &HostReading) -> String {
     let stalls = host.memory_pressure.map(|p| format!(", all tasks stall {} of the time", percent(p.full.0)));
-    format!("{} of {} memory available{}", host.memory.available, host.memory.total, stalls.unwrap_or_default())
+    let ((available, total), of_group) = tightest(host).unwrap_or(((host.memory.available, host.memory.total), false));
+    let whose = if of_group { " to PostgreSQL's control group" } else { "" };
+    format!("{available} of {total} memory available{whose}{}", stalls.unwrap_or_default())
 }
 
 fn io_words(host: &HostReading) -> String {

@@ -2,8 +2,8 @@
 //!
 //! *Why*: when memory runs out, the kernel kills the largest process, which is often PostgreSQL; before that, everything is slow
 //! since the page cache is gone.
-//! *Source*: `MemAvailable` of `/proc/meminfo`, the guard's own control group's limit (where it has one, PostgreSQL mostly shares
-//! it), and PSI's `full` of memory. Low is judged by share *and* in absolute terms: 8 % of 512 GiB is plenty.
+//! *Source*: `MemAvailable` of `/proc/meminfo`, the limit of PostgreSQL's control group or else of the guard's own (where it has one,
+//! PostgreSQL mostly shares it), and PSI's `full` of memory. Low is judged by share *and* in absolute terms: 8 % of 512 GiB is plenty.
 //! *First things to do*: find the process that grew; lower what takes memory per connection; make room before the kernel does.
 
 use std::{collections::BTreeMap, time::Duration};
@@ -31,7 +31,17 @@ const NAMED_PROCESSES: usize = 3;
 pub(super) struct Room {
     pub(super) available: ByteSize,
     pub(super) total: ByteSize,
-    pub(super) own_limit: bool,
+    pub(super) of: Whose,
+}
+
+/// Whose room it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Whose {
+    Host,
+    /// The control group that PostgreSQL runs in.
+    Database,
+    /// The guard's own.
+    Guard,
 }
 
 impl Room {
@@ -40,19 +50,23 @@ impl Room {
     }
 
     pub(super) fn whose(self) -> &'static str {
-        if self.own_limit { "the control group" } else { "the host" }
+        match self.of {
+            Whose::Host => "the host",
+            Whose::Database => "PostgreSQL's control group",
+            Whose::Guard => "the control group",
+        }
     }
 }
 
-/// The tighter of host and own control group. The group's page cache counts as used there, so that its figure is the more
-/// pessimistic one; it is only looked at where the limit is a real one, below the host's memory.
+/// The tighter of host and control group, which is only looked at where its limit is a real one, below the host's memory.
 pub(super) fn room(host: &HostReading) -> Option<Room> {
     let memory = host.memory;
     let of_host =
-        (memory.total.0 > 0).then_some(Room { available: memory.available, total: memory.total, own_limit: false });
+        (memory.total.0 > 0).then_some(Room { available: memory.available, total: memory.total, of: Whose::Host });
+    let of = if host.cgroup.binds_database { Whose::Database } else { Whose::Guard };
     let of_group = match (host.cgroup.memory, host.cgroup.memory_used) {
         (Some(limit), Some(used)) if limit.0 > 0 && limit.0 < memory.total.0 => {
-            Some(Room { available: ByteSize(limit.0.saturating_sub(used.0)), total: limit, own_limit: true })
+            Some(Room { available: ByteSize(limit.0.saturating_sub(used.0)), total: limit, of })
         }
         _ => None,
     };
@@ -116,7 +130,8 @@ fn facts_of(host: &HostReading) -> Vec<String> {
         facts.push("no swap".to_owned());
     }
     if let (Some(limit), Some(used)) = (host.cgroup.memory, host.cgroup.memory_used) {
-        facts.push(format!("own control group: {used} of {limit} used, page cache included"));
+        let whose = if host.cgroup.binds_database { "PostgreSQL's" } else { "own" };
+        facts.push(format!("{whose} control group: {used} of {limit} used, without the page cache that goes first"));
     }
     if let Some(pressure) = host.memory_pressure {
         facts.push(format!(
@@ -165,7 +180,7 @@ impl Rule for MemoryLow {
         details.extend(largest_words(&host.largest));
         let top = host.largest.first();
         let mut labels =
-            BTreeMap::from([("limit".to_owned(), if room.own_limit { "cgroup" } else { "host" }.to_owned())]);
+            BTreeMap::from([("limit".to_owned(), if room.of == Whose::Host { "host" } else { "cgroup" }.to_owned())]);
         if let Some(top) = top {
             labels.insert(label::PID.to_owned(), top.pid.to_string());
             labels.insert("process".to_owned(), top.name.clone());

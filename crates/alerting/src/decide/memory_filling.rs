@@ -17,7 +17,7 @@ use super::{
     cpu,
     forecast::History,
     gate::{Confirmation, Gate, Judgement, Verdict},
-    memory::{Room, largest_words, room},
+    memory::{Room, Whose, largest_words, room},
     rule::{Facts, Rule, Subject, steps},
     text::span,
 };
@@ -47,7 +47,7 @@ pub(super) struct MemoryFilling {
     settings: settings::MemoryFilling,
     gate: Gate,
     available: History,
-    own_limit: bool,
+    of: Whose,
     /// The processes of about two minutes ago, and those of up to two minutes before.
     before: [Option<(Moment, Vec<ProcessReading>)>; 2],
     finding: Option<Finding>,
@@ -66,7 +66,7 @@ impl MemoryFilling {
             settings,
             gate,
             available: History::new(STEP, OVER),
-            own_limit: false,
+            of: Whose::Host,
             before: [None, None],
             finding: None,
         }
@@ -110,7 +110,7 @@ impl Rule for MemoryFilling {
     fn judge(&mut self, observation: &Observation) -> Option<Judgement> {
         let Observation::Reading(Reading::Host(host)) = observation else { return None };
         let room = room(host)?;
-        if std::mem::replace(&mut self.own_limit, room.own_limit) != room.own_limit {
+        if std::mem::replace(&mut self.of, room.of) != room.of {
             self.available.clear();
         }
         self.available.push(host.at, room.available.0 as f64);

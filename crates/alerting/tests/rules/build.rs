@@ -29,7 +29,7 @@ pub(crate) fn host(ms: u64) -> HostReading {
         memory_pressure: Some(Pressure::default()),
         io_pressure: Some(Pressure::default()),
         memory: Memory { total: gib(16), available: gib(10), swap_total: ByteSize(0), swap_free: ByteSize(0) },
-        file_systems: Vec::new(),
+        file_systems: Box::default(),
         cgroup: CgroupLimits::default(),
         processes: Vec::new(),
         oom: None,

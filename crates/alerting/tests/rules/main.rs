@@ -163,7 +163,11 @@ fn memory_is_judged_by_share_and_by_amount_on_host_and_group() {
         alerts.iter().for_each(check_shape);
     }
 
-    let cgroup = CgroupLimits { cpu: None, memory: Some(gib(2)), memory_used: Some(ByteSize((2 << 30) - (50 << 20))) };
+    let cgroup = CgroupLimits {
+        memory: Some(gib(2)),
+        memory_used: Some(ByteSize((2 << 30) - (50 << 20))),
+        ..CgroupLimits::default()
+    };
     let alerts = observe(&mut rules(), (0..3).map(|s| of_host(HostReading { cgroup, ..host(s * 1_000) })));
     assert_eq!(names(&alerts), ["memory-low fires critical"]);
     assert_eq!(alerts[0].summary, "Memory of db1 low: 50 MiB of 2.0 GiB left to the control group (2 %)");

@@ -60,13 +60,14 @@ impl Day {
         self.dumped = if DUMP.contains(&second) { (second - DUMP.start) * (20 << 20) } else { 0 };
         let sorted = (second % 90) * (30 << 20);
         let free = (175_u64 << 30) - self.dumped - sorted - (self.lsn % (1 << 30));
-        reading.file_systems = vec![FileSystem {
+        reading.file_systems = [FileSystem {
             path: "/var/lib/postgresql".into(),
             total: gib(500),
             available: ByteSize(free),
             inodes: 32_000_000,
             inodes_free: 30_000_000 - second % 1_000,
-        }];
+        }]
+        .into();
         reading
     }
 

@@ -194,7 +194,7 @@ fn disk(seconds: u64, free: impl Fn(u64) -> u64) -> Vec<Alert> {
             inodes: 1_000,
             inodes_free: 900,
         };
-        of_host(HostReading { file_systems: vec![disk], ..host(s * 1_000) })
+        of_host(HostReading { file_systems: [disk].into(), ..host(s * 1_000) })
     };
     observe(&mut rules(), (0..seconds).map(reading))
 }
@@ -221,7 +221,7 @@ fn disks_by_what_is_left_and_by_when_it_is_gone() {
     let inodes = |free| {
         let disk =
             FileSystem { path: "/data".into(), total: gib(9), available: gib(8), inodes: 1_000, inodes_free: free };
-        let reading = |ms| of_host(HostReading { file_systems: vec![disk.clone()], ..host(ms) });
+        let reading = |ms| of_host(HostReading { file_systems: [disk.clone()].into(), ..host(ms) });
         observe(&mut rules(), [reading(0), reading(1_000)])
     };
     assert_eq!(names(&inodes(101)), none);

@@ -109,7 +109,7 @@ fn what_slots_keep() {
             inodes_free: 0,
         };
         let wide = FileSystem { available: ByteSize(1 << 39), ..disk.clone() };
-        Observation::Reading(Reading::Host(HostReading { file_systems: vec![wide, disk], ..host(0) }))
+        Observation::Reading(Reading::Host(HostReading { file_systems: [wide, disk].into(), ..host(0) }))
     };
     let unbounded = |ms| of_slots(ms, vec![slot(900, None, "extended")]);
     let fired = observe(&mut rules(), [disk(100), unbounded(0), unbounded(10_000)]);

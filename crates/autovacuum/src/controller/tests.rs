@@ -35,7 +35,7 @@ fn host(ms: u64, busy: f64, pressure: Option<f64>) -> HostReading {
         memory_pressure: None,
         io_pressure: None,
         memory: Memory::default(),
-        file_systems: Vec::new(),
+        file_systems: Box::default(),
         cgroup: CgroupLimits::default(),
         processes: Vec::new(),
         oom: None,

@@ -259,7 +259,7 @@ impl Rig {
             memory_pressure: None,
             io_pressure: None,
             memory: Memory::default(),
-            file_systems: Vec::new(),
+            file_systems: Box::default(),
             cgroup: CgroupLimits::default(),
             processes: Vec::new(),
             oom: None,

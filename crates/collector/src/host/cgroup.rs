@@ -1,4 +1,4 @@
-//! Limits of the control group that we run in: cgroups(7), the kernel's Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/.
+//! Limits of the control groups that we and PostgreSQL run in: cgroups(7), the kernel's Documentation/admin-guide/cgroup-v2.rst and cgroup-v1/.
 //!
 //! A limit of any group on the way up binds too, so the tightest counts. Where the groups are is looked up at the start and from
 //! time to time (a process can be moved); the limits themselves are read with each sample.
@@ -35,7 +35,12 @@ pub struct Cgroups {
 impl Cgroups {
     /// Finds our groups. Version 1, 2 and the two mixed ("hybrid") are all in use; no groups at all is no error.
     pub fn find(proc_root: &Path, sys_root: &Path) -> Self {
-        let groups = ProcessCGroups::from_file(proc_root.join("self/cgroup"));
+        Self::find_of(proc_root, sys_root, "self")
+    }
+
+    /// Finds those of a process, by its name below `/proc`; as far as we can see them from here.
+    pub fn find_of(proc_root: &Path, sys_root: &Path, process: &str) -> Self {
+        let groups = ProcessCGroups::from_file(proc_root.join(process).join("cgroup"));
         let mounts = MountInfos::from_file(proc_root.join("self/mountinfo"));
         let (Ok(groups), Ok(mounts)) = (groups, mounts) else { return Self::default() };
         let mut found = Self::default();
@@ -70,16 +75,35 @@ impl Cgroups {
         for directory in &self.unified {
             tighten_cpu(&mut limits, cpu_max(directory));
             let max = read_number(&directory.join("memory.max"));
-            tighten_memory(&mut limits, max, || read_number(&directory.join("memory.current")));
+            tighten_memory(&mut limits, max, || used(directory, "memory.current", "inactive_file"));
         }
         for directory in &self.cpu {
             tighten_cpu(&mut limits, cfs_quota(directory));
         }
         for directory in &self.memory {
             let max = read_number(&directory.join("memory.limit_in_bytes")).filter(|max| *max < V1_UNLIMITED_BYTES);
-            tighten_memory(&mut limits, max, || read_number(&directory.join("memory.usage_in_bytes")));
+            tighten_memory(&mut limits, max, || used(directory, "memory.usage_in_bytes", "total_inactive_file"));
         }
         limits
+    }
+
+    /// The limits now, ours beside those that `database` runs under: it is the database that is killed where its group is full.
+    pub fn limits_with(&self, database: Option<&Self>) -> CgroupLimits {
+        let own = self.limits();
+        match database.map(Self::limits) {
+            Some(of_it) if of_it.memory.is_some() => CgroupLimits {
+                cpu: own.cpu,
+                memory: of_it.memory,
+                memory_used: of_it.memory_used,
+                binds_database: true,
+            },
+            _ => own,
+        }
+    }
+
+    /// Directories of the memory controller, from the innermost group up: of version 1, and of version 2.
+    pub fn of_memory(&self) -> (&[PathBuf], &[PathBuf]) {
+        (&self.memory, &self.unified)
     }
 }
 
@@ -122,6 +146,15 @@ fn tighten_memory(limits: &mut CgroupLimits, max: Option<u64>, used: impl FnOnce
         limits.memory = Some(ByteSize(max));
         limits.memory_used = used().map(ByteSize);
     }
+}
+
+/// What is in use without the cache that goes first. A kernel that does not tell the cache tells of more than there is: the more careful way.
+fn used(directory: &Path, usage: &str, inactive: &str) -> Option<u64> {
+    let used = read_number(&directory.join(usage))?;
+    let stat = fs::read(directory.join("memory.stat")).unwrap_or_default();
+    let mut lines = stat.split(|byte| *byte == b'\n');
+    let cache = lines.find_map(|line| number(line.strip_prefix(inactive.as_bytes())?.strip_prefix(b" ")?));
+    Some(used.saturating_sub(cache.unwrap_or(0)))
 }
 
 /// `cpu.max`: `max 100000` or `50000 100000`, quota and period in microseconds.
@@ -175,14 +208,23 @@ mod tests {
             ("sys/fs/cgroup/cgroup.controllers", "cpu memory\n"),
             ("sys/fs/cgroup/system.slice/cpu.max", "150000 100000\n"),
             ("sys/fs/cgroup/system.slice/memory.max", "1048576\n"),
-            ("sys/fs/cgroup/system.slice/memory.current", "524288\n"),
+            ("sys/fs/cgroup/system.slice/memory.current", "1048576\n"),
+            (
+                "sys/fs/cgroup/system.slice/memory.stat",
+                "anon 5\nactive_file 100\ninactive_file 524288\ninactive_file_x 9\n",
+            ),
             ("sys/fs/cgroup/system.slice/oxpecker.service/cpu.max", "max 100000\n"),
             ("sys/fs/cgroup/system.slice/oxpecker.service/memory.max", "2097152\n"),
             ("sys/fs/cgroup/system.slice/oxpecker.service/memory.current", "7\n"),
         ]);
         assert_eq!(
             limits,
-            CgroupLimits { cpu: Some(Cores(1.5)), memory: Some(ByteSize(MIB)), memory_used: Some(ByteSize(MIB / 2)) }
+            CgroupLimits {
+                cpu: Some(Cores(1.5)),
+                memory: Some(ByteSize(MIB)),
+                memory_used: Some(ByteSize(MIB / 2)),
+                binds_database: false
+            }
         );
     }
 
@@ -201,13 +243,42 @@ mod tests {
             ("sys/fs/cgroup/cpu,cpuacct/docker/abc/cpu.cfs_period_us", "100000\n"),
             ("sys/fs/cgroup/cpu,cpuacct/cpu.cfs_quota_us", "-1\n"),
             ("sys/fs/cgroup/memory/docker/abc/memory.limit_in_bytes", "3145728\n"),
-            ("sys/fs/cgroup/memory/docker/abc/memory.usage_in_bytes", "1048576\n"),
+            ("sys/fs/cgroup/memory/docker/abc/memory.usage_in_bytes", "1148576\n"),
+            ("sys/fs/cgroup/memory/docker/abc/memory.stat", "inactive_file 7\ntotal_inactive_file 100000\n"),
             ("sys/fs/cgroup/memory/memory.limit_in_bytes", "9223372036854771712\n"),
         ]);
         assert_eq!(
             limits,
-            CgroupLimits { cpu: Some(Cores(0.5)), memory: Some(ByteSize(3 * MIB)), memory_used: Some(ByteSize(MIB)) }
+            CgroupLimits {
+                cpu: Some(Cores(0.5)),
+                memory: Some(ByteSize(3 * MIB)),
+                memory_used: Some(ByteSize(MIB)),
+                binds_database: false
+            }
         );
+    }
+
+    #[test]
+    fn the_databases_group_counts_before_our_own() {
+        let dir = tree(&[
+            ("proc/self/cgroup", "0::/oxpecker.service\n"),
+            ("proc/77/cgroup", "0::/postgresql.service\n"),
+            ("proc/78/cgroup", "0::/free.service\n"),
+            ("proc/self/mountinfo", "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"),
+            ("sys/fs/cgroup/oxpecker.service/memory.max", "1048576\n"),
+            ("sys/fs/cgroup/oxpecker.service/memory.current", "5\n"),
+            ("sys/fs/cgroup/postgresql.service/memory.max", "4194304\n"),
+            ("sys/fs/cgroup/postgresql.service/memory.current", "7\n"),
+            ("sys/fs/cgroup/free.service/memory.max", "max\n"),
+        ]);
+        let (proc_root, sys_root) = (dir.path().join("proc"), dir.path().join("sys"));
+        let own = Cgroups::find(&proc_root, &sys_root);
+        let with = |process: &str| own.limits_with(Some(&Cgroups::find_of(&proc_root, &sys_root, process)));
+        let of = |limits: CgroupLimits| (limits.memory, limits.memory_used, limits.binds_database);
+        assert_eq!(of(with("77")), (Some(ByteSize(4 * MIB)), Some(ByteSize(7)), true));
+        for limits in [with("78"), with("79"), own.limits_with(None)] {
+            assert_eq!(of(limits), (Some(ByteSize(MIB)), Some(ByteSize(5)), false), "none of its own, or gone");
+        }
     }
 
     #[test]

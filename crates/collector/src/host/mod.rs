@@ -10,6 +10,7 @@ pub mod process;
 mod sampler;
 mod thread;
 
+pub use cgroup::Cgroups;
 pub use family::Watched;
 pub use oom::MAX_VICTIMS;
 pub use process::{CpuTime, ProcessSnapshot, ProcessTable};

@@ -98,6 +98,8 @@ pub struct HostSampler {
     table: ProcessTable,
     family: Family,
     cgroups: Cgroups,
+    /// Of the postmaster, and whose.
+    database_cgroups: Option<(model::Pid, Cgroups)>,
     oom: OomWatch,
     largest: Largest,
     affinity: Option<(model::Pid, CpuSet)>,
@@ -129,6 +131,7 @@ impl HostSampler {
             table: ProcessTable::new(&proc_root),
             family: Family::new(watched),
             cgroups: Cgroups::find(&proc_root, &sys_root),
+            database_cgroups: None,
             oom,
             largest: Largest::new(&proc_root),
             proc_root,
@@ -167,7 +170,7 @@ impl HostSampler {
         let [cpu_pressure, memory_pressure, io_pressure] = pressure;
         let oom = self.oom.look(&mut self.buffer).map(Box::new);
         let memory = read_memory(&mut self.memory, &mut self.buffer)?;
-        let cgroup = self.cgroups.limits();
+        let cgroup = self.cgroups.limits_with(self.database_cgroups.as_ref().map(|(_, groups)| groups));
         let reading = HostReading {
             at,
             window,
@@ -238,12 +241,16 @@ impl HostSampler {
         Ok(run_queue)
     }
 
-    /// Affinity when the postmaster changed, and everything that changes seldom from time to time.
+    /// What is of the postmaster when that changed, and everything that changes seldom from time to time.
     fn rediscover(&mut self, now: Moment) {
         let due = now.since(self.rediscovered) >= REDISCOVER;
         let postmaster = self.family.postmaster();
         if due || postmaster != self.affinity.as_ref().map(|(pid, _)| *pid) {
             self.affinity = postmaster.and_then(|pid| Some((pid, self.table.affinity(pid)?)));
+        }
+        if due || postmaster != self.database_cgroups.as_ref().map(|(pid, _)| *pid) {
+            let find = |pid: model::Pid| Cgroups::find_of(&self.proc_root, &self.sys_root, &pid.to_string());
+            self.database_cgroups = postmaster.map(|pid| (pid, find(pid)));
         }
         if due {
             self.cgroups = Cgroups::find(&self.proc_root, &self.sys_root);

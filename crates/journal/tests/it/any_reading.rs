@@ -59,11 +59,12 @@ pub fn host(at: Moment, processes: u32) -> Reading {
             swap_total: ByteSize(0),
             swap_free: ByteSize(0),
         },
-        file_systems: vec![file_system("/var/lib/postgresql/15/main"), file_system("/var/lib/oxpecker")],
+        file_systems: [file_system("/var/lib/postgresql/15/main"), file_system("/var/lib/oxpecker")].into(),
         cgroup: CgroupLimits {
             cpu: Some(Cores(2.0)),
             memory: Some(ByteSize(1 << 30)),
             memory_used: Some(ByteSize(1 << 29)),
+            binds_database: true,
         },
         processes: (0..processes).map(process).collect(),
         oom: Some(Box::new(OomKills {

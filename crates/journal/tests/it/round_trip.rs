@@ -148,5 +148,6 @@ fn a_reading_costs_the_disk_what_is_declared() {
         of(any_reading::activity(at(0), 3))
     );
     let day = each * 2 * 86_400;
-    assert!(each > 300 && day < Retention::default().max_size.0 * 2 / 3, "{each} bytes for a reading");
+    // A quarter is left for events. Readings of this size just miss three to a page of the database; smaller ones cost a fifth less.
+    assert!(each > 300 && day < Retention::default().max_size.0 * 3 / 4, "{each} bytes for a reading");
 }

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use model::{Mode, Moment, reading::VacuumKind};
+use model::{
+    ByteSize, Mode, Moment,
+    reading::{CgroupLimits, VacuumKind},
+};
 use policy::{Ability, Effect, HoldKind, Resource, Rung, Server, State, Step};
 
 use crate::world::{Executor, World, all_declared, at};
@@ -378,6 +381,31 @@ fn a_host_without_psi_and_one_that_starves_the_sampler() {
     assert_eq!(world.run(30), ["3: hold vacuums"]);
     let mut world = World { psi: false, memory: 0.79, ..World::new(all_declared()) };
     assert_eq!(world.run(30), ["20: stop metabase"], "by what is available alone");
+}
+
+#[test]
+fn a_full_group_counts_where_postgresql_is_in_it() {
+    let group = |used_mib: u64, binds_database| CgroupLimits {
+        memory: Some(ByteSize(1 << 30)),
+        memory_used: Some(ByteSize(used_mib << 20)),
+        binds_database,
+        ..CgroupLimits::default()
+    };
+    let calm = || World { memory: 0.2, ..World::new(all_declared()) };
+    let mut full = World { group: group(1_000, true), ..calm() };
+    assert_eq!(full.run(19), none());
+    let climb = full.second();
+    assert!(matches!(climb.step, Step::Climb { rung: Rung::StopServices(1), .. }), "{climb:?}");
+    let words = "24 MiB of 1.0 GiB memory available to PostgreSQL's control group";
+    assert!(climb.why.contains(words), "{climb:?}");
+    assert!(climb.cause.is_some_and(|cause| cause.words.contains(words)));
+    for group in [group(1_000, false), group(700, true), CgroupLimits { memory_used: None, ..group(1_000, true) }] {
+        assert_eq!(World { group, ..calm() }.run(120), none(), "{group:?}");
+    }
+    // A limit beyond all memory is none.
+    let beyond =
+        CgroupLimits { memory: Some(ByteSize(1 << 62)), memory_used: Some(ByteSize(1 << 62)), ..group(0, true) };
+    assert_eq!(World { group: beyond, ..calm() }.run(120), none());
 }
 
 #[test]
