@@ -118,7 +118,7 @@ fn large(one: &LargeProcess) -> String {
 /// The largest in a line, where they were looked up.
 pub(super) fn largest_words(largest: &[LargeProcess]) -> Option<String> {
     let all: Vec<_> = largest.iter().map(large).collect();
-    (!all.is_empty()).then(|| format!("largest on the host: {}", all.join(", ")))
+    (!all.is_empty()).then(|| format!("largest: {}", all.join(", ")))
 }
 
 fn facts_of(host: &HostReading) -> Vec<String> {

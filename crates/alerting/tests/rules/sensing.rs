@@ -26,7 +26,7 @@ fn low_memory_is_told_with_the_name_of_who_holds_most() {
         "Memory of db1 low: 300 MiB of 16 GiB left to the host (2 %); largest: importer (pid 4711) with 12 GiB"
     );
     assert_eq!((alert.labels["process"].as_str(), alert.labels["pid"].as_str()), ("importer", "4711"));
-    let named = "largest on the host: importer (pid 4711) with 12 GiB, postgres (pid 77) with 2.0 GiB";
+    let named = "largest: importer (pid 4711) with 12 GiB, postgres (pid 77) with 2.0 GiB";
     assert!(alert.details.iter().any(|line| line == named), "{:?}", alert.details);
     check_shape(alert);
 }

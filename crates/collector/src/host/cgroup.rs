@@ -8,7 +8,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use model::{ByteSize, Cores, reading::CgroupLimits};
+use model::{ByteSize, Cores, Pid, reading::CgroupLimits};
 use procfs::{
     FromRead, ProcessCGroups,
     process::{MountInfo, MountInfos},
@@ -18,6 +18,8 @@ use super::parse::number;
 
 /// No hierarchy that we have heard of is deeper; the walk up stops there.
 const MAX_DEPTH: usize = 32;
+/// Groups below a limit whose processes are listed at most.
+const MAX_GROUPS: usize = 256;
 /// cgroup v1 says "no limit" with the largest multiple of a page; nothing real comes near 2^60 bytes.
 const V1_UNLIMITED_BYTES: u64 = 1 << 60;
 
@@ -99,6 +101,25 @@ impl Cgroups {
             },
             _ => own,
         }
+    }
+
+    /// The processes under the tightest limit of memory; `None` where there is none, or it can't be read.
+    pub fn under_memory_limit(&self) -> Option<Vec<Pid>> {
+        let of = |directory: &Path, file: &str| read_number(&directory.join(file));
+        let unified = self.unified.iter().filter_map(|one| Some((of(one, "memory.max")?, one)));
+        let first = self.memory.iter().filter_map(|one| Some((of(one, "memory.limit_in_bytes")?, one)));
+        let (_, tightest) = unified.chain(first.filter(|(max, _)| *max < V1_UNLIMITED_BYTES)).min()?;
+        let mut directories = vec![tightest.clone()];
+        let (mut pids, mut read) = (Vec::new(), 0);
+        while let Some(directory) = directories.pop().filter(|_| read < MAX_GROUPS) {
+            read += 1;
+            let members = fs::read_to_string(directory.join("cgroup.procs")).unwrap_or_default();
+            pids.extend(members.lines().filter_map(|line| line.parse().ok()).map(Pid));
+            let below = fs::read_dir(&directory).into_iter().flatten().flatten();
+            directories
+                .extend(below.filter(|one| one.file_type().is_ok_and(|kind| kind.is_dir())).map(|one| one.path()));
+        }
+        (!pids.is_empty()).then_some(pids)
     }
 
     /// Directories of the memory controller, from the innermost group up: of version 1, and of version 2.
@@ -279,6 +300,30 @@ mod tests {
         for limits in [with("78"), with("79"), own.limits_with(None)] {
             assert_eq!(of(limits), (Some(ByteSize(MIB)), Some(ByteSize(5)), false), "none of its own, or gone");
         }
+    }
+
+    #[test]
+    fn who_shares_the_tightest_limit() {
+        let dir = tree(&[
+            ("proc/self/cgroup", "0::/a.slice/b.service\n"),
+            ("proc/self/mountinfo", "30 23 0:26 / /sys/fs/cgroup rw,nosuid - cgroup2 cgroup2 rw,nsdelegate\n"),
+            ("sys/fs/cgroup/cgroup.procs", "1\n"),
+            ("sys/fs/cgroup/a.slice/memory.max", "1048576\n"),
+            ("sys/fs/cgroup/a.slice/cgroup.procs", ""),
+            ("sys/fs/cgroup/a.slice/b.service/memory.max", "2097152\n"),
+            ("sys/fs/cgroup/a.slice/b.service/cgroup.procs", "7\n8\n"),
+            ("sys/fs/cgroup/a.slice/c.service/cgroup.procs", "9\n"),
+        ]);
+        let members = || {
+            let mut pids = Cgroups::find(&dir.path().join("proc"), &dir.path().join("sys")).under_memory_limit()?;
+            pids.sort_unstable();
+            Some(pids)
+        };
+        assert_eq!(members(), Some(vec![Pid(7), Pid(8), Pid(9)]));
+        fs::write(dir.path().join("sys/fs/cgroup/a.slice/memory.max"), "max\n").unwrap();
+        assert_eq!(members(), Some(vec![Pid(7), Pid(8)]));
+        fs::write(dir.path().join("sys/fs/cgroup/a.slice/b.service/memory.max"), "max\n").unwrap();
+        assert_eq!(members(), None);
     }
 
     #[test]

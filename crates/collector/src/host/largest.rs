@@ -36,9 +36,16 @@ impl Largest {
         Self { proc_root: proc_root.to_owned(), page_bytes: rustix::param::page_size() as u64, newest: None }
     }
 
-    /// The largest processes, most first; empty while memory is not short.
-    pub fn look(&mut self, now: Moment, memory: Memory, cgroup: CgroupLimits) -> Vec<LargeProcess> {
-        if !is_short(memory, cgroup) {
+    /// The largest processes, most first; empty while memory is not short. Where it is a group's memory that is short, only those in it count: `in_group`.
+    pub fn look(
+        &mut self,
+        now: Moment,
+        memory: Memory,
+        cgroup: CgroupLimits,
+        in_group: impl FnOnce() -> Option<Vec<Pid>>,
+    ) -> Vec<LargeProcess> {
+        let of_group = group_is_short(cgroup);
+        if !of_group && !host_is_short(memory) {
             self.newest = None;
             return Vec::new();
         }
@@ -47,20 +54,22 @@ impl Largest {
         {
             return known.clone();
         }
-        let found = self.scan();
+        let found = match of_group.then(in_group).flatten() {
+            Some(pids) => self.scan(pids.into_iter()),
+            None => {
+                let entries = fs::read_dir(&self.proc_root).into_iter().flatten().flatten();
+                self.scan(entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).map(Pid))
+            }
+        };
         self.newest = Some((now, found.clone()));
         found
     }
 
-    fn scan(&self) -> Vec<LargeProcess> {
+    fn scan(&self, pids: impl Iterator<Item = Pid>) -> Vec<LargeProcess> {
         let mut largest: Vec<LargeProcess> = Vec::with_capacity(NAMED + 1);
-        let Ok(entries) = fs::read_dir(&self.proc_root) else { return largest };
-        let processes = entries.flatten().filter_map(|entry| {
-            let pid = entry.file_name().to_str()?.parse().ok()?;
-            Some((Pid(pid), entry.path().join("stat")))
-        });
         let mut buffer = [0; STAT_BYTES];
-        for (pid, path) in processes.take(MAX_SCANNED) {
+        for pid in pids.take(MAX_SCANNED) {
+            let path = self.proc_root.join(pid.to_string()).join("stat");
             // One that ended meanwhile is none.
             let read = File::open(&path).and_then(|mut file| file.read(&mut buffer));
             let Some((name, pages)) = read.ok().and_then(|length| parse(&buffer[..length])) else { continue };
@@ -77,13 +86,16 @@ impl Largest {
 }
 
 /// Whether so much is used that it matters who has it.
-fn is_short(memory: Memory, cgroup: CgroupLimits) -> bool {
-    let short = |used: u64, of: u64| of > 0 && used.saturating_mul(100) / of >= SHORT_FROM_PERCENT;
-    let of_group = match (cgroup.memory, cgroup.memory_used) {
-        (Some(limit), Some(used)) => short(used.0, limit.0),
-        _ => false,
-    };
-    of_group || short(memory.total.0.saturating_sub(memory.available.0), memory.total.0)
+fn is_short(used: u64, of: u64) -> bool {
+    of > 0 && used.saturating_mul(100) / of >= SHORT_FROM_PERCENT
+}
+
+fn host_is_short(memory: Memory) -> bool {
+    is_short(memory.total.0.saturating_sub(memory.available.0), memory.total.0)
+}
+
+fn group_is_short(cgroup: CgroupLimits) -> bool {
+    matches!((cgroup.memory, cgroup.memory_used), (Some(limit), Some(used)) if is_short(used.0, limit.0))
 }
 
 /// Command and resident pages, by proc(5): the name is in parentheses and may hold any, `rss` is field 24.
@@ -127,16 +139,21 @@ mod tests {
         let mut largest = Largest::new(root.path());
         let at = |s| Moment { wall: jiff::Timestamp::UNIX_EPOCH, boot_us: 1 }.plus(Duration::from_secs(s));
         let none = CgroupLimits::default();
-        assert_eq!(largest.look(at(0), memory(31), none), []);
-        let found = largest.look(at(1), memory(30), none);
+        assert_eq!(largest.look(at(0), memory(31), none, || None), []);
+        let found = largest.look(at(1), memory(30), none, || None);
         let names: Vec<_> =
             found.iter().map(|one| (one.pid.0, one.name.as_str(), one.rss.0 / largest.page_bytes)).collect();
         assert_eq!(names, [(70, "a) R 1 (b", 90), (71, "x[2J", 40), (72, "c", 30)]);
         write("73", &stat("new", 1000));
-        assert_eq!(largest.look(at(5), memory(30), none), found, "not every time");
-        assert_eq!(largest.look(at(6), memory(30), none)[0].name, "new");
+        assert_eq!(largest.look(at(5), memory(30), none, || None), found, "not every time");
+        assert_eq!(largest.look(at(6), memory(30), none, || None)[0].name, "new");
         let group = CgroupLimits { memory: Some(ByteSize(10)), memory_used: Some(ByteSize(7)), ..none };
-        assert_eq!(largest.look(at(9), memory(90), group)[0].name, "new", "the group's limit counts too");
-        assert!(largest.look(at(9), memory(90), none).is_empty());
+        assert_eq!(largest.look(at(9), memory(90), group, || None)[0].name, "new", "the group's limit counts too");
+        assert!(largest.look(at(9), memory(90), none, || None).is_empty());
+        // Only who is in it can make it short.
+        let in_group = || Some(vec![Pid(72), Pid(4), Pid(71)]);
+        let names = |found: Vec<LargeProcess>| found.into_iter().map(|one| one.pid.0).collect::<Vec<_>>();
+        assert_eq!(names(largest.look(at(20), memory(90), group, in_group)), [71, 72]);
+        assert_eq!(names(largest.look(at(30), memory(30), none, in_group)), [73, 70, 71]);
     }
 }

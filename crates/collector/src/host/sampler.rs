@@ -171,6 +171,9 @@ impl HostSampler {
         let oom = self.oom.look(&mut self.buffer).map(Box::new);
         let memory = read_memory(&mut self.memory, &mut self.buffer)?;
         let cgroup = self.cgroups.limits_with(self.database_cgroups.as_ref().map(|(_, groups)| groups));
+        let of_group =
+            if cgroup.binds_database { self.database_cgroups.as_ref().map(|(_, groups)| groups) } else { None };
+        let in_group = || of_group.unwrap_or(&self.cgroups).under_memory_limit();
         let reading = HostReading {
             at,
             window,
@@ -188,7 +191,7 @@ impl HostSampler {
             cgroup,
             processes,
             oom,
-            largest: self.largest.look(at, memory, cgroup).into(),
+            largest: self.largest.look(at, memory, cgroup, in_group).into(),
         };
         self.spare = std::mem::replace(&mut self.before, (at, counters)).1;
         Ok(reading)
