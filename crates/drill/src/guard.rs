@@ -41,7 +41,7 @@ impl Guard {
     /// Writes the configuration, starts `oxpecker run` and waits for its READY=1.
     pub(crate) async fn start(options: &DrillOptions, around: &Surroundings<'_>) -> Result<Self, DrillError> {
         let config = write_config(around)?;
-        let (process, ready_after) = ride(options, &config, around.dir, Some(around.core)).await?;
+        let (process, ready_after) = ride(options, &config, around.dir, Some(around.core), None).await?;
         let traces = Traces { include_file: around.include_file.to_owned(), state_dir: state_dir(around) };
         Ok(Self { process, ready_after, config, traces })
     }
@@ -52,12 +52,13 @@ impl Guard {
     }
 }
 
-/// Starts `oxpecker run` with this configuration, bound to a core where one is named, and waits for its READY=1. Returns how long that took, too.
+/// Starts `oxpecker run` with this configuration, bound to a core and in a control group where one is named, and waits for its READY=1. Returns how long that took, too.
 pub(crate) async fn ride(
     options: &DrillOptions,
     config: &Path,
     dir: &Path,
     core: Option<usize>,
+    group: Option<PathBuf>,
 ) -> Result<(Process, Duration), DrillError> {
     let socket = dir.join("notify.sock");
     let notified = StdDatagram::bind(&socket)
@@ -65,7 +66,7 @@ pub(crate) async fn ride(
         .and_then(UnixDatagram::from_std)
         .map_err(DrillError::file("listening on", &socket))?;
     let args = vec!["--config".into(), config.as_os_str().to_owned(), "run".into()];
-    let mut command = Leash::of(&options.oxpecker, args, core).command(&options.helper)?;
+    let mut command = Leash::of(&options.oxpecker, args, core).in_group(group).command(&options.helper)?;
     command.env("NOTIFY_SOCKET", &socket);
     let begun = Instant::now();
     let mut process = Process::start("guard", command, dir)?;

@@ -1,6 +1,6 @@
 //! What the drill's own child processes run, behind the binary's hidden subcommand.
 
-use crate::{DrillError, cold_start, leash, load, services};
+use crate::{DrillError, cold_start, leash, load, oom, services};
 
 /// Runs one of the drill's child processes: `site`, `bot`, `gate`, `load` or `leash`, described by one JSON argument.
 ///
@@ -17,6 +17,7 @@ pub fn helper(kind: &str, spec: &str) -> Result<(), DrillError> {
         "bot" => block(kind, services::bot(parse(kind, spec)?)),
         "gate" => block(kind, services::gate(parse(kind, spec)?)),
         "member" => block(kind, cold_start::member::run(std::path::Path::new(spec))),
+        oom::hog::KIND => oom::hog::run(&parse(kind, spec)?),
         cold_start::chore::KIND => block(kind, cold_start::chore::run(spec)),
         // The keepers of act 3's services.
         "detach" | "hold" | "launch" => {

@@ -22,6 +22,9 @@ pub(crate) struct Leash {
     pub(crate) parent: i32,
     /// The core; none where the host has just one or the program may run anywhere.
     pub(crate) core: Option<usize>,
+    /// The list of a control group's processes that it joins, and what it starts with it.
+    #[serde(default)]
+    pub(crate) group: Option<std::path::PathBuf>,
     /// The program.
     pub(crate) program: OsString,
     /// Its arguments.
@@ -31,7 +34,18 @@ pub(crate) struct Leash {
 impl Leash {
     /// A program on the leash of this process.
     pub(crate) fn of(program: impl Into<OsString>, args: Vec<OsString>, core: Option<usize>) -> Self {
-        Self { parent: i32::try_from(std::process::id()).unwrap_or(0), core, program: program.into(), args }
+        Self {
+            parent: i32::try_from(std::process::id()).unwrap_or(0),
+            core,
+            group: None,
+            program: program.into(),
+            args,
+        }
+    }
+
+    /// The same in a control group.
+    pub(crate) fn in_group(self, members: impl Into<Option<std::path::PathBuf>>) -> Self {
+        Self { group: members.into(), ..self }
     }
 
     /// The command that puts it on.
@@ -54,6 +68,9 @@ pub(crate) fn run(leash: &Leash) -> Result<(), DrillError> {
     own_session();
     if let Some(core) = leash.core {
         bind_to(core).map_err(|error| fail("binding to the core", &error))?;
+    }
+    if let Some(group) = &leash.group {
+        std::fs::write(group, "0").map_err(|error| fail("joining the control group", &error))?;
     }
     let error = Command::new(&leash.program).args(&leash.args).exec();
     Err(fail(&leash.program.to_string_lossy(), &error))

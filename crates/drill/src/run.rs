@@ -15,6 +15,7 @@ use crate::{
     guard,
     leftovers::{Made, WorkDir},
     load::{MIX, PATIENCE, Work},
+    oom::{self, Oom},
     options::{ActKind, DrillOptions},
     place::{self, Cores},
     progress::Progress,
@@ -103,6 +104,35 @@ pub async fn connection_surge(
             .begin("one client opens sessions and closes none: unwatched, then with oxpecker".into(), surge::EXPECTED);
         let played = surge::play(options, work_dir.path(), &mut made).await?;
         phases.end(format!("{} sessions ended, {} of others", played.guarded.ended, played.guarded.ended_of_others));
+        Ok(played)
+    };
+    tokio::select! {
+        biased;
+        () = cancel => Err(DrillError::Cancelled),
+        played = playing => played,
+    }
+}
+
+/// Plays the exhaustion of memory, without and with a guard. As [`run`] otherwise.
+///
+/// # Errors
+/// As [`run`]; also where no control group with a limit of memory can be made.
+pub async fn out_of_memory(
+    options: &DrillOptions,
+    progress: &mut dyn Progress,
+    cancel: impl Future<Output = ()>,
+) -> Result<Oom, DrillError> {
+    options.check()?;
+    let playing = async {
+        let mut phases = Phases { progress, number: 0, of: 1, begun: Instant::now() };
+        let mut made = Made::default();
+        let work_dir = WorkDir::create(&std::env::temp_dir())?;
+        phases.begin("a service grows until the memory is gone: unwatched, then with oxpecker".into(), oom::EXPECTED);
+        let played = oom::play(options, work_dir.path(), &mut made).await?;
+        phases.end(format!(
+            "killed {} times unwatched, {} times with oxpecker",
+            played.alone.kills, played.guarded.kills
+        ));
         Ok(played)
     };
     tokio::select! {

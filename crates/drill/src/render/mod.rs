@@ -2,6 +2,7 @@
 
 mod chart;
 pub(crate) mod lanes;
+mod oom;
 #[cfg(test)]
 pub(crate) mod samples;
 mod sections;
@@ -10,6 +11,7 @@ mod words;
 
 use crate::{
     cold_start::ColdStart,
+    oom::Oom,
     result::{DrillResult, Verdict},
     surge::Surge,
 };
@@ -53,6 +55,14 @@ pub fn render_surge(played: &Surge, width: usize, colour: bool) -> String {
     let width = width.clamp(MIN_WIDTH, MAX_WIDTH);
     let paint = words::Paint { colour };
     [surge::surge(played, width, paint), judged(&played.verdict, width, paint)].join("\n")
+}
+
+/// As [`render`], of the exhaustion of memory.
+#[must_use]
+pub fn render_oom(played: &Oom, width: usize, colour: bool) -> String {
+    let width = width.clamp(MIN_WIDTH, MAX_WIDTH);
+    let paint = words::Paint { colour };
+    [oom::oom(played, width, paint), judged(&played.verdict, width, paint)].join("\n")
 }
 
 /// A verdict's lines, and in one word what they come to.

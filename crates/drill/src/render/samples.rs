@@ -7,6 +7,7 @@ use model::Moment;
 
 use crate::{
     cold_start::{ColdKind, ColdLane, ColdRun, ColdSide, ColdStart},
+    oom::{Oom, OomAlone, OomClients, OomGuarded},
     options::ActKind,
     result::*,
     storm,
@@ -263,6 +264,55 @@ pub(crate) fn surge() -> Surge {
         server: "17.5".into(),
         usable: 57,
         relief_from: 46,
+        alone,
+        guarded,
+        left: Vec::new(),
+        verdict: Verdict { passed: true, lines, notes: Vec::new() },
+    }
+}
+
+/// An exhaustion in which all is as it should be.
+pub(crate) fn oom() -> Oom {
+    let rows = crate::oom::ROWS;
+    let alone = OomAlone {
+        killed_s: Some(10.9),
+        kills: 1,
+        hog_survived: true,
+        clients: OomClients {
+            rows: 336_001,
+            query_done_s: None,
+            query_failed: Some("terminating connection because of crash of another server process".into()),
+            answered: 104,
+            failed: 3,
+        },
+        server_said: Some("server process (PID 4711) was terminated by signal 9: Killed".into()),
+    };
+    let guarded = OomGuarded {
+        low_s: Some(3.2),
+        decided_s: Some(4.6),
+        delivered_s: Some(4.65),
+        said: Some("Memory of db1 low: 220 MiB of 1.0 GiB left to PostgreSQL's control group (21 %)".into()),
+        named: Some("postgres (pid 4711) with 580 MiB, thumbnails (pid 4712) with 152 MiB".into()),
+        stopped_s: Some(7.4),
+        act: Some("stop thumbnails".into()),
+        because: Some("121 MiB of 1.0 GiB memory available to PostgreSQL's control group".into()),
+        passed: vec!["throttle vacuum: no vacuum runs that may be slowed".into()],
+        least_left_bytes: 110 << 20,
+        kills: 0,
+        server_said: None,
+        clients: OomClients { rows, query_done_s: Some(18.2), query_failed: None, answered: 171, failed: 0 },
+        given_back_s: Some(12.1),
+        stopped_cleanly: true,
+    };
+    let lines = vec![
+        VerdictLine { claim: "the kernel killed".into(), passed: true, because: "after 10.9 s".into() },
+        VerdictLine { claim: "told".into(), passed: true, because: "after 4.7 s".into() },
+    ];
+    Oom {
+        schema_version: 1,
+        server: "17.5".into(),
+        limit_bytes: crate::oom::LIMIT_BYTES,
+        rows,
         alone,
         guarded,
         left: Vec::new(),

@@ -121,7 +121,7 @@ async fn guarded(
     made.ports.push(sink.port);
     let mut bystanders = Bystanders::arrive(url).await?;
     let (config, state_dir) = configure(url, sink.port, work_dir)?;
-    let (guard, _) = guard::ride(options, &config, work_dir, None).await?;
+    let (guard, _) = guard::ride(options, &config, work_dir, None, None).await?;
     await_readings(&state_dir).await?;
 
     let leaked = Leaked::open(url).await?;

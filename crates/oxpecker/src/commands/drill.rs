@@ -22,16 +22,18 @@ use crate::{
 };
 
 /// What can be replayed: its name and what it is.
-const DRILLS: [(&str, &str); 3] = [
+const DRILLS: [(&str, &str); 4] = [
     (
         "vacuum-storm",
         "autovacuum takes the database's only core, as in the outage: stock settings, throttling off, guarded",
     ),
     (COLD_START, "everything is killed with SIGKILL, PostgreSQL too: brought back without an order, then by oxpecker"),
     (SURGE, "one client opens sessions until nobody else gets in: unwatched, then with relief for the role that leaks"),
+    (OOM, "a service grows until the memory is gone: unwatched, then with the shedding ladder; needs root"),
 ];
 const COLD_START: &str = "cold-start";
 const SURGE: &str = "connection-surge";
+const OOM: &str = "oom";
 
 /// The result is laid out for this many columns where there is no terminal.
 const COLUMNS: u16 = 100;
@@ -86,6 +88,13 @@ pub fn run(global: &Global, name: &str, args: &DemoArgs) -> Outcome {
             };
             play(global, &options(args)?, &told, async |options, progress, cancel| {
                 drill::connection_surge(options, progress, cancel).await
+            })
+        }
+        OOM => {
+            let told =
+                Told { kind: "oom", render: drill::render_oom, is_well: |played: &drill::Oom| played.verdict.passed };
+            play(global, &options(args)?, &told, async |options, progress, cancel| {
+                drill::out_of_memory(options, progress, cancel).await
             })
         }
         _ => {
