@@ -103,8 +103,10 @@ fn a_full_disk_loses_no_alert_and_says_what_it_lost() {
             _ => None,
         })
         .collect();
-    assert_eq!(reports, [refused]);
-    assert_eq!(stored.len(), kept.len() + 2, "nothing twice, nothing else");
+    // More than one where a checkpoint of its own WAL made a little room meanwhile, which was soon full again.
+    assert_eq!(reports.iter().sum::<u64>(), refused, "{reports:?}");
+    assert!(reports.iter().filter(|lost| **lost > 0).count() >= 1, "{reports:?}");
+    assert_eq!(stored.len(), kept.len() + 1 + reports.len(), "nothing twice, nothing else");
 }
 
 #[test]
