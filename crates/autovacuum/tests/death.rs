@@ -14,8 +14,8 @@ use std::{
 use autovacuum::{Governor, host_process, include_file};
 use model::{EventKind, Mode, Pid, ProcessId, event::ReleaseReason};
 use rig::{
-    PACE, PATIENCE, ROWS, Rig, Server, allow_vacuum, cluster, connect, cpu_over, large_table, options, release_worker,
-    server, this_binary,
+    PACE, PATIENCE, ROWS, Rig, Server, allow_vacuum, cluster, connect, cpu_over, endless_table, large_table, options,
+    release_worker, server, this_binary,
 };
 use rustix::process::{Signal, kill_process};
 
@@ -266,7 +266,7 @@ async fn killed_with_resting_setting(major: u32) {
     else {
         return;
     };
-    large_table(&client, "big", 600_000).await;
+    endless_table(&client, "big").await;
     let mut guard = StandIn::start(&url, &include);
     let deadline = Instant::now() + PATIENCE;
     while is_neutral(&include) {

@@ -11,8 +11,8 @@ use model::{
     event::{Lever, ReleaseReason},
 };
 use rig::{
-    PACE, PATIENCE, ROWS, Rig, Server, allow_vacuum, assert_nothing_left, cluster, connect, cpu_over, large_table,
-    release_worker, server,
+    PACE, PATIENCE, ROWS, Rig, Server, allow_vacuum, assert_nothing_left, cluster, connect, cpu_over, endless_table,
+    large_table, release_worker, server,
 };
 
 /// The whole life of a hold: engaged within three seconds of pressure, obeyed mid-table, opened, released; meanwhile the launcher starts
@@ -158,8 +158,8 @@ async fn resting_setting(major: u32) {
         return;
     };
     large_table(&client, "early", 400_000).await;
-    // At the resting pace it must outlast some looks, and its rest the end of the hold: with 400,000 rows it was over before on a quick machine.
-    large_table(&client, "late", 2 * ROWS).await;
+    // At the resting pace it must outlast some looks, and its rest the end of the hold.
+    endless_table(&client, "late").await;
     allow_vacuum(&client, "early").await;
     let mut rig = Rig::new(&url, &include, Mode::Act, release_worker()).await;
     let deadline = Instant::now() + PATIENCE;

@@ -125,6 +125,21 @@ pub async fn large_table(client: &Client, name: &str, rows: u32) {
         .unwrap();
 }
 
+/// Makes a table that keeps a vacuum busy for tens of seconds at the full speed of a core: what matters is how often it passes over the
+/// indexes, and rows that were dead before the indexes were made cost little to make.
+pub async fn endless_table(client: &Client, name: &str) {
+    client
+        .batch_execute(&format!(
+            "CREATE TABLE {name} (id int, a int, b int) WITH (autovacuum_enabled = false);
+             INSERT INTO {name} SELECT i, i * 7 % 1000003, i % 1000 FROM generate_series(1, 3000000) i;
+             DELETE FROM {name} WHERE id > 500000;
+             CREATE INDEX ON {name} (id); CREATE INDEX ON {name} (a); CREATE INDEX ON {name} (b);
+             CREATE INDEX ON {name} (a, b);"
+        ))
+        .await
+        .unwrap();
+}
+
 pub async fn allow_vacuum(client: &Client, name: &str) {
     client.batch_execute(&format!("ALTER TABLE {name} SET (autovacuum_enabled = true)")).await.unwrap();
 }
